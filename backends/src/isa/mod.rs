@@ -1,0 +1,73 @@
+//! The table of CPU backends and what each must provide.
+
+pub mod aarch64;
+pub mod riscv64;
+pub mod x86_64;
+
+use tcc_ir::target::{Features, MicroKernel, TargetDesc};
+
+use crate::code::{Function, RelocKind};
+
+/// ELF facts of an ISA.
+#[derive(Clone, Copy, Debug)]
+pub struct ElfAbi {
+    pub machine: u16,
+    pub flags: u32,
+    /// Relocation type(s) that store target - place in 64 bits: one, or an ADD/SUB pair.
+    pub pc64: &'static [u32],
+}
+
+/// Numbers of the Linux system calls that executables use.
+#[derive(Clone, Copy, Debug)]
+pub struct Syscalls {
+    pub read: i64,
+    pub write: i64,
+    pub mmap: i64,
+    pub exit_group: i64,
+}
+
+/// One instruction set: description, portable-code settings, assembled kernels, and binary interface.
+pub trait Backend: Sync {
+    fn desc(&self) -> &'static TargetDesc;
+
+    /// Target triple for the portable code generator, ELF format, no operating system.
+    fn clif_triple(&self) -> &'static str;
+
+    /// Code-generator flags (`has_avx2`, ...) to enable for `features`.
+    fn clif_flags(&self, features: Features) -> Vec<&'static str>;
+
+    /// True if 128-bit vectors may be used in portable code.
+    fn has_vectors(&self, features: Features) -> bool;
+
+    /// Code of an assembled menu row; `None` for rows that portable code implements.
+    fn micro(&self, row: &MicroKernel) -> Option<Function>;
+
+    /// `extern "C" fn(hint: u64) -> u64`: the features of this core, from `hint` where it is not 0, else probed
+    /// where the ISA lets user code probe, else 0 beyond the baseline.
+    fn probe(&self) -> Function;
+
+    /// Linux entry point `_start`: passes the initial stack pointer to `extern "C" fn exe_main(sp) -> !`.
+    fn start(&self) -> Function;
+
+    /// `extern "C" fn exe_syscall(n, a0, a1, a2, a3, a4, a5) -> i64`.
+    fn syscall(&self) -> Function;
+
+    /// Features of the core from a Linux auxiliary vector's `AT_HWCAP` and `AT_HWCAP2` words, as a function
+    /// `extern "C" fn(hwcap: u64, hwcap2: u64) -> u64`; used by executables, which pass the result as the hint.
+    fn hwcap(&self) -> Function;
+
+    fn syscalls(&self) -> Syscalls;
+
+    fn elf(&self) -> ElfAbi;
+
+    /// Fills the field at `at` in `code` (the whole image) with a reference from address `place` to `target`.
+    fn apply(&self, kind: RelocKind, code: &mut [u8], at: usize, place: u64, target: u64) -> Result<(), String>;
+}
+
+/// Every CPU backend.
+pub const BACKENDS: &[&dyn Backend] = &[];
+
+/// The backend named `name`.
+pub fn backend(name: &str) -> Option<&'static dyn Backend> {
+    BACKENDS.iter().copied().find(|b| b.desc().name == name)
+}

@@ -1,0 +1,105 @@
+//! Byte layouts of packed ternary matrices (`docs/encodings.md`).
+//!
+//! A layout is a panel of `nr` output rows times blocks of `kr` columns; padding rows and columns hold weight 0.
+//!
+//! **Invariant:** `unpack(pack(w)) == w` for every encoding and ragged shape.
+//! **Invariant:** the bytes depend on the plan, never on the host.
+
+pub mod i2;
+pub mod i2_lane;
+
+use std::fmt;
+
+/// How ternary weights become bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Encoding {
+    /// Two bits per weight, `nr` rows interleaved in lanes of four columns (see [`i2`]).
+    I2 { nr: usize },
+    /// Two bits per weight, one row per byte lane (see [`i2_lane`]).
+    I2Lane { nr: usize },
+}
+
+/// Every encoding with each panel height a menu may ask for; the conformance and round-trip tests iterate this.
+pub const ENCODINGS: &[Encoding] =
+    &[Encoding::I2 { nr: 4 }, Encoding::I2 { nr: 8 }, Encoding::I2 { nr: 16 }, Encoding::I2Lane { nr: 64 }];
+
+impl Encoding {
+    /// Output rows of one panel.
+    pub fn nr(self) -> usize {
+        match self {
+            Encoding::I2 { nr } | Encoding::I2Lane { nr } => nr,
+        }
+    }
+
+    /// Columns of one block; k is padded to a multiple of it.
+    pub fn kr(self) -> usize {
+        match self {
+            Encoding::I2 { .. } => i2::KR,
+            Encoding::I2Lane { .. } => i2_lane::KR,
+        }
+    }
+
+    /// Bytes of one panel of one block.
+    pub fn block_bytes(self) -> usize {
+        match self {
+            Encoding::I2 { nr } => nr * i2::KR / 4,
+            Encoding::I2Lane { nr } => nr * i2_lane::KR / 4,
+        }
+    }
+
+    /// Bytes of one panel over the whole (padded) reduction.
+    pub fn panel_bytes(self, k: usize) -> usize {
+        k.div_ceil(self.kr()) * self.block_bytes()
+    }
+
+    /// Bytes of an `[n, k]` matrix.
+    pub fn matrix_bytes(self, n: usize, k: usize) -> usize {
+        n.div_ceil(self.nr()) * self.panel_bytes(k)
+    }
+
+    /// Packs row-major trits `w: [n, k]`. Panics if the length is not `n * k`.
+    pub fn pack(self, w: &[i8], n: usize, k: usize) -> Vec<u8> {
+        assert_eq!(w.len(), n * k, "a matrix of [{n}, {k}]");
+        let mut out = Vec::with_capacity(self.matrix_bytes(n, k));
+        for panel in 0..n.div_ceil(self.nr()) {
+            let rows = (n - panel * self.nr()).min(self.nr());
+            let first = panel * self.nr() * k;
+            self.pack_panel(&w[first..first + rows * k], k, &mut out);
+        }
+        out
+    }
+
+    /// Packs one panel of at most `nr` rows (`rows: [_, k]`) and appends its bytes; missing rows are zeros.
+    pub fn pack_panel(self, rows: &[i8], k: usize, out: &mut Vec<u8>) {
+        match self {
+            Encoding::I2 { nr } => i2::pack_panel(rows, k, nr, out),
+            Encoding::I2Lane { nr } => i2_lane::pack_panel(rows, k, nr, out),
+        }
+    }
+
+    /// The row-major trits `[n, k]` of packed bytes. Panics if the length is not [`Encoding::matrix_bytes`].
+    pub fn unpack(self, bytes: &[u8], n: usize, k: usize) -> Vec<i8> {
+        assert_eq!(bytes.len(), self.matrix_bytes(n, k), "a packed matrix of [{n}, {k}]");
+        let mut out = vec![0; n * k];
+        for row in 0..n {
+            let panel = &bytes[row / self.nr() * self.panel_bytes(k)..][..self.panel_bytes(k)];
+            for column in 0..k {
+                let i = row % self.nr();
+                out[row * k + column] = match self {
+                    Encoding::I2 { nr } => i2::at(panel, nr, i, column),
+                    Encoding::I2Lane { nr } => i2_lane::at(panel, nr, i, column),
+                };
+            }
+        }
+        out
+    }
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Encoding::I2 { nr } => write!(f, "i2x{nr}"),
+            Encoding::I2Lane { nr } => write!(f, "i2-lane-x{nr}"),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Kernels as plans name them: an op family with every shape fixed. Kernels of equal spec are shared by all layers.
+//!
+//! A kernel is `extern "C" fn(args: *const u64, begin: u64, end: u64, scratch: *mut u8)`: it does tasks
+//! `begin..end` of its outer axis. `args` are 64-bit words: the three of [`args`], then one address per entry of
+//! [`KernelSpec::operands`]. Token rows at `valid` and above are neither read nor written.
+
+use std::fmt;
+
+use crate::encoding::Encoding;
+use crate::ops::Act;
+use crate::schedule::MatmulSchedule;
+use crate::ty::DType;
+
+/// Words every argument block begins with.
+pub mod args {
+    /// Absolute position of token row 0.
+    pub const POS: usize = 0;
+    /// Number of valid token rows.
+    pub const VALID: usize = 1;
+    /// Address of a u32 that a kernel sets to 1 when it meets a non-finite absmax.
+    pub const NONFINITE: usize = 2;
+    /// First operand.
+    pub const FIRST: usize = 3;
+}
+
+/// Layout of quantized activations `i8[m, k]`: each row is `k` codes, zeros up to `k_pad`, then one i32 sum of the
+/// codes of each run of `sum_group` columns (what offset codes subtract), zeros up to `stride`. Rows are aligned to 64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QuantLayout {
+    pub k: usize,
+    /// Columns per stored sum; divides k.
+    pub sum_group: usize,
+}
+
+impl QuantLayout {
+    /// Alignment and padding unit of rows, bytes.
+    pub const ALIGN: usize = 64;
+
+    /// Offset of the sums, bytes: `k` zero-padded to a multiple of 64, with at least 32 zeros behind `k` so that
+    /// blocks of any `kr <= 32` may be read whole.
+    pub fn sums_offset_bytes(&self) -> usize {
+        (self.k + 32).next_multiple_of(Self::ALIGN)
+    }
+
+    pub fn sums(&self) -> usize {
+        self.k / self.sum_group
+    }
+
+    /// Bytes from one row to the next.
+    pub fn stride_bytes(&self) -> usize {
+        (self.sums_offset_bytes() + 4 * self.sums()).next_multiple_of(Self::ALIGN)
+    }
+}
+
+/// Granularity of a ternary matrix' scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScaleKind {
+    PerTensor,
+    PerRow,
+    /// One scale per row and run of `group` columns, stored `[n, k / group]`.
+    PerGroup {
+        group: usize,
+    },
+}
+
+/// What a kernel computes, with every number fixed. Operand addresses follow in the order given for each variant.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KernelSpec {
+    /// tokens, table, out `f32[m, h]`. Tasks: token rows.
+    Embed { m: usize, h: usize, table: DType, scale: f32 },
+    /// x, w, out `f32[m, k]`; `d` elements per norm. Tasks: token rows.
+    Norm { m: usize, k: usize, d: usize, eps: f32 },
+    /// x, w, q (layout), act_scale `f32[m]`. Tasks: token rows.
+    NormQuant { m: usize, eps: f32, layout: QuantLayout },
+    /// x, q, act_scale. Tasks: token rows.
+    Quantize { m: usize, layout: QuantLayout },
+    /// g, u, out `f32[m, k]`. Tasks: token rows.
+    Glu { m: usize, k: usize, act: Act },
+    /// g, u, q, act_scale. Tasks: token rows.
+    GluQuant { m: usize, act: Act, layout: QuantLayout },
+    /// g, u, w, q, act_scale; `scratch` holds one f32 row. Tasks: token rows.
+    GluNormQuant { m: usize, act: Act, eps: f32, layout: QuantLayout },
+    /// q, act_scale, w (packed), scale, [bias], [residual], out `f32[m, n]`. Tasks: `schedule.task_rows()` outputs.
+    TernaryMatmul {
+        m: usize,
+        n: usize,
+        layout: QuantLayout,
+        scale: ScaleKind,
+        bias: bool,
+        residual: bool,
+        schedule: MatmulSchedule,
+    },
+    /// x, w (packed `encoding`), scale, [bias], [residual], out. Tasks: `task_rows` outputs.
+    FloatTernaryMatmul {
+        m: usize,
+        n: usize,
+        k: usize,
+        encoding: Encoding,
+        scale: ScaleKind,
+        bias: bool,
+        residual: bool,
+        task_rows: usize,
+    },
+    /// x, w `table[n, k]`, [bias], [residual], out. Tasks: `task_rows` outputs.
+    DenseMatmul {
+        m: usize,
+        n: usize,
+        k: usize,
+        weight: DType,
+        scale: f32,
+        bias: bool,
+        residual: bool,
+        task_rows: usize,
+    },
+    /// x, cos, sin, out `f32[m, heads · d]`; out may be x. Tasks: token rows.
+    Rope { m: usize, heads: usize, d: usize },
+    /// x, cache. Tasks: KV heads.
+    KvWrite { m: usize, heads: usize, d: usize, ctx: usize, cache: DType },
+    /// q, k cache, v cache, out; `scratch` holds `ctx` f32. Tasks: `m · heads`, the head varying fastest.
+    Attention { m: usize, heads: usize, kv_heads: usize, d: usize, ctx: usize, cache: DType, scale: f32 },
+    /// x, y, out `f32[m, k]`; out may be either. Tasks: token rows.
+    Add { m: usize, k: usize },
+}
+
+impl KernelSpec {
+    /// Number of operand addresses behind the words of [`args`].
+    pub fn operands(&self) -> usize {
+        match self {
+            KernelSpec::Embed { .. } | KernelSpec::Norm { .. } => 3,
+            KernelSpec::NormQuant { .. } | KernelSpec::GluQuant { .. } => 4,
+            KernelSpec::Quantize { .. } | KernelSpec::Glu { .. } | KernelSpec::Add { .. } => 3,
+            KernelSpec::GluNormQuant { .. } => 5,
+            KernelSpec::TernaryMatmul { bias, residual, .. } => 5 + usize::from(*bias) + usize::from(*residual),
+            KernelSpec::FloatTernaryMatmul { bias, residual, .. } => 4 + usize::from(*bias) + usize::from(*residual),
+            KernelSpec::DenseMatmul { bias, residual, .. } => 3 + usize::from(*bias) + usize::from(*residual),
+            KernelSpec::Rope { .. } | KernelSpec::Attention { .. } => 4,
+            KernelSpec::KvWrite { .. } => 2,
+        }
+    }
+
+    /// Number of tasks of the outer axis.
+    pub fn tasks(&self) -> usize {
+        match self {
+            KernelSpec::Embed { m, .. }
+            | KernelSpec::Norm { m, .. }
+            | KernelSpec::NormQuant { m, .. }
+            | KernelSpec::Quantize { m, .. }
+            | KernelSpec::Glu { m, .. }
+            | KernelSpec::GluQuant { m, .. }
+            | KernelSpec::GluNormQuant { m, .. }
+            | KernelSpec::Rope { m, .. }
+            | KernelSpec::Add { m, .. } => *m,
+            KernelSpec::TernaryMatmul { n, schedule, .. } => n.div_ceil(schedule.task_rows()),
+            KernelSpec::FloatTernaryMatmul { n, task_rows, .. } | KernelSpec::DenseMatmul { n, task_rows, .. } => {
+                n.div_ceil(*task_rows)
+            }
+            KernelSpec::KvWrite { heads, .. } => *heads,
+            KernelSpec::Attention { m, heads, .. } => m * heads,
+        }
+    }
+
+    /// Private scratch one task needs, bytes (a multiple of 64).
+    pub fn scratch_bytes(&self) -> usize {
+        let bytes = match self {
+            KernelSpec::GluNormQuant { layout, .. } => 4 * layout.k,
+            KernelSpec::Attention { ctx, .. } => 4 * ctx,
+            // The argument block of the micro-kernel, the accumulators of one task for the widest kernel, one
+            // task's group results, and the micro-kernel's own scratch.
+            KernelSpec::TernaryMatmul { schedule, .. } => {
+                let rows = schedule.task_rows().next_multiple_of(64);
+                let mr = schedule.micro.iter().map(|k| k.mr).max().unwrap_or(1);
+                let own = schedule.micro.iter().map(|k| k.scratch_bytes).max().unwrap_or(0);
+                64 + 2 * 4 * rows * mr + own.next_multiple_of(64)
+            }
+            KernelSpec::Embed { .. }
+            | KernelSpec::Norm { .. }
+            | KernelSpec::NormQuant { .. }
+            | KernelSpec::Quantize { .. }
+            | KernelSpec::Glu { .. }
+            | KernelSpec::GluQuant { .. }
+            | KernelSpec::FloatTernaryMatmul { .. }
+            | KernelSpec::DenseMatmul { .. }
+            | KernelSpec::Rope { .. }
+            | KernelSpec::KvWrite { .. }
+            | KernelSpec::Add { .. } => 0,
+        };
+        bytes.next_multiple_of(64)
+    }
+
+    /// The op family's name: the stem of the kernel's symbol.
+    pub fn family(&self) -> &'static str {
+        match self {
+            KernelSpec::Embed { .. } => "embed",
+            KernelSpec::Norm { .. } => "norm",
+            KernelSpec::NormQuant { .. } => "norm_quant",
+            KernelSpec::Quantize { .. } => "quantize",
+            KernelSpec::Glu { .. } => "glu",
+            KernelSpec::GluQuant { .. } => "glu_quant",
+            KernelSpec::GluNormQuant { .. } => "glu_norm_quant",
+            KernelSpec::TernaryMatmul { .. } => "ternary",
+            KernelSpec::FloatTernaryMatmul { .. } => "float_ternary",
+            KernelSpec::DenseMatmul { .. } => "dense",
+            KernelSpec::Rope { .. } => "rope",
+            KernelSpec::KvWrite { .. } => "kv_write",
+            KernelSpec::Attention { .. } => "attention",
+            KernelSpec::Add { .. } => "add",
+        }
+    }
+}
+
+impl fmt::Display for ScaleKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ScaleKind::PerTensor => f.write_str("tensor"),
+            ScaleKind::PerRow => f.write_str("row"),
+            ScaleKind::PerGroup { group } => write!(f, "g{group}"),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! A plan: everything chosen. Ordered steps over a fixed arena and a fixed weights blob.
+
+use crate::encoding::Encoding;
+use crate::kernel::KernelSpec;
+use crate::program::{ModelFacts, StateId, WeightId};
+use crate::target::Features;
+
+/// Alignment of every buffer in the arena and every tensor in the weights blob, bytes.
+pub const BUFFER_ALIGN: usize = 64;
+
+/// Alignment of the weights blob, bytes: the largest page size in common use.
+pub const WEIGHTS_ALIGN: usize = 16384;
+
+/// How a weight's bytes are laid out in the blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WeightLayout {
+    /// Row-major, little endian, as declared.
+    Plain,
+    /// Trits packed by an encoding.
+    Packed(Encoding),
+}
+
+/// One tensor in the weights blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightSlot {
+    pub id: WeightId,
+    pub layout: WeightLayout,
+    pub offset_bytes: u64,
+    pub bytes: u64,
+}
+
+/// What an operand word of a step holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arg {
+    /// Address of byte `0` of the weights blob plus this offset.
+    Weight { offset_bytes: u64 },
+    /// Address of an activation buffer: this offset in the arena.
+    Arena { offset_bytes: u64 },
+    /// Address of the chunk's token ids (u32), in the arena.
+    Tokens,
+    /// Address of the hidden rows the body leaves (bodies: output; head: its one input row).
+    Hidden,
+    /// Address of the logits (head: output).
+    Logits,
+}
+
+/// Index into [`Plan::kernels`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KernelId(pub u32);
+
+/// One kernel call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub kernel: KernelId,
+    /// One per operand of the kernel's spec.
+    pub args: Vec<Arg>,
+    /// Op label (`L07.ffn_down`).
+    pub label: String,
+    /// True where `should_stop` is asked before the step (once a layer).
+    pub layer_start: bool,
+    /// Bytes read and written, for reports and for the choice to run serially.
+    pub bytes: u64,
+}
+
+/// The steps of one graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepList {
+    pub name: String,
+    pub m: usize,
+    pub steps: Vec<Step>,
+}
+
+/// A KV cache in the arena.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateSlot {
+    pub id: StateId,
+    pub offset_bytes: u64,
+    pub bytes: u64,
+}
+
+/// Offsets and sizes of the arena's parts, in order: state, logits, kv, activations, scratch. All multiples of 64.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArenaPlan {
+    /// Instance block; its layout belongs to the backends.
+    pub state_bytes: u64,
+    pub logits_offset: u64,
+    pub logits_bytes: u64,
+    pub kv_offset: u64,
+    pub kv_bytes: u64,
+    pub act_offset: u64,
+    pub act_bytes: u64,
+    /// `u32[prefill]`, within the activations part.
+    pub tokens_offset: u64,
+    /// `f32[prefill, hidden]`, within the activations part and outside liveness: the head reads it later.
+    pub hidden_offset: u64,
+    /// The last token's hidden row `f32[hidden]`, kept until the next eval.
+    pub kept_hidden_offset: u64,
+    pub scratch_offset: u64,
+    pub scratch_bytes_per_thread: u64,
+    pub max_threads: u32,
+}
+
+impl ArenaPlan {
+    pub fn scratch_bytes(&self) -> u64 {
+        self.scratch_bytes_per_thread * u64::from(self.max_threads)
+    }
+
+    /// Bytes of the whole arena: the sum of the five parts.
+    pub fn total_bytes(&self) -> u64 {
+        self.state_bytes + self.logits_bytes + self.kv_bytes + self.act_bytes + self.scratch_bytes()
+    }
+}
+
+/// A program with every choice made for one target.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub facts: ModelFacts,
+    /// CPU features the object needs: the baseline and what its kernels declare.
+    pub needs: Features,
+    /// Vector register bits the object needs exactly, 0 = any (targets with vectors of unknown length).
+    pub vlen: u32,
+    pub kernels: Vec<KernelSpec>,
+    /// Ascending in m; the first is decode.
+    pub bodies: Vec<StepList>,
+    pub head: StepList,
+    pub weights: Vec<WeightSlot>,
+    /// Bytes of the weights blob, a multiple of 64.
+    pub weights_bytes: u64,
+    pub states: Vec<StateSlot>,
+    pub arena: ArenaPlan,
+}
+
+impl Plan {
+    pub fn kernel(&self, id: KernelId) -> &KernelSpec {
+        &self.kernels[id.0 as usize]
+    }
+
+    /// Every step list: the bodies, then the head.
+    pub fn lists(&self) -> impl Iterator<Item = &StepList> {
+        self.bodies.iter().chain(std::iter::once(&self.head))
+    }
+
+    pub fn prefill(&self) -> usize {
+        self.bodies.last().map_or(1, |b| b.m)
+    }
+}

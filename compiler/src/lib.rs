@@ -1,1 +1,6 @@
+//! The compiler: files to model to program to plan to object.
+#![forbid(unsafe_code)]
 
+pub mod passes;
+pub mod plan;
+pub mod schedule;

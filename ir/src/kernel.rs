@@ -68,19 +68,20 @@ pub enum ScaleKind {
 pub enum KernelSpec {
     /// tokens, table, out `f32[m, h]`. Tasks: token rows.
     Embed { m: usize, h: usize, table: DType, scale: f32 },
-    /// x, w, out `f32[m, k]`; `d` elements per norm. Tasks: token rows.
+    /// x, w, out `f32[m, k]`; `d` elements per norm; out may be x. Tasks: token rows.
     Norm { m: usize, k: usize, d: usize, eps: f32 },
     /// x, w, q (layout), act_scale `f32[m]`. Tasks: token rows.
     NormQuant { m: usize, eps: f32, layout: QuantLayout },
     /// x, q, act_scale. Tasks: token rows.
     Quantize { m: usize, layout: QuantLayout },
-    /// g, u, out `f32[m, k]`. Tasks: token rows.
+    /// g, u, out `f32[m, k]`; out may be g. Tasks: token rows.
     Glu { m: usize, k: usize, act: Act },
     /// g, u, q, act_scale. Tasks: token rows.
     GluQuant { m: usize, act: Act, layout: QuantLayout },
     /// g, u, w, q, act_scale; `scratch` holds one f32 row. Tasks: token rows.
     GluNormQuant { m: usize, act: Act, eps: f32, layout: QuantLayout },
-    /// q, act_scale, w (packed), scale, [bias], [residual], out `f32[m, n]`. Tasks: `schedule.task_rows()` outputs.
+    /// q, act_scale, w (packed), scale, [bias], [residual], out `f32[m, n]`; out may be the residual, here and in the
+    /// other two products. Tasks: `schedule.task_rows()` outputs.
     TernaryMatmul {
         m: usize,
         n: usize,

@@ -1,0 +1,64 @@
+//! Chooses how each ternary weight is packed, over all its users.
+
+use std::collections::BTreeMap;
+
+use tcc_ir::encoding::Encoding;
+use tcc_ir::kernel::ScaleKind;
+use tcc_ir::ops::Op;
+use tcc_ir::plan::WeightLayout;
+use tcc_ir::program::{Program, WeightId};
+use tcc_ir::ty::ValueType;
+
+use super::PlanError;
+use crate::schedule::{self, Machine};
+
+/// Encoding that the portable product with float activations reads.
+const FLOAT_ACTIVATIONS: Encoding = Encoding::I2 { nr: 4 };
+
+/// Layout of every weight that a graph reads.
+pub(super) type Layouts = BTreeMap<WeightId, WeightLayout>;
+
+/// One layout per weight: decode, small batch and prefill read the same bytes.
+pub(super) fn choose(program: &Program, machine: &Machine, forced: Option<Encoding>) -> Result<Layouts, PlanError> {
+    let mut layouts = Layouts::new();
+    for graph in program.graphs() {
+        for id in graph.order() {
+            let operands = graph.operands(id);
+            let packed = match graph.node(id).op {
+                Op::TernaryLinear { .. } => Some((operands[2], operands[3], true)),
+                Op::FloatTernaryLinear { .. } => Some((operands[1], operands[2], false)),
+                Op::Weight(weight) => {
+                    layouts.entry(weight).or_insert(WeightLayout::Plain);
+                    None
+                }
+                _ => None,
+            };
+            let Some((weight, scale, int8)) = packed else { continue };
+            let Op::Weight(weight) = graph.node(weight.node).op else { continue };
+            let decl = program.weight(weight);
+            let encoding = if int8 {
+                let (n, k) = (decl.ty.shape[0], decl.ty.shape[1]);
+                let group = match scale_kind(graph.ty(scale), k) {
+                    ScaleKind::PerGroup { group } => Some(group),
+                    ScaleKind::PerTensor | ScaleKind::PerRow => None,
+                };
+                schedule::choose_encoding(machine, n, k, group, forced)
+                    .map_err(|source| PlanError::Schedule { weight: decl.name.clone(), source })?
+            } else {
+                FLOAT_ACTIVATIONS
+            };
+            layouts.insert(weight, WeightLayout::Packed(encoding));
+        }
+    }
+    Ok(layouts)
+}
+
+/// Granularity of a scale of type `scale` for a reduction of length `k`. One group per row is a scale per row only
+/// in meaning, not in rounding, so it stays a group.
+pub(super) fn scale_kind(scale: &ValueType, k: usize) -> ScaleKind {
+    match scale.shape[..] {
+        [1] => ScaleKind::PerTensor,
+        [_, groups] => ScaleKind::PerGroup { group: k / groups },
+        _ => ScaleKind::PerRow,
+    }
+}

@@ -1,0 +1,147 @@
+//! From a program to a plan: layouts of weights and activations, kernels, ordered steps, a fixed arena.
+
+pub mod arena;
+pub mod check;
+mod layout;
+mod select;
+mod steps;
+mod weights;
+
+use tcc_ir::encoding::Encoding;
+use tcc_ir::graph::Graph;
+use tcc_ir::kernel::KernelSpec;
+use tcc_ir::plan::{ArenaPlan, Plan, StateSlot};
+use tcc_ir::program::{Program, StateId};
+use tcc_ir::target::Features;
+use thiserror::Error;
+
+use crate::schedule::{ChooseError, Machine};
+
+/// Requests that shape a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanOptions {
+    /// Most tasks that may run at once.
+    pub max_threads: u32,
+    /// Encoding for every ternary product with int8 activations, instead of the cost model's choice.
+    pub encoding: Option<Encoding>,
+    /// Bytes of the instance block at the arena's start; its layout belongs to the code generator.
+    pub state_bytes: u64,
+}
+
+/// Why no plan could be made.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    #[error("weight '{weight}': {source}")]
+    Schedule { weight: String, source: ChooseError },
+    #[error("'{label}': the plan has no kernel for this form of the op: {what}")]
+    Unsupported { label: String, what: String },
+    #[error("the arena plan is wrong: {0}")]
+    Check(#[from] check::CheckError),
+}
+
+/// Makes the plan of `program` for `machine` and has it checked.
+pub fn build(program: &Program, machine: &Machine, options: &PlanOptions) -> Result<Plan, PlanError> {
+    let layouts = layout::choose(program, machine, options.encoding)?;
+    let weights = weights::place(program, &layouts);
+    let mut kernels = Vec::new();
+    let mut lists = Vec::new();
+    for graph in program.graphs() {
+        lists.push(steps::lower(graph, program, machine, &layouts, &mut kernels)?);
+    }
+    let arena = arena_plan(program, options, &kernels, &lists);
+    let states = place_states(program, arena.kv_offset);
+    let mut bound = Vec::new();
+    for (graph, list) in program.graphs().zip(&lists) {
+        let offsets = arena::assign(list);
+        check::list(list, &offsets, arena.act_bytes - shared_bytes(program)).map_err(PlanError::Check)?;
+        bound.push(steps::bind(graph, list, &offsets, activations_base(program, &arena), &states, &weights));
+    }
+    let head = bound.pop().expect("graphs() ends with the head");
+    let (needs, vlen) = requirements(machine, &kernels);
+    let weights_bytes = weights.last().map_or(0, |w| (w.offset_bytes + w.bytes).next_multiple_of(arena::ALIGN));
+    let facts = program.facts.clone();
+    Ok(Plan { facts, needs, vlen, kernels, bodies: bound, head, weights, weights_bytes, states, arena })
+}
+
+/// CPU features and vector length that the chosen kernels need.
+fn requirements(machine: &Machine, kernels: &[KernelSpec]) -> (Features, u32) {
+    let rows = kernels.iter().flat_map(|kernel| match kernel {
+        KernelSpec::TernaryMatmul { schedule, .. } => schedule.micro.as_slice(),
+        _ => &[],
+    });
+    // Portable code uses every enabled feature it can, so the object needs them all.
+    rows.fold((machine.features, 0), |(needs, vlen), row| (needs.with(row.needs), vlen.max(row.vlen)))
+}
+
+/// Bytes of the token, hidden and kept-hidden buffers, which live outside any graph's liveness.
+fn shared_bytes(program: &Program) -> u64 {
+    let prefill = program.prefill() as u64;
+    let hidden = 4 * program.facts.hidden as u64;
+    arena::align(4 * prefill) + arena::align(hidden * prefill) + arena::align(hidden)
+}
+
+/// First byte of the planned activations, behind the shared buffers.
+fn activations_base(program: &Program, arena: &ArenaPlan) -> u64 {
+    arena.act_offset + shared_bytes(program)
+}
+
+fn arena_plan(
+    program: &Program,
+    options: &PlanOptions,
+    kernels: &[KernelSpec],
+    lists: &[steps::UnboundList],
+) -> ArenaPlan {
+    let logits_bytes = arena::align(4 * program.facts.vocab as u64);
+    let kv_bytes = program.states.iter().map(|s| arena::align(state_bytes(&s.ty))).sum();
+    let planned = lists.iter().map(|l| arena::total_bytes(l, &arena::assign(l))).max().unwrap_or(0);
+    let scratch = kernels.iter().map(|k| k.scratch_bytes() as u64).max().unwrap_or(0);
+    let state_bytes = arena::align(options.state_bytes);
+    let logits_offset = state_bytes;
+    let kv_offset = logits_offset + logits_bytes;
+    let act_offset = kv_offset + kv_bytes;
+    let act_bytes = shared_bytes(program) + planned;
+    let tokens_offset = act_offset;
+    let hidden_offset = tokens_offset + arena::align(4 * program.prefill() as u64);
+    let kept_hidden_offset = hidden_offset + arena::align(4 * (program.facts.hidden * program.prefill()) as u64);
+    ArenaPlan {
+        state_bytes,
+        logits_offset,
+        logits_bytes,
+        kv_offset,
+        kv_bytes,
+        act_offset,
+        act_bytes,
+        tokens_offset,
+        hidden_offset,
+        kept_hidden_offset,
+        scratch_offset: act_offset + act_bytes,
+        scratch_bytes_per_thread: arena::align(scratch),
+        max_threads: options.max_threads,
+    }
+}
+
+fn state_bytes(ty: &tcc_ir::ty::ValueType) -> u64 {
+    ty.size_bytes().expect("a KV cache has a fixed element size") as u64
+}
+
+fn place_states(program: &Program, kv_offset: u64) -> Vec<StateSlot> {
+    let mut offset_bytes = kv_offset;
+    let mut slots = Vec::with_capacity(program.states.len());
+    for (i, state) in program.states.iter().enumerate() {
+        let bytes = state_bytes(&state.ty);
+        let id = StateId(u32::try_from(i).expect("fewer than 2^32 states"));
+        slots.push(StateSlot { id, offset_bytes, bytes });
+        offset_bytes += arena::align(bytes);
+    }
+    slots
+}
+
+/// Name of the graph's layer prefix (`L07` of `L07.ffn_down`), empty outside layers.
+fn layer_of(label: &str) -> &str {
+    label.split_once('.').map_or("", |(layer, _)| layer)
+}
+
+/// The graph's output value; bodies and heads have one.
+fn output(graph: &Graph) -> tcc_ir::graph::ValueId {
+    graph.outputs[0]
+}

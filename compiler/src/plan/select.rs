@@ -1,0 +1,132 @@
+//! Selects the kernel of each op and the order of its operands (see `KernelSpec`).
+
+use tcc_ir::graph::{Graph, NodeId, ValueId};
+use tcc_ir::kernel::KernelSpec;
+use tcc_ir::ops::Op;
+use tcc_ir::plan::WeightLayout;
+use tcc_ir::program::Program;
+
+use super::PlanError;
+use super::layout::{Layouts, scale_kind};
+use super::steps::quant_layout;
+use crate::schedule::{self, Machine};
+
+/// What selection looks at.
+pub(super) struct SelectCx<'a> {
+    pub graph: &'a Graph,
+    pub program: &'a Program,
+    pub machine: &'a Machine,
+    pub layouts: &'a Layouts,
+}
+
+/// A kernel, the values its operand words read (results follow in order), and the read operand, by index, that the
+/// result may overwrite.
+pub(super) struct Selected {
+    pub spec: KernelSpec,
+    pub operands: Vec<ValueId>,
+    pub in_place: Option<usize>,
+}
+
+/// Output rows of one task of a product without panels of its own: enough work to share, small enough to balance.
+const DENSE_TASK_ROWS: usize = 64;
+
+/// The kernel of node `id`.
+pub(super) fn kernel(cx: &SelectCx, id: NodeId) -> Result<Selected, PlanError> {
+    let graph = cx.graph;
+    let operands = graph.operands(id);
+    let shape = |v: ValueId| &graph.ty(v).shape[..];
+    let result = |i| quant_layout(graph, ValueId { node: id, result: i });
+    let m = graph.m;
+    let plain = |spec, count: usize| Selected { spec, operands: operands[..count].to_vec(), in_place: None };
+    Ok(match graph.node(id).op {
+        Op::Input(_) | Op::Weight(_) | Op::State(_) => unreachable!("leaves have no kernel"),
+        Op::Embed { scale } => {
+            let table = graph.ty(operands[1]);
+            plain(KernelSpec::Embed { m, h: table.shape[1], table: table.dtype, scale }, 2)
+        }
+        Op::RmsNorm { eps } => {
+            let (k, d) = (shape(operands[0])[1], shape(operands[1])[0]);
+            Selected { in_place: Some(0), ..plain(KernelSpec::Norm { m, k, d, eps }, 2) }
+        }
+        Op::NormQuant { eps } => plain(KernelSpec::NormQuant { m, eps, layout: result(0) }, 2),
+        Op::QuantizeAct => plain(KernelSpec::Quantize { m, layout: result(0) }, 1),
+        Op::Glu { act } => {
+            let k = shape(operands[0])[1];
+            Selected { in_place: Some(0), ..plain(KernelSpec::Glu { m, k, act }, 2) }
+        }
+        Op::GluQuant { act } => plain(KernelSpec::GluQuant { m, act, layout: result(0) }, 2),
+        Op::GluNormQuant { act, eps } => plain(KernelSpec::GluNormQuant { m, act, eps, layout: result(0) }, 3),
+        Op::TernaryLinear { bias, residual } => ternary(cx, id, bias, residual)?,
+        Op::FloatTernaryLinear { bias, residual } => float_ternary(cx, id, bias, residual)?,
+        Op::DenseLinear { scale, bias, residual } => {
+            let w = graph.ty(operands[1]);
+            let (n, k, task_rows) = (w.shape[0], w.shape[1], DENSE_TASK_ROWS);
+            let spec = KernelSpec::DenseMatmul { m, n, k, weight: w.dtype, scale, bias, residual, task_rows };
+            with_residual(spec, operands, residual)
+        }
+        Op::Rope => {
+            let d = 2 * shape(operands[1])[1];
+            let heads = shape(operands[0])[1] / d;
+            Selected { in_place: Some(0), ..plain(KernelSpec::Rope { m, heads, d }, 3) }
+        }
+        Op::KvWrite => {
+            let cache = graph.ty(operands[0]);
+            let (heads, ctx, d) = (cache.shape[0], cache.shape[1], cache.shape[2]);
+            let spec = KernelSpec::KvWrite { m, heads, d, ctx, cache: cache.dtype };
+            Selected { spec, operands: vec![operands[1], operands[0]], in_place: None }
+        }
+        Op::Attention { heads, scale } => {
+            let cache = graph.ty(operands[1]);
+            let (kv_heads, ctx, d) = (cache.shape[0], cache.shape[1], cache.shape[2]);
+            plain(KernelSpec::Attention { m, heads, kv_heads, d, ctx, cache: cache.dtype, scale }, 3)
+        }
+        Op::Add => {
+            let k = shape(operands[0])[1];
+            Selected { in_place: Some(0), ..plain(KernelSpec::Add { m, k }, 2) }
+        }
+    })
+}
+
+/// A product whose residual, if any, is its last operand and may be overwritten by the result.
+fn with_residual(spec: KernelSpec, operands: Vec<ValueId>, residual: bool) -> Selected {
+    let in_place = residual.then(|| operands.len() - 1);
+    Selected { spec, operands, in_place }
+}
+
+fn ternary(cx: &SelectCx, id: NodeId, bias: bool, residual: bool) -> Result<Selected, PlanError> {
+    let operands = cx.graph.operands(id);
+    let layout = quant_layout(cx.graph, operands[0]);
+    let (n, k, m) = (cx.graph.ty(operands[2]).shape[0], layout.k, cx.graph.m);
+    let encoding = encoding(cx, operands[2])?;
+    let scale = scale_kind(cx.graph.ty(operands[3]), k);
+    let schedule = schedule::choose(cx.machine, m, n, k, encoding)
+        .map_err(|source| PlanError::Schedule { weight: cx.graph.node(operands[2].node).label.clone(), source })?;
+    let spec = KernelSpec::TernaryMatmul { m, n, layout, scale, bias, residual, schedule };
+    Ok(with_residual(spec, operands, residual))
+}
+
+fn float_ternary(cx: &SelectCx, id: NodeId, bias: bool, residual: bool) -> Result<Selected, PlanError> {
+    let operands = cx.graph.operands(id);
+    let w = cx.graph.ty(operands[1]);
+    let (n, k, m) = (w.shape[0], w.shape[1], cx.graph.m);
+    let encoding = encoding(cx, operands[1])?;
+    let scale = scale_kind(cx.graph.ty(operands[2]), k);
+    let task_rows = DENSE_TASK_ROWS.next_multiple_of(encoding.nr());
+    let spec = KernelSpec::FloatTernaryMatmul { m, n, k, encoding, scale, bias, residual, task_rows };
+    Ok(with_residual(spec, operands, residual))
+}
+
+/// The encoding chosen for the trit matrix `weight`.
+fn encoding(cx: &SelectCx, weight: ValueId) -> Result<tcc_ir::encoding::Encoding, PlanError> {
+    let Op::Weight(id) = cx.graph.node(weight.node).op else {
+        let label = cx.graph.node(weight.node).label.clone();
+        return Err(PlanError::Unsupported { label, what: "a ternary matrix that is not a weight".into() });
+    };
+    match cx.layouts.get(&id) {
+        Some(WeightLayout::Packed(encoding)) => Ok(*encoding),
+        Some(WeightLayout::Plain) | None => {
+            let label = cx.program.weight(id).name.clone();
+            Err(PlanError::Unsupported { label, what: "a ternary matrix without a packed layout".into() })
+        }
+    }
+}

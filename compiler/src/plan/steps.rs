@@ -1,0 +1,266 @@
+//! Lowers a graph to ordered kernel calls over numbered buffers, then binds buffers to addresses.
+
+use std::collections::BTreeMap;
+
+use tcc_ir::graph::{Graph, NodeId, ValueId};
+use tcc_ir::kernel::{KernelSpec, QuantLayout};
+use tcc_ir::ops::{InputKind, Op};
+use tcc_ir::plan::{Arg, KernelId, StateSlot, Step, StepList, WeightSlot};
+use tcc_ir::program::{Program, StateId, WeightId};
+use tcc_ir::ty::DType;
+
+use super::layout::Layouts;
+use super::{PlanError, layer_of, output, select};
+use crate::schedule::Machine;
+
+/// A planned activation buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BufferId(pub usize);
+
+/// One value in a buffer: a buffer updated in place holds several versions, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub buffer: BufferId,
+    pub version: usize,
+}
+
+/// An operand whose place is outside the planned activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fixed {
+    Weight(WeightId),
+    State(StateId),
+    Tokens,
+    Hidden,
+    Logits,
+}
+
+/// What one operand word of a step means before addresses are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    Read(Version),
+    Write(Version),
+    Fixed(Fixed),
+}
+
+/// A kernel call over buffers.
+#[derive(Clone, Debug)]
+pub struct UnboundStep {
+    kernel: KernelId,
+    pub operands: Vec<Operand>,
+    pub label: String,
+    bytes: u64,
+}
+
+/// The steps of one graph over buffers.
+pub struct UnboundList {
+    pub name: String,
+    pub m: usize,
+    pub steps: Vec<UnboundStep>,
+    /// Bytes of each buffer.
+    pub buffers: Vec<u64>,
+}
+
+impl UnboundStep {
+    /// Buffers the step touches.
+    pub fn buffers(&self) -> impl Iterator<Item = BufferId> {
+        self.operands.iter().filter_map(|o| match o {
+            Operand::Read(v) | Operand::Write(v) => Some(v.buffer),
+            Operand::Fixed(_) => None,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn for_test(label: String, operands: Vec<Operand>) -> Self {
+        UnboundStep { kernel: KernelId(0), operands, label, bytes: 0 }
+    }
+}
+
+/// Where a graph value lies.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Buffer(Version),
+    Fixed(Fixed),
+}
+
+struct Lowering<'a> {
+    graph: &'a Graph,
+    order: Vec<NodeId>,
+    places: BTreeMap<ValueId, Place>,
+    list: UnboundList,
+}
+
+/// Lowers `graph`; kernels not yet in `kernels` are appended.
+pub(super) fn lower(
+    graph: &Graph,
+    program: &Program,
+    machine: &Machine,
+    layouts: &Layouts,
+    kernels: &mut Vec<KernelSpec>,
+) -> Result<UnboundList, PlanError> {
+    let list = UnboundList { name: graph.name.clone(), m: graph.m, steps: Vec::new(), buffers: Vec::new() };
+    let mut lowering = Lowering { graph, order: graph.order(), places: BTreeMap::new(), list };
+    for id in lowering.order.clone() {
+        if let Some(fixed) = leaf_place(graph.node(id).op) {
+            lowering.places.insert(ValueId { node: id, result: 0 }, Place::Fixed(fixed));
+        }
+    }
+    for (at, id) in lowering.order.clone().into_iter().enumerate() {
+        if graph.node(id).op.is_leaf() {
+            continue;
+        }
+        let cx = select::SelectCx { graph, program, machine, layouts };
+        let selected = select::kernel(&cx, id)?;
+        let kernel = intern(kernels, selected.spec);
+        lowering.step(at, id, kernel, &selected.operands, selected.in_place)?;
+    }
+    Ok(lowering.list)
+}
+
+fn leaf_place(op: Op) -> Option<Fixed> {
+    match op {
+        Op::Weight(id) => Some(Fixed::Weight(id)),
+        Op::State(id) => Some(Fixed::State(id)),
+        Op::Input(InputKind::Tokens) => Some(Fixed::Tokens),
+        Op::Input(InputKind::Hidden) => Some(Fixed::Hidden),
+        // Position and row count are words of every argument block, not operands.
+        _ => None,
+    }
+}
+
+fn intern(kernels: &mut Vec<KernelSpec>, spec: KernelSpec) -> KernelId {
+    let at = kernels.iter().position(|k| *k == spec).unwrap_or_else(|| {
+        kernels.push(spec);
+        kernels.len() - 1
+    });
+    KernelId(u32::try_from(at).expect("fewer than 2^32 kernels"))
+}
+
+impl Lowering<'_> {
+    fn step(
+        &mut self,
+        at: usize,
+        id: NodeId,
+        kernel: KernelId,
+        reads: &[ValueId],
+        in_place: Option<usize>,
+    ) -> Result<(), PlanError> {
+        let mut operands = Vec::with_capacity(reads.len() + 2);
+        let mut bytes = 0;
+        for value in reads {
+            bytes += self.value_bytes(*value);
+            operands.push(match self.places[value] {
+                Place::Buffer(version) => Operand::Read(version),
+                Place::Fixed(fixed) => Operand::Fixed(fixed),
+            });
+        }
+        let node = self.graph.node(id);
+        if node.op == Op::KvWrite {
+            // The cache before and after is one buffer.
+            let cache = self.graph.operands(id)[0];
+            self.places.insert(ValueId { node: id, result: 0 }, self.places[&cache]);
+        } else {
+            for result in 0..node.types.len() {
+                let value = ValueId { node: id, result };
+                bytes += self.value_bytes(value);
+                let place = self.place_result(at, value, reads, in_place);
+                self.places.insert(value, place);
+                operands.push(match place {
+                    Place::Buffer(version) => Operand::Write(version),
+                    Place::Fixed(fixed) => Operand::Fixed(fixed),
+                });
+            }
+        }
+        self.list.steps.push(UnboundStep { kernel, operands, label: node.label.clone(), bytes });
+        Ok(())
+    }
+
+    /// The graph's output has its own place; a result that may overwrite a dying operand takes its buffer; others
+    /// get a new one.
+    fn place_result(&mut self, at: usize, value: ValueId, reads: &[ValueId], in_place: Option<usize>) -> Place {
+        if value == output(self.graph) {
+            let logits = self.graph.outputs.len() == 1 && self.reads_hidden();
+            return Place::Fixed(if logits { Fixed::Logits } else { Fixed::Hidden });
+        }
+        let reused = in_place.map(|i| reads[i]).filter(|operand| self.dies(at, *operand));
+        if let Some(Place::Buffer(old)) = reused.map(|operand| self.places[&operand]) {
+            return Place::Buffer(Version { version: old.version + 1, ..old });
+        }
+        self.list.buffers.push(self.value_bytes(value));
+        Place::Buffer(Version { buffer: BufferId(self.list.buffers.len() - 1), version: 0 })
+    }
+
+    /// True for a head: its input is a hidden row.
+    fn reads_hidden(&self) -> bool {
+        self.order.iter().any(|id| self.graph.node(*id).op == Op::Input(InputKind::Hidden))
+    }
+
+    /// True if the step at `at` is the last to read `value`.
+    fn dies(&self, at: usize, value: ValueId) -> bool {
+        let later = &self.order[at + 1..];
+        !self.graph.is_output(value) && self.graph.readers(value).iter().all(|(reader, _)| !later.contains(reader))
+    }
+
+    /// Bytes of a value as kernels lay it out.
+    fn value_bytes(&self, value: ValueId) -> u64 {
+        let ty = self.graph.ty(value);
+        let bytes = match (ty.dtype, self.graph.node(value.node).op.is_leaf()) {
+            (DType::I8, false) => quant_layout(self.graph, value).stride_bytes() * ty.shape[0],
+            (DType::Trit, _) => ty.elements().div_ceil(4),
+            _ => ty.size_bytes().expect("only trits have no size"),
+        };
+        bytes as u64
+    }
+}
+
+/// Layout of the quantized rows `value`, from all its readers: sums for the finest groups any of them subtracts.
+pub(super) fn quant_layout(graph: &Graph, value: ValueId) -> QuantLayout {
+    let k = graph.ty(value).shape[1];
+    let groups = graph.readers(value).into_iter().filter_map(|(reader, _)| {
+        let operands = graph.operands(reader);
+        match graph.ty(*operands.get(3)?).shape[..] {
+            [_, groups] => Some(k / groups),
+            _ => None,
+        }
+    });
+    QuantLayout { k, sum_group: groups.fold(k, gcd) }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Replaces buffers by arena addresses and weights and states by theirs.
+pub(super) fn bind(
+    graph: &Graph,
+    list: &UnboundList,
+    offsets: &[u64],
+    base: u64,
+    states: &[StateSlot],
+    weights: &[WeightSlot],
+) -> StepList {
+    let mut layer = "";
+    let mut steps = Vec::with_capacity(list.steps.len());
+    for step in &list.steps {
+        let arg = |operand: &Operand| match operand {
+            Operand::Read(v) | Operand::Write(v) => Arg::Arena { offset_bytes: base + offsets[v.buffer.0] },
+            Operand::Fixed(Fixed::Weight(id)) => {
+                let slot = weights.binary_search_by_key(id, |s| s.id).expect("every weight read has a slot");
+                Arg::Weight { offset_bytes: weights[slot].offset_bytes }
+            }
+            Operand::Fixed(Fixed::State(id)) => Arg::Arena { offset_bytes: states[id.0 as usize].offset_bytes },
+            Operand::Fixed(Fixed::Tokens) => Arg::Tokens,
+            Operand::Fixed(Fixed::Hidden) => Arg::Hidden,
+            Operand::Fixed(Fixed::Logits) => Arg::Logits,
+        };
+        let layer_start = !layer_of(&step.label).is_empty() && layer_of(&step.label) != layer;
+        layer = layer_of(&step.label);
+        steps.push(Step {
+            kernel: step.kernel,
+            args: step.operands.iter().map(arg).collect(),
+            label: step.label.clone(),
+            layer_start,
+            bytes: step.bytes,
+        });
+    }
+    StepList { name: graph.name.clone(), m: list.m, steps }
+}

@@ -1,0 +1,22 @@
+//! Places weights in the blob, in declaration order.
+
+use tcc_ir::plan::{WeightLayout, WeightSlot};
+use tcc_ir::program::Program;
+
+use super::arena::align;
+use super::layout::Layouts;
+
+pub(super) fn place(program: &Program, layouts: &Layouts) -> Vec<WeightSlot> {
+    let mut offset_bytes = 0;
+    let mut slots = Vec::with_capacity(layouts.len());
+    for (&id, &layout) in layouts {
+        let ty = &program.weight(id).ty;
+        let bytes = match layout {
+            WeightLayout::Packed(encoding) => encoding.matrix_bytes(ty.shape[0], ty.shape[1]),
+            WeightLayout::Plain => ty.size_bytes().expect("trits are always packed"),
+        } as u64;
+        slots.push(WeightSlot { id, layout, offset_bytes, bytes });
+        offset_bytes = align(offset_bytes + bytes);
+    }
+    slots
+}

@@ -15,6 +15,7 @@ pub mod numerics;
 pub mod ops;
 pub mod plan;
 pub mod program;
+pub mod sampling;
 pub mod schedule;
 pub mod target;
 pub mod tensor;

@@ -7,6 +7,7 @@
 //! a pass use that alone.
 #![forbid(unsafe_code)]
 
+pub mod dot;
 pub mod encoding;
 pub mod graph;
 pub mod interp;
@@ -19,5 +20,6 @@ pub mod sampling;
 pub mod schedule;
 pub mod target;
 pub mod tensor;
+pub mod text;
 pub mod ty;
 pub mod verify;

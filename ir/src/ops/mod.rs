@@ -4,6 +4,7 @@
 
 pub mod add;
 pub mod attention;
+pub mod attr;
 pub mod embed;
 pub mod glu;
 pub mod kv_write;

@@ -72,4 +72,6 @@ pub enum EmitError {
     Codegen { function: String, reason: String },
     #[error("'{function}' refers to '{symbol}', which is {problem}")]
     Reloc { function: String, symbol: String, problem: String },
+    #[error("the call graph of the generated code is recursive: {cycle}")]
+    Recursion { cycle: String },
 }

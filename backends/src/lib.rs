@@ -5,4 +5,6 @@
 
 pub mod asm;
 pub mod code;
+pub mod image;
 pub mod isa;
+pub mod stack;

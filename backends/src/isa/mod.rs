@@ -61,6 +61,9 @@ pub trait Backend: Sync {
     fn elf(&self) -> ElfAbi;
 
     /// Fills the field at `at` in `code` (the whole image) with a reference from address `place` to `target`.
+    ///
+    /// `place` is the field's own address, but for [`RelocKind::RiscvPcrelLow12I`]: there it is the address of the
+    /// `auipc` and `target` what that `auipc` refers to, so that both halves split one displacement.
     fn apply(&self, kind: RelocKind, code: &mut [u8], at: usize, place: u64, target: u64) -> Result<(), String>;
 }
 

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod asm;
+pub mod clif;
 pub mod code;
 pub mod image;
 pub mod isa;

@@ -88,6 +88,11 @@ impl Graph {
         &self.nodes[id.0]
     }
 
+    /// The op of `id`, if it has not been removed: what a pass that edits while it walks asks first.
+    pub fn op(&self, id: NodeId) -> Option<Op> {
+        self.nodes.node_weight(id.0).map(|node| node.op)
+    }
+
     pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
         &mut self.nodes[id.0]
     }

@@ -1,1 +1,5 @@
+//! What the tests of `tests/tests/` share: the text-case harness and seeded random data.
 
+pub mod case;
+pub mod directive;
+pub mod random;

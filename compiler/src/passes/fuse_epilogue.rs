@@ -9,7 +9,7 @@ pub(super) const ABOUT: &str = "moves a residual addition into the epilogue of t
 
 pub(super) fn run(graph: &mut Graph) -> Result<(), TypeError> {
     for linear in graph.order() {
-        let Some(op) = with_residual(graph.node(linear).op) else { continue };
+        let Some(op) = graph.op(linear).and_then(with_residual) else { continue };
         let Some((add, operand)) = sole_reader(graph, first(linear)) else { continue };
         if graph.node(add).op != Op::Add {
             continue;

@@ -9,7 +9,7 @@ pub(super) const ABOUT: &str = "fuses the gated activation with the sub-norm and
 
 pub(super) fn run(graph: &mut Graph) -> Result<(), TypeError> {
     for glu in graph.order() {
-        let Op::Glu { act } = graph.node(glu).op else { continue };
+        let Some(Op::Glu { act }) = graph.op(glu) else { continue };
         let Some((reader, operand)) = sole_reader(graph, first(glu)) else { continue };
         let mut operands = graph.operands(glu);
         let op = match graph.node(reader).op {

@@ -9,7 +9,7 @@ pub(super) const ABOUT: &str = "fuses a norm whose only reader is a quantizer wi
 
 pub(super) fn run(graph: &mut Graph) -> Result<(), TypeError> {
     for norm in graph.order() {
-        let Op::RmsNorm { eps } = graph.node(norm).op else { continue };
+        let Some(Op::RmsNorm { eps }) = graph.op(norm) else { continue };
         let Some((quantizer, _)) = sole_reader(graph, first(norm)) else { continue };
         let operands = graph.operands(norm);
         // A norm per head spans less than the row that is quantized.

@@ -82,14 +82,19 @@ pub fn run(
     Ok(())
 }
 
-/// Runs one pass and the verifier.
-pub fn run_one(pass: &Pass, program: &mut Program, cx: &mut PassCx) -> Result<(), PassError> {
+/// Runs one pass, without the verifier.
+pub fn apply(pass: &Pass, program: &mut Program, cx: &mut PassCx) -> Result<(), PassError> {
     match pass.run {
         Run::Graph(run) => {
-            program.graphs_mut().try_for_each(run).map_err(|source| PassError::Type { pass: pass.name, source })?
+            program.graphs_mut().try_for_each(run).map_err(|source| PassError::Type { pass: pass.name, source })
         }
-        Run::Program(run) => run(program, cx)?,
+        Run::Program(run) => run(program, cx),
     }
+}
+
+/// Runs one pass and the verifier.
+pub fn run_one(pass: &Pass, program: &mut Program, cx: &mut PassCx) -> Result<(), PassError> {
+    apply(pass, program, cx)?;
     verify::program(program).map_err(|source| PassError::Broken { pass: pass.name, source })
 }
 

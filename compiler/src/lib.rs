@@ -1,6 +1,9 @@
 //! The compiler: files to model to program to plan to object.
 #![forbid(unsafe_code)]
 
+pub mod header;
+pub mod object;
+pub mod output;
 pub mod passes;
 pub mod plan;
 pub mod schedule;

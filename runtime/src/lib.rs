@@ -7,3 +7,5 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod abi;
+#[cfg(feature = "std")]
+pub mod map;

@@ -2,4 +2,5 @@
 
 pub mod case;
 pub mod directive;
+pub mod oracle;
 pub mod random;

@@ -1,0 +1,141 @@
+//! Models with known answers: the files of a fixture, the interpreter's logits, and the gates between them.
+//!
+//! `expected.safetensors` beside a fixture's model holds what a correct loader and a correct compiler must give; the
+//! published model code made it (`tests/fixtures/source/`).
+
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+use tcc::arch::{self, BuildOptions};
+use tcc::load::{self, DensePolicy, LoadOptions};
+use tcc::model::Model;
+use tcc_ir::interp::Interpreter;
+use tcc_ir::program::{Program, WeightStore};
+use tcc_ir::ty::DType;
+
+/// The folder of the committed fixture `name`.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/models").join(name)
+}
+
+/// Opens the model at `path`, dense linears kept.
+pub fn open(path: &Path) -> Model {
+    let options = LoadOptions { dense: DensePolicy::Keep, ..LoadOptions::default() };
+    load::open(path, &options).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The error of opening the model at `path` with the default options.
+pub fn open_error(path: &Path) -> load::error::LoadError {
+    match load::open(path, &LoadOptions::default()) {
+        Ok(_) => panic!("{} was loaded", path.display()),
+        Err(error) => error,
+    }
+}
+
+/// The known answers of a fixture.
+pub struct Expected {
+    bytes: Vec<u8>,
+}
+
+impl Expected {
+    pub fn read(folder: &Path) -> Self {
+        let file = folder.join("expected.safetensors");
+        Expected { bytes: std::fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display())) }
+    }
+
+    fn tensors(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.bytes).expect("the fixture is a safetensors file")
+    }
+
+    /// Names of all answers, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.tensors().names().into_iter().map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
+    pub fn f32(&self, name: &str) -> Vec<f32> {
+        let tensors = self.tensors();
+        let view = tensors.tensor(name).expect("the fixture holds this tensor");
+        assert_eq!(view.dtype(), Dtype::F32);
+        view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    }
+
+    pub fn i8(&self, name: &str) -> Vec<i8> {
+        let tensors = self.tensors();
+        let view = tensors.tensor(name).expect("the fixture holds this tensor");
+        assert_eq!(view.dtype(), Dtype::I8);
+        view.data().iter().map(|b| b.cast_signed()).collect()
+    }
+
+    /// An i64 tensor of token ids as rows of its last extent.
+    pub fn tokens(&self, name: &str) -> Vec<Vec<u32>> {
+        let tensors = self.tensors();
+        let view = tensors.tensor(name).expect("the fixture holds this tensor");
+        assert_eq!(view.dtype(), Dtype::I64);
+        let id = |b: &[u8; 8]| u32::try_from(i64::from_le_bytes(*b)).expect("token ids fit");
+        let ids: Vec<u32> = view.data().as_chunks::<8>().0.iter().map(id).collect();
+        let row = *view.shape().last().expect("token ids have an extent");
+        ids.chunks_exact(row).map(<[u32]>::to_vec).collect()
+    }
+}
+
+/// Options with exact caches, as the gates need them.
+pub fn exact(prefill: usize) -> BuildOptions {
+    BuildOptions { kv: DType::F32, prefill, ..BuildOptions::default() }
+}
+
+/// The interpreter's logits of each of `ids`, `[ids, vocab]`.
+pub fn logits(program: &Program, weights: &dyn WeightStore, ids: &[u32]) -> Vec<f32> {
+    let mut interpreter = Interpreter::new(program, weights);
+    let hidden = interpreter.eval(ids).expect("the ids are inside vocabulary and context");
+    let rows = hidden.chunks_exact(program.facts.hidden);
+    rows.flat_map(|row| interpreter.logits(row).expect("the weights have been read before")).collect()
+}
+
+/// The interpreter's logits of `model` for `ids`, with the default options but for exact caches.
+pub fn model_logits(model: &Model, ids: &[u32]) -> Vec<f32> {
+    let (program, weights) = arch::build(model, &exact(32)).unwrap_or_else(|e| panic!("{e}"));
+    logits(&program, &weights, ids)
+}
+
+/// The interpreter's greedy continuation of `prompt` by `steps` tokens.
+pub fn greedy(program: &Program, weights: &dyn WeightStore, prompt: &[u32], steps: usize) -> Vec<u32> {
+    let mut interpreter = Interpreter::new(program, weights);
+    let mut next = prompt.to_vec();
+    let mut chosen = Vec::new();
+    for _ in 0..steps {
+        let hidden = interpreter.eval(&next).expect("the context holds the continuation");
+        let last = &hidden[hidden.len() - program.facts.hidden..];
+        let logits = interpreter.logits(last).expect("the weights have been read before");
+        let best = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+        next = vec![u32::try_from(best).expect("a vocabulary fits u32")];
+        chosen.extend(&next);
+    }
+    chosen
+}
+
+/// How far two tensors are apart, in units of the second one's standard deviation.
+#[derive(Clone, Copy, Debug)]
+pub struct Difference {
+    pub largest: f64,
+    pub mean: f64,
+    pub cosine: f64,
+    pub std: f64,
+}
+
+/// Compares `found` with `expected`.
+pub fn difference(found: &[f32], expected: &[f32]) -> Difference {
+    assert_eq!(found.len(), expected.len());
+    let n = expected.len() as f64;
+    let average = expected.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+    let std = (expected.iter().map(|v| (f64::from(*v) - average).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
+    let pairs = || found.iter().zip(expected).map(|(a, b)| (f64::from(*a), f64::from(*b)));
+    let (dot, aa, bb) = pairs().fold((0.0, 0.0, 0.0), |(d, x, y), (a, b)| (d + a * b, x + a * a, y + b * b));
+    Difference {
+        largest: pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / std,
+        mean: pairs().map(|(a, b)| (a - b).abs()).sum::<f64>() / n / std,
+        cosine: dot / (aa * bb).sqrt(),
+        std,
+    }
+}

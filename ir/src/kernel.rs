@@ -70,13 +70,13 @@ pub enum KernelSpec {
     Embed { m: usize, h: usize, table: DType, scale: f32 },
     /// x, w, out `f32[m, k]`; `d` elements per norm; out may be x. Tasks: token rows.
     Norm { m: usize, k: usize, d: usize, eps: f32 },
-    /// x, w, q (layout), act_scale `f32[m]`. Tasks: token rows.
+    /// x, w, q (layout), act_scale `f32[m]`; `scratch` holds one f32 row. Tasks: token rows.
     NormQuant { m: usize, eps: f32, layout: QuantLayout },
     /// x, q, act_scale. Tasks: token rows.
     Quantize { m: usize, layout: QuantLayout },
     /// g, u, out `f32[m, k]`; out may be g. Tasks: token rows.
     Glu { m: usize, k: usize, act: Act },
-    /// g, u, q, act_scale. Tasks: token rows.
+    /// g, u, q, act_scale; `scratch` holds one f32 row. Tasks: token rows.
     GluQuant { m: usize, act: Act, layout: QuantLayout },
     /// g, u, w, q, act_scale; `scratch` holds one f32 row. Tasks: token rows.
     GluNormQuant { m: usize, act: Act, eps: f32, layout: QuantLayout },
@@ -163,7 +163,9 @@ impl KernelSpec {
     /// Private scratch one task needs, bytes (a multiple of 64).
     pub fn scratch_bytes(&self) -> usize {
         let bytes = match self {
-            KernelSpec::GluNormQuant { layout, .. } => 4 * layout.k,
+            KernelSpec::NormQuant { layout, .. }
+            | KernelSpec::GluQuant { layout, .. }
+            | KernelSpec::GluNormQuant { layout, .. } => 4 * layout.k,
             KernelSpec::Attention { ctx, .. } => 4 * ctx,
             // The argument block of the micro-kernel, the accumulators of one task for the widest kernel, one
             // task's group results, and the micro-kernel's own scratch.
@@ -175,10 +177,8 @@ impl KernelSpec {
             }
             KernelSpec::Embed { .. }
             | KernelSpec::Norm { .. }
-            | KernelSpec::NormQuant { .. }
             | KernelSpec::Quantize { .. }
             | KernelSpec::Glu { .. }
-            | KernelSpec::GluQuant { .. }
             | KernelSpec::FloatTernaryMatmul { .. }
             | KernelSpec::DenseMatmul { .. }
             | KernelSpec::Rope { .. }

@@ -189,6 +189,21 @@ impl<'a> FunctionCx<'a> {
         self.ins().uload16x4(vector_access(), address, offset)
     }
 
+    /// An unsigned 16-bit integer widened to i32.
+    pub fn load_u16(&mut self, address: Value, offset: i32) -> Value {
+        self.ins().uload16(I32, scalar_access(), address, offset)
+    }
+
+    /// Stores the low 16 bits of an i32.
+    pub fn store_low16(&mut self, value: Value, address: Value, offset: i32) {
+        self.ins().istore16(scalar_access(), value, address, offset);
+    }
+
+    /// Stores the low 8 bits of an i32.
+    pub fn store_low8(&mut self, value: Value, address: Value, offset: i32) {
+        self.ins().istore8(scalar_access(), value, address, offset);
+    }
+
     /// Address of `bytes` of this activation's stack, aligned to 16; their contents are undefined.
     pub fn stack(&mut self, bytes: u32) -> Value {
         let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 4);

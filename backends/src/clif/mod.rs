@@ -6,7 +6,24 @@
 
 pub mod func;
 pub mod isa;
+pub mod kernel;
+pub mod lanes;
 mod link;
+mod math;
+mod rows;
 pub mod ternary_portable;
+
+mod add;
+mod attention;
+mod dense;
+mod embed;
+mod epilogue;
+mod float_ternary;
+mod glu;
+mod kv_write;
+mod norm;
+mod quantize;
+mod rope;
+mod ternary;
 
 pub use isa::ClifContext;

@@ -1,0 +1,134 @@
+//! The calling convention of kernels, and the match from a spec to its family.
+
+use cranelift_codegen::ir::Value;
+use cranelift_codegen::ir::types::I64;
+use tcc_ir::kernel::{KernelSpec, args};
+
+use super::func::{FunctionCx, signature};
+use super::isa::ClifContext;
+use super::{add, attention, dense, embed, float_ternary, glu, kv_write, norm, quantize, rope, ternary};
+use crate::code::{EmitError, Function};
+
+/// The parameters every kernel has.
+#[derive(Clone, Copy)]
+pub(super) struct Kernel {
+    args: Value,
+    /// First task.
+    pub begin: Value,
+    /// One past the last task.
+    pub end: Value,
+    pub scratch: Value,
+}
+
+impl Kernel {
+    fn new(f: &FunctionCx) -> Kernel {
+        Kernel { args: f.param(0), begin: f.param(1), end: f.param(2), scratch: f.param(3) }
+    }
+
+    fn word(&self, f: &mut FunctionCx, i: usize) -> Value {
+        f.load(I64, self.args, i32::try_from(8 * i).expect("a dozen words"))
+    }
+
+    /// Address of operand `i`.
+    pub fn operand(&self, f: &mut FunctionCx, i: usize) -> Value {
+        self.word(f, args::FIRST + i)
+    }
+
+    /// Absolute position of token row 0.
+    pub fn pos(&self, f: &mut FunctionCx) -> Value {
+        self.word(f, args::POS)
+    }
+
+    /// Number of valid token rows.
+    pub fn valid(&self, f: &mut FunctionCx) -> Value {
+        self.word(f, args::VALID)
+    }
+
+    /// Address of the flag of non-finite activations.
+    pub fn nonfinite(&self, f: &mut FunctionCx) -> Value {
+        self.word(f, args::NONFINITE)
+    }
+
+    /// Runs `body` for each task that is a valid token row.
+    pub fn for_rows(&self, f: &mut FunctionCx, body: impl FnOnce(&mut FunctionCx, Value)) {
+        let valid = self.valid(f);
+        let end = f.min(self.end, valid);
+        f.for_range(self.begin, end, 1, body);
+    }
+}
+
+/// The kernel of `spec` as a function named `name`; ternary products call their micro-kernels by
+/// [`super::ternary_portable::micro_symbol`].
+///
+/// Errors: a spec no portable code exists for, or that the code generator refuses.
+pub fn emit_kernel(cx: &ClifContext, spec: &KernelSpec, name: &str) -> Result<Function, EmitError> {
+    check(cx, spec)?;
+    cx.function(name, &signature(&[I64, I64, I64, I64], &[]), |f| {
+        let kernel = Kernel::new(f);
+        build(f, &kernel, spec);
+        f.return_(&[]);
+    })
+}
+
+/// Refuses the specs that [`build`] has no code for.
+fn check(cx: &ClifContext, spec: &KernelSpec) -> Result<(), EmitError> {
+    let problem = match spec {
+        KernelSpec::TernaryMatmul { layout, scale, schedule, .. } => ternary::problem(*layout, *scale, schedule),
+        KernelSpec::FloatTernaryMatmul { encoding, scale, .. } => float_ternary::problem(*encoding, *scale),
+        KernelSpec::Embed { .. }
+        | KernelSpec::Norm { .. }
+        | KernelSpec::NormQuant { .. }
+        | KernelSpec::Quantize { .. }
+        | KernelSpec::Glu { .. }
+        | KernelSpec::GluQuant { .. }
+        | KernelSpec::GluNormQuant { .. }
+        | KernelSpec::DenseMatmul { .. }
+        | KernelSpec::Rope { .. }
+        | KernelSpec::KvWrite { .. }
+        | KernelSpec::Attention { .. }
+        | KernelSpec::Add { .. } => None,
+    };
+    match problem {
+        None => Ok(()),
+        Some(what) => {
+            let what = format!("{}: {what}", spec.family());
+            Err(EmitError::NoKernel { target: cx.target().to_string(), what })
+        }
+    }
+}
+
+fn build(f: &mut FunctionCx, kernel: &Kernel, spec: &KernelSpec) {
+    match spec {
+        KernelSpec::Embed { h, table, scale, .. } => embed::build(f, kernel, *h, *table, *scale),
+        KernelSpec::Norm { k, d, eps, .. } => norm::build(f, kernel, *k, *d, *eps),
+        KernelSpec::NormQuant { eps, layout, .. } => norm::build_quant(f, kernel, *eps, *layout),
+        KernelSpec::Quantize { layout, .. } => quantize::build(f, kernel, *layout),
+        KernelSpec::Glu { k, act, .. } => glu::build(f, kernel, *k, *act),
+        KernelSpec::GluQuant { act, layout, .. } => glu::build_quant(f, kernel, *act, *layout),
+        KernelSpec::GluNormQuant { act, eps, layout, .. } => glu::build_norm_quant(f, kernel, *act, *eps, *layout),
+        KernelSpec::TernaryMatmul { n, layout, scale, bias, residual, schedule, .. } => {
+            let has = super::epilogue::Operands { bias: *bias, residual: *residual };
+            ternary::build(f, kernel, &ternary::Product { n: *n, layout: *layout, scale: *scale, schedule }, has);
+        }
+        KernelSpec::FloatTernaryMatmul { n, k, encoding, scale, bias, residual, task_rows, .. } => {
+            let has = super::epilogue::Operands { bias: *bias, residual: *residual };
+            let product =
+                float_ternary::Product { n: *n, k: *k, encoding: *encoding, scale: *scale, task_rows: *task_rows };
+            float_ternary::build(f, kernel, &product, has);
+        }
+        KernelSpec::DenseMatmul { n, k, weight, scale, bias, residual, task_rows, .. } => {
+            let has = super::epilogue::Operands { bias: *bias, residual: *residual };
+            let product = dense::Product { n: *n, k: *k, weight: *weight, scale: *scale, task_rows: *task_rows };
+            dense::build(f, kernel, &product, has);
+        }
+        KernelSpec::Rope { heads, d, .. } => rope::build(f, kernel, *heads, *d),
+        KernelSpec::KvWrite { heads, d, ctx, cache, .. } => {
+            kv_write::build(f, kernel, &kv_write::Cache { heads: *heads, d: *d, ctx: *ctx, dtype: *cache });
+        }
+        KernelSpec::Attention { heads, kv_heads, d, ctx, cache, scale, .. } => {
+            let cache = kv_write::Cache { heads: *kv_heads, d: *d, ctx: *ctx, dtype: *cache };
+            attention::build(f, kernel, *heads, &cache, *scale);
+        }
+        KernelSpec::Add { k, .. } => add::build(f, kernel, *k),
+    }
+}

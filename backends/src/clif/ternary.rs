@@ -1,0 +1,283 @@
+//! `TernaryMatmul`: the driver around the micro-kernels, from tiles of output rows down to finished outputs.
+//!
+//! A task is one tile. All token rows pass over it, in groups as tall as the micro-kernels of the schedule, so its
+//! weights are read from memory once. Weights are stored as codes w + 1, so accumulators start at minus the sum of
+//! the row's activations (`docs/numerics.md`).
+
+use cranelift_codegen::ir::types::{F32, I32, I64};
+use cranelift_codegen::ir::{InstBuilder, Value};
+use tcc_ir::kernel::{QuantLayout, ScaleKind};
+use tcc_ir::numerics::LANES;
+use tcc_ir::schedule::MatmulSchedule;
+use tcc_ir::target::{MicroKernel, micro_args};
+
+use super::epilogue::{Epilogue, Operands, Scales, task_range};
+use super::func::{FunctionCx, signature};
+use super::kernel::Kernel;
+use super::lanes::{Lanes, Shape};
+use super::ternary_portable::micro_symbol;
+
+pub(super) struct Product<'a> {
+    pub n: usize,
+    pub layout: QuantLayout,
+    pub scale: ScaleKind,
+    pub schedule: &'a MatmulSchedule,
+}
+
+/// What keeps this code from computing such a product, if anything.
+pub(super) fn problem(layout: QuantLayout, scale: ScaleKind, schedule: &MatmulSchedule) -> Option<String> {
+    let encoding = schedule.micro[0].encoding;
+    match scale {
+        ScaleKind::PerTensor | ScaleKind::PerRow => None,
+        ScaleKind::PerGroup { group } if !group.is_multiple_of(encoding.kr()) => {
+            Some(format!("groups of {group} columns in '{encoding}', expected a multiple of {}", encoding.kr()))
+        }
+        ScaleKind::PerGroup { group } if !group.is_multiple_of(layout.sum_group) => {
+            Some(format!("groups of {group} columns, expected a multiple of the sums' {}", layout.sum_group))
+        }
+        ScaleKind::PerGroup { .. } => None,
+    }
+}
+
+/// Everything that stays the same over all tasks.
+struct Driver<'a> {
+    product: &'a Product<'a>,
+    q: Value,
+    act_scale: Value,
+    w: Value,
+    scales: Scales,
+    epilogue: Epilogue,
+    /// The argument block; accumulators, group results and the micro-kernel's own scratch follow.
+    scratch: Value,
+}
+
+/// One tile: `panels` panels for output rows `begin..end`.
+#[derive(Clone, Copy)]
+struct Tile {
+    begin: Value,
+    end: Value,
+    panels: Value,
+}
+
+/// Token rows `row..row + kernel.mr` of one tile.
+struct RowGroup<'a> {
+    kernel: &'a MicroKernel,
+    row: Value,
+    tile: Tile,
+}
+
+pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, product: &Product, has: Operands) {
+    let [q, act_scale, w, scale] = [0, 1, 2, 3].map(|i| kernel.operand(f, i));
+    let scales = Scales { kind: product.scale, k: product.layout.k, base: scale };
+    let epilogue = Epilogue::new(f, kernel, 4, product.n, has);
+    let driver = Driver { product, q, act_scale, w, scales, epilogue, scratch: kernel.scratch };
+    let valid = kernel.valid(f);
+    f.for_range(kernel.begin, kernel.end, 1, |f, task| {
+        let (begin, end) = task_range(f, task, product.schedule.task_rows(), product.n);
+        let rows = f.ins().isub(end, begin);
+        let nr = f.size(driver.nr());
+        let rounded_up = f.offset(rows, driver.nr() - 1);
+        let tile = Tile { begin, end, panels: f.ins().udiv(rounded_up, nr) };
+        let mut row = f.i64(0);
+        for kernel in &product.schedule.micro {
+            let last = f.ins().iadd_imm_s(valid, 1 - i64::try_from(kernel.mr).expect("a few rows"));
+            row = f.for_carried(row, last, kernel.mr, &[row], |f, row, _| {
+                driver.row_group(f, &RowGroup { kernel, row, tile });
+                vec![f.offset(row, kernel.mr)]
+            })[0];
+        }
+    });
+}
+
+impl Driver<'_> {
+    fn nr(&self) -> usize {
+        self.product.schedule.micro[0].encoding.nr()
+    }
+
+    fn groups(&self) -> usize {
+        Scales::groups(self.product.scale, self.product.layout.k)
+    }
+
+    /// Bytes of the accumulators, and of the group results: a whole task for the tallest micro-kernel.
+    fn acc_bytes(&self) -> usize {
+        let schedule = self.product.schedule;
+        let mr = schedule.micro.iter().map(|k| k.mr).max().expect("a schedule has a kernel");
+        4 * schedule.task_rows().next_multiple_of(64) * mr
+    }
+
+    fn acc(&self, f: &mut FunctionCx) -> Value {
+        f.offset(self.scratch, usize::try_from(micro_args::BYTES).expect("64"))
+    }
+
+    fn group_results(&self, f: &mut FunctionCx) -> Value {
+        let acc = self.acc(f);
+        f.offset(acc, self.acc_bytes())
+    }
+
+    /// All outputs of a tile for one group of token rows.
+    fn row_group(&self, f: &mut FunctionCx, rows: &RowGroup) {
+        match self.product.scale {
+            ScaleKind::PerTensor | ScaleKind::PerRow => {
+                let group = f.i64(0);
+                self.accumulate(f, rows, group);
+                let acc = self.acc(f);
+                self.for_outputs(f, rows, |f, out| {
+                    let at = f.ins().iadd(acc, out.offset);
+                    let sum = Lanes::load_int(f, out.shape, at).to_float(f);
+                    let (act_scale, scale) =
+                        (self.act_scale(f, &out), self.scales.load(f, out.shape, out.column, group));
+                    let y = sum.mul(f, &act_scale).mul(f, &scale);
+                    self.epilogue.store(f, y, out.row, out.column);
+                });
+            }
+            ScaleKind::PerGroup { .. } => {
+                self.sum_groups(f, rows);
+                let results = self.group_results(f);
+                self.for_outputs(f, rows, |f, out| {
+                    let at = f.ins().iadd(results, out.offset);
+                    let act_scale = self.act_scale(f, &out);
+                    let y = Lanes::load(f, out.shape, at).mul(f, &act_scale);
+                    self.epilogue.store(f, y, out.row, out.column);
+                });
+            }
+        }
+    }
+
+    /// `r = +0; r = fma(f32(acc_g), s_g, r)` for each output, in increasing g.
+    fn sum_groups(&self, f: &mut FunctionCx, rows: &RowGroup) {
+        let (acc, results) = (self.acc(f), self.group_results(f));
+        self.for_outputs(f, rows, |f, out| {
+            let at = f.ins().iadd(results, out.offset);
+            Lanes::constant(f, out.shape, 0.0).store(f, at);
+        });
+        let (first, end) = (f.i64(0), f.size(self.groups()));
+        f.for_range(first, end, 1, |f, group| {
+            self.accumulate(f, rows, group);
+            self.for_outputs(f, rows, |f, out| {
+                let [sum, result] = [acc, results].map(|base| f.ins().iadd(base, out.offset));
+                let sum = Lanes::load_int(f, out.shape, sum).to_float(f);
+                let scale = self.scales.load(f, out.shape, out.column, group);
+                let before = Lanes::load(f, out.shape, result);
+                sum.fma(f, &scale, &before).store(f, result);
+            });
+        });
+    }
+
+    fn act_scale(&self, f: &mut FunctionCx, out: &Output) -> Lanes {
+        let at = f.index(self.act_scale, out.row, 4);
+        let scale = f.load(F32, at, 0);
+        Lanes::splat(f, out.shape, scale)
+    }
+
+    /// Leaves the exact Σ w · q over the columns of `group` in the accumulators.
+    fn accumulate(&self, f: &mut FunctionCx, rows: &RowGroup, group: Value) {
+        let layout = self.product.layout;
+        let first = f.index(self.q, rows.row, layout.stride_bytes());
+        let acc = self.acc(f);
+        for j in 0..rows.kernel.mr {
+            let q = f.offset(first, j * layout.stride_bytes());
+            let start = self.minus_sum(f, q, group);
+            let zero = f.i64(0);
+            f.for_range(zero, rows.tile.panels, 1, |f, panel| {
+                let at = f.index(acc, panel, 4 * self.nr() * rows.kernel.mr);
+                let at = f.offset(at, 4 * self.nr() * j);
+                fill(f, at, self.nr(), start);
+            });
+        }
+        self.call_micro(f, rows, group, first);
+    }
+
+    /// Minus the sum of the activations of `group` in the row at `q`.
+    fn minus_sum(&self, f: &mut FunctionCx, q: Value, group: Value) -> Value {
+        let layout = self.product.layout;
+        let per_group = layout.sums() / self.groups();
+        let sums = f.offset(q, layout.sums_offset_bytes());
+        let sums = f.index(sums, group, 4 * per_group);
+        let (first, end, zero) = (f.i64(0), f.size(per_group), f.i32(0));
+        f.for_carried(first, end, 1, &[zero], |f, i, total| {
+            let at = f.index(sums, i, 4);
+            let sum = f.load(I32, at, 0);
+            vec![f.ins().isub(total[0], sum)]
+        })[0]
+    }
+
+    fn call_micro(&self, f: &mut FunctionCx, rows: &RowGroup, group: Value, q: Value) {
+        let (layout, kernel) = (self.product.layout, rows.kernel);
+        let encoding = kernel.encoding;
+        let columns = layout.k / self.groups();
+        let blocks = columns.div_ceil(encoding.kr());
+        let nr = f.size(self.nr());
+        let panel = f.ins().udiv(rows.tile.begin, nr);
+        let w = f.index(self.w, panel, encoding.panel_bytes(layout.k));
+        let results = self.group_results(f);
+        let words = [
+            (micro_args::ACC, self.acc(f)),
+            (micro_args::W, f.index(w, group, blocks * encoding.block_bytes())),
+            (micro_args::W_PANEL_STRIDE, f.size(encoding.panel_bytes(layout.k))),
+            (micro_args::PANELS, rows.tile.panels),
+            (micro_args::Q, f.index(q, group, columns)),
+            (micro_args::Q_STRIDE, f.size(layout.stride_bytes())),
+            (micro_args::K_BLOCKS, f.size(blocks)),
+            (micro_args::SCRATCH, f.offset(results, self.acc_bytes())),
+        ];
+        for (offset, word) in words {
+            f.store(word, self.scratch, offset);
+        }
+        f.call(&micro_symbol(kernel), &signature(&[I64], &[]), &[self.scratch]);
+    }
+
+    /// Runs `body` for all outputs of a tile and a group of token rows: whole panels in lanes, the ragged end of the
+    /// last panel one by one, so that nothing past `n` is touched.
+    fn for_outputs(&self, f: &mut FunctionCx, rows: &RowGroup, body: impl Fn(&mut FunctionCx, Output)) {
+        let (nr, mr, tile) = (self.nr(), rows.kernel.mr, rows.tile);
+        let count = f.ins().isub(tile.end, tile.begin);
+        let panel_rows = f.size(nr);
+        let (first, whole) = (f.i64(0), f.ins().udiv(count, panel_rows));
+        let shape = Shape::of(f, nr.min(LANES));
+        let position = |f: &mut FunctionCx, panel: Value, j: usize| {
+            let at = f.scaled(panel, 4 * nr * mr);
+            (f.offset(at, 4 * nr * j), f.offset(rows.row, j))
+        };
+        f.for_range(first, whole, 1, |f, panel| {
+            let column = f.scaled(panel, nr);
+            let column = f.ins().iadd(tile.begin, column);
+            for j in 0..mr {
+                let (offset, row) = position(f, panel, j);
+                for i in (0..nr).step_by(shape.lanes()) {
+                    let (offset, column) = (f.offset(offset, 4 * i), f.offset(column, i));
+                    body(f, Output { shape, offset, row, column });
+                }
+            }
+        });
+        let done = f.scaled(whole, nr);
+        let rest = f.ins().isub(count, done);
+        f.for_range(first, rest, 1, |f, i| {
+            let column = f.ins().iadd(tile.begin, done);
+            let column = f.ins().iadd(column, i);
+            for j in 0..mr {
+                let (offset, row) = position(f, whole, j);
+                let offset = f.index(offset, i, 4);
+                body(f, Output { shape: Shape::ONE, offset, row, column });
+            }
+        });
+    }
+}
+
+/// Some outputs: where their accumulators lie, and which they are.
+struct Output {
+    shape: Shape,
+    /// Bytes from the first accumulator.
+    offset: Value,
+    row: Value,
+    column: Value,
+}
+
+/// Stores `value` `count` times at `address`.
+fn fill(f: &mut FunctionCx, address: Value, count: usize, value: Value) {
+    let shape = Shape::of(f, count.min(LANES));
+    let lanes = Lanes::splat(f, shape, value);
+    for i in (0..count).step_by(shape.lanes()) {
+        let at = f.offset(address, 4 * i);
+        lanes.store(f, at);
+    }
+}

@@ -1,6 +1,11 @@
-//! What the tests of `tests/tests/` share: the text-case harness and seeded random data.
+//! What the tests of `tests/tests/` share: the text-case harness, seeded random data, and a runner of generated
+//! machine code of any ISA, on the host or under an emulator.
 
 pub mod case;
 pub mod directive;
+mod exe;
+pub mod machines;
+pub mod memory;
 pub mod oracle;
 pub mod random;
+pub mod runner;

@@ -60,7 +60,8 @@ pub trait Backend: Sync {
 
     fn elf(&self) -> ElfAbi;
 
-    /// Fills the field at `at` in `code` (the whole image) with a reference from address `place` to `target`.
+    /// Fills the field at `at` in `code` (the whole image) with a reference from address `place` to `target`, the
+    /// addend included.
     ///
     /// `place` is the field's own address, but for [`RelocKind::RiscvPcrelLow12I`]: there it is the address of the
     /// `auipc` and `target` what that `auipc` refers to, so that both halves split one displacement.
@@ -68,7 +69,7 @@ pub trait Backend: Sync {
 }
 
 /// Every CPU backend.
-pub const BACKENDS: &[&dyn Backend] = &[];
+pub const BACKENDS: &[&dyn Backend] = &[&x86_64::X86_64];
 
 /// The backend named `name`.
 pub fn backend(name: &str) -> Option<&'static dyn Backend> {

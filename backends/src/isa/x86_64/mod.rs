@@ -1,4 +1,75 @@
-//! The x86_64 backend.
+//! The x86-64 backend.
+
+mod abi;
+mod desc;
+mod micro;
+
+use iced_x86::IcedError;
+use iced_x86::code_asm::CodeAssembler;
+use tcc_ir::target::{Features, MicroKernel, TargetDesc};
+
+use super::{Backend, ElfAbi, Syscalls};
+use crate::code::{Function, RelocKind};
 
 /// The x86_64 instruction set.
 pub struct X86_64;
+
+impl Backend for X86_64 {
+    fn desc(&self) -> &'static TargetDesc {
+        &desc::DESC
+    }
+
+    fn clif_triple(&self) -> &'static str {
+        "x86_64-unknown-none-elf"
+    }
+
+    /// The baseline's flags whatever else is there: AVX-512 forms of portable code are little tested and no faster
+    /// with vectors of 128 bits.
+    fn clif_flags(&self, _features: Features) -> Vec<&'static str> {
+        desc::CLIF_FLAGS.to_vec()
+    }
+
+    fn has_vectors(&self, _features: Features) -> bool {
+        true
+    }
+
+    fn micro(&self, row: &MicroKernel) -> Option<Function> {
+        Some(micro::emit(row))
+    }
+
+    fn probe(&self) -> Function {
+        abi::probe()
+    }
+
+    fn start(&self) -> Function {
+        abi::start()
+    }
+
+    fn syscall(&self) -> Function {
+        abi::syscall()
+    }
+
+    fn hwcap(&self) -> Function {
+        abi::hwcap()
+    }
+
+    fn syscalls(&self) -> Syscalls {
+        abi::SYSCALLS
+    }
+
+    fn elf(&self) -> ElfAbi {
+        abi::ELF
+    }
+
+    fn apply(&self, kind: RelocKind, code: &mut [u8], at: usize, place: u64, target: u64) -> Result<(), String> {
+        abi::apply(kind, code, at, place, target)
+    }
+}
+
+/// Assembles a function; `frame_bytes` counts the return address and everything pushed.
+fn function(name: &str, frame_bytes: u32, fill: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Function {
+    let mut assembler = CodeAssembler::new(64).expect("64 bits are supported");
+    let filled = fill(&mut assembler).and_then(|()| assembler.assemble(0));
+    let bytes = filled.expect("the instructions and labels are fixed by the source");
+    Function { name: name.into(), bytes, align: 64, frame_bytes, is_code: true, ..Function::default() }
+}

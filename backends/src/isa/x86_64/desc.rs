@@ -1,0 +1,95 @@
+//! x86-64 as data: features, named CPUs, memories and the menu of micro-kernels.
+
+use tcc_ir::encoding::Encoding;
+use tcc_ir::target::{Cpu, Feature, Features, Memory, MicroKernel, TargetDesc};
+
+pub(super) const AVX2: Features = Features::bit(0);
+pub(super) const FMA: Features = Features::bit(1);
+/// BMI1, BMI2 and LZCNT.
+pub(super) const BMI: Features = Features::bit(2);
+pub(super) const F16C: Features = Features::bit(3);
+/// The VEX-encoded form, 128 and 256 bits.
+pub(super) const AVXVNNI: Features = Features::bit(4);
+/// The subsets F, CD, BW, DQ and VL.
+pub(super) const AVX512: Features = Features::bit(5);
+pub(super) const AVX512VNNI: Features = Features::bit(6);
+pub(super) const AVX512VBMI: Features = Features::bit(7);
+
+/// x86-64-v3: without it Cranelift would need library calls for `fma` and rounding.
+const V3: Features = AVX2.with(FMA).with(BMI).with(F16C);
+const V4: Features = V3.with(AVX512);
+const ICELAKE: Features = V4.with(AVX512VNNI).with(AVX512VBMI);
+
+const fn feature(name: &'static str, bit: Features, implies: Features) -> Feature {
+    Feature { name, bit, implies }
+}
+
+const FEATURES: &[Feature] = &[
+    feature("avx2", AVX2, Features::NONE),
+    feature("fma", FMA, Features::NONE),
+    feature("bmi", BMI, Features::NONE),
+    feature("f16c", F16C, Features::NONE),
+    feature("avxvnni", AVXVNNI, AVX2),
+    feature("avx512", AVX512, AVX2),
+    feature("avx512vnni", AVX512VNNI, AVX512),
+    feature("avx512vbmi", AVX512VBMI, AVX512),
+];
+
+const CPUS: &[Cpu] = &[
+    Cpu { name: "x86-64-v3", features: V3 },
+    Cpu { name: "x86-64-v4", features: V4 },
+    Cpu { name: "haswell", features: V3 },
+    Cpu { name: "alderlake", features: V3.with(AVXVNNI) },
+    Cpu { name: "skylake-avx512", features: V4 },
+    Cpu { name: "icelake-server", features: ICELAKE },
+    Cpu { name: "zen4", features: ICELAKE },
+    Cpu { name: "zen5", features: ICELAKE.with(AVXVNNI) },
+];
+
+/// One core's share of a common desktop or server part.
+const MEMORIES: &[Memory] = &[
+    Memory { name: "L1", bytes: 32 << 10, bytes_per_cycle: 64.0 },
+    Memory { name: "L2", bytes: 1 << 20, bytes_per_cycle: 32.0 },
+    Memory { name: "L3", bytes: 4 << 20, bytes_per_cycle: 16.0 },
+    Memory { name: "DRAM", bytes: 1 << 40, bytes_per_cycle: 8.0 },
+];
+
+/// All rows read one layout, so that one blob serves every feature level: 16 rows are one 512-bit vector of row
+/// lanes, or two of 256 bits that share their broadcasts.
+const I2: Encoding = Encoding::I2 { nr: 16 };
+
+/// Largest k with exact 32-bit sums where the top plane stays multiplied by 64: 2^31 / (64 · 2 · 128 / 4).
+const MASKED_PLANES_MAX_K: usize = 524_288;
+
+const fn row(name: &'static str, needs: Features, mr: usize, max_k: usize, macs_per_cycle: f32) -> MicroKernel {
+    MicroKernel { name, needs, vlen: 0, encoding: I2, mr, max_k, scratch_bytes: 0, macs_per_cycle }
+}
+
+/// Largest k where every plane is shifted down: 2^31 / (2 · 128).
+const SHIFTED_PLANES_MAX_K: usize = 8_388_608;
+
+const MENU: &[MicroKernel] = &[
+    row("avx512vnni-m8", AVX512VNNI, 8, SHIFTED_PLANES_MAX_K, 125.0),
+    row("avx512vnni-m4", AVX512VNNI, 4, SHIFTED_PLANES_MAX_K, 115.0),
+    row("avx512vnni-m2", AVX512VNNI, 2, MASKED_PLANES_MAX_K, 110.0),
+    row("avx512vnni-m1", AVX512VNNI, 1, MASKED_PLANES_MAX_K, 100.0),
+];
+
+/// Portable code needs these to be free of library calls; all are part of the baseline.
+pub(super) const CLIF_FLAGS: &[&str] = &[
+    "has_cmpxchg16b",
+    "has_sse3",
+    "has_ssse3",
+    "has_sse41",
+    "has_sse42",
+    "has_popcnt",
+    "has_avx",
+    "has_avx2",
+    "has_fma",
+    "has_bmi1",
+    "has_bmi2",
+    "has_lzcnt",
+];
+
+pub(super) const DESC: TargetDesc =
+    TargetDesc { name: "x86_64", baseline: V3, features: FEATURES, cpus: CPUS, memories: MEMORIES, menu: MENU };

@@ -1,0 +1,233 @@
+//! What all micro-kernels share: the registers of the operands, and the loops over panels and blocks.
+
+use iced_x86::IcedError;
+use iced_x86::code_asm::registers::gpr64::*;
+use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, CodeAssembler, CodeLabel, qword_ptr};
+use tcc_ir::encoding::i2;
+use tcc_ir::target::micro_args;
+
+use crate::code::Function;
+use crate::isa::x86_64::function;
+
+/// Output rows of a panel.
+pub(super) const NR: usize = 16;
+
+/// Bytes of a block of one panel: [`NR`] lanes of 32 bits.
+const BLOCK_BYTES: i32 = 4 * NR as i32;
+
+/// Columns of a block; its activations are as many bytes.
+const KR: i32 = i2::KR as i32;
+
+/// The argument block.
+const ARGS: AsmRegister64 = rdi;
+/// Accumulators of the current panels.
+const ACC: AsmRegister64 = rax;
+/// Panels left.
+const PANELS: AsmRegister64 = rcx;
+/// Bytes from one panel to the next.
+const W_STRIDE: AsmRegister64 = rdx;
+/// First byte of the current panels.
+const W_PANEL: AsmRegister64 = rsi;
+/// Weights of the current block.
+const W: AsmRegister64 = r8;
+/// Blocks left.
+const BLOCKS: AsmRegister64 = r9;
+/// Activations of the current block, one register for each four token rows.
+const Q: [AsmRegister64; 3] = [r10, rbx, rbp];
+/// Bytes from one token row to the next.
+const Q_STRIDE: AsmRegister64 = r11;
+/// Three times that.
+const Q_STRIDE_3: AsmRegister64 = r12;
+/// Blocks left in this turn where narrow accumulators are widened between turns.
+const RUN: AsmRegister64 = r13;
+
+/// The arithmetic of a kernel: what happens between the loops of [`Walk`].
+pub(super) trait Body {
+    /// Fills the registers that stay the same throughout.
+    fn constants(&self, a: &mut CodeAssembler) -> Result<(), IcedError>;
+
+    /// Clears the sums of `panels` panels.
+    fn begin(&self, a: &mut CodeAssembler, panels: usize) -> Result<(), IcedError>;
+
+    /// Adds the products of block `block` (counted from the current one) of `panels` panels.
+    fn block(&self, a: &mut CodeAssembler, panels: usize, block: usize) -> Result<(), IcedError>;
+
+    /// Adds the sums to the accumulators in memory; called between turns and at the end.
+    fn end(&self, a: &mut CodeAssembler, panels: usize) -> Result<(), IcedError>;
+}
+
+/// How a kernel walks its operands.
+#[derive(Clone, Copy)]
+pub(super) struct Walk {
+    /// Token rows, at most 12.
+    pub mr: usize,
+    /// Panels processed together, most first; the last is 1.
+    pub panels: &'static [usize],
+    /// Blocks per iteration of the inner loop, most first; the last is 1.
+    pub unroll: &'static [usize],
+    /// Most blocks between two widenings of narrow accumulators, if those are used.
+    pub widen_every: Option<i32>,
+}
+
+impl Walk {
+    /// The kernel named `name` that runs `body` over all panels and blocks.
+    pub fn kernel(&self, name: &str, body: &impl Body) -> Function {
+        let saved = self.saved();
+        let frame_bytes = u32::try_from(8 + 8 * saved.len()).expect("a few registers");
+        function(name, frame_bytes, |a| {
+            for register in &saved {
+                a.push(*register)?;
+            }
+            a.mov(ACC, qword_ptr(ARGS + micro_args::ACC))?;
+            a.mov(PANELS, qword_ptr(ARGS + micro_args::PANELS))?;
+            a.mov(W_STRIDE, qword_ptr(ARGS + micro_args::W_PANEL_STRIDE))?;
+            a.mov(W_PANEL, qword_ptr(ARGS + micro_args::W))?;
+            a.mov(Q_STRIDE, qword_ptr(ARGS + micro_args::Q_STRIDE))?;
+            if self.mr > 3 {
+                a.lea(Q_STRIDE_3, Q_STRIDE + Q_STRIDE * 2)?;
+            }
+            body.constants(a)?;
+            for &panels in self.panels {
+                self.panel_loop(a, body, panels)?;
+            }
+            a.vzeroupper()?;
+            for register in saved.iter().rev() {
+                a.pop(*register)?;
+            }
+            a.ret()
+        })
+    }
+
+    /// Callee-saved registers in use.
+    fn saved(&self) -> Vec<AsmRegister64> {
+        let mut saved = self.q_registers()[1..].to_vec();
+        if self.mr > 3 {
+            saved.push(Q_STRIDE_3);
+        }
+        if self.widen_every.is_some() {
+            saved.push(RUN);
+        }
+        saved
+    }
+
+    fn q_registers(&self) -> &'static [AsmRegister64] {
+        &Q[..self.mr.div_ceil(4)]
+    }
+
+    /// Runs while at least `panels` panels are left.
+    fn panel_loop(&self, a: &mut CodeAssembler, body: &impl Body, panels: usize) -> Result<(), IcedError> {
+        let [mut top, mut done] = [a.create_label(), a.create_label()];
+        let count = i32::try_from(panels).expect("a few panels");
+        bind(a, &mut top)?;
+        a.cmp(PANELS, count)?;
+        a.jb(done)?;
+        a.mov(W, W_PANEL)?;
+        a.mov(Q[0], qword_ptr(ARGS + micro_args::Q))?;
+        for pair in self.q_registers().windows(2) {
+            a.lea(pair[1], pair[0] + Q_STRIDE * 4)?;
+        }
+        a.mov(BLOCKS, qword_ptr(ARGS + micro_args::K_BLOCKS))?;
+        match self.widen_every {
+            None => {
+                body.begin(a, panels)?;
+                self.block_loops(a, body, panels, BLOCKS)?;
+                body.end(a, panels)?;
+            }
+            Some(most) => self.turns(a, body, panels, most)?,
+        }
+        a.add(ACC, count * acc_bytes(self.mr))?;
+        for _ in 0..panels {
+            a.add(W_PANEL, W_STRIDE)?;
+        }
+        a.sub(PANELS, count)?;
+        a.jmp(top)?;
+        bind(a, &mut done)
+    }
+
+    /// All blocks in turns of at most `most`, widening after each.
+    fn turns(&self, a: &mut CodeAssembler, body: &impl Body, panels: usize, most: i32) -> Result<(), IcedError> {
+        let [mut top, mut short, mut done] = std::array::from_fn(|_| a.create_label());
+        bind(a, &mut top)?;
+        a.test(BLOCKS, BLOCKS)?;
+        a.je(done)?;
+        a.mov(RUN, BLOCKS)?;
+        a.cmp(RUN, most)?;
+        a.jbe(short)?;
+        a.mov(RUN, i64::from(most))?;
+        bind(a, &mut short)?;
+        a.sub(BLOCKS, RUN)?;
+        body.begin(a, panels)?;
+        self.block_loops(a, body, panels, RUN)?;
+        body.end(a, panels)?;
+        a.jmp(top)?;
+        bind(a, &mut done)
+    }
+
+    /// `left` blocks, the widest unrolled loop first.
+    fn block_loops(
+        &self,
+        a: &mut CodeAssembler,
+        body: &impl Body,
+        panels: usize,
+        left: AsmRegister64,
+    ) -> Result<(), IcedError> {
+        for &unroll in self.unroll {
+            let [mut top, mut done] = [a.create_label(), a.create_label()];
+            let count = i32::try_from(unroll).expect("a few blocks");
+            a.cmp(left, count)?;
+            a.jb(done)?;
+            bind(a, &mut top)?;
+            for block in 0..unroll {
+                body.block(a, panels, block)?;
+            }
+            a.add(W, count * BLOCK_BYTES)?;
+            for &q in self.q_registers() {
+                a.add(q, count * KR)?;
+            }
+            a.sub(left, count)?;
+            a.cmp(left, count)?;
+            a.jae(top)?;
+            bind(a, &mut done)?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of the accumulators of one panel of `mr` token rows.
+fn acc_bytes(mr: usize) -> i32 {
+    i32::try_from(4 * NR * mr).expect("a few token rows")
+}
+
+/// Address of the four activations of token row `row` that meet plane `plane` of block `block` (from the current one).
+pub(super) fn q_address(row: usize, block: usize, plane: usize) -> AsmMemoryOperand {
+    let at = i32::try_from(block * i2::KR + 4 * plane).expect("a few blocks");
+    let q = Q[row / 4];
+    match row % 4 {
+        0 => q + at,
+        1 => q + Q_STRIDE + at,
+        2 => q + Q_STRIDE * 2 + at,
+        _ => q + Q_STRIDE_3 + at,
+    }
+}
+
+/// Address of byte `at` of block `block` (from the current one) of the panel `panel` of those processed together.
+pub(super) fn w_address(panel: usize, block: usize, at: i32) -> AsmMemoryOperand {
+    let at = at + BLOCK_BYTES * i32::try_from(block).expect("a few blocks");
+    match panel {
+        0 => W + at,
+        1 => W + W_STRIDE + at,
+        2 => W + W_STRIDE * 2 + at,
+        _ => unreachable!("walks process at most three panels together"),
+    }
+}
+
+/// Address of the accumulator of lane `lane` in token row `row` of one of the current panels.
+pub(super) fn acc_address(mr: usize, panel: usize, row: usize, lane: usize) -> AsmMemoryOperand {
+    ACC + i32::try_from(4 * ((panel * mr + row) * NR + lane)).expect("a few panels")
+}
+
+/// Binds `label` here; several labels may be bound to one place.
+fn bind(a: &mut CodeAssembler, label: &mut CodeLabel) -> Result<(), IcedError> {
+    a.set_label(label)?;
+    a.zero_bytes()
+}

@@ -1,0 +1,54 @@
+//! The machines that tests run code on: this host, and emulated cores of every ISA.
+
+use tcc_backends::isa::Backend;
+use tcc_ir::target::Features;
+
+use crate::memory::Memory;
+use crate::runner::{RunError, Runner};
+
+/// A core that code may be run on.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// Name of the target it executes.
+    pub target: &'static str,
+    pub name: &'static str,
+    pub emulator_args: &'static [&'static str],
+    /// Names of its features beyond the baseline; `None` where the core itself can be asked.
+    pub features: Option<&'static [&'static str]>,
+    /// Vector register bits where the target does not fix them, else 0.
+    pub vlen: u32,
+}
+
+/// Every machine; tests use those of a target that have the features they need.
+pub const MACHINES: &[Machine] =
+    &[Machine { target: "x86_64", name: "host", emulator_args: &[], features: None, vlen: 0 }];
+
+impl Machine {
+    /// The features of this machine.
+    pub fn features(&self, backend: &dyn Backend) -> Result<Features, RunError> {
+        let desc = backend.desc();
+        let Some(names) = self.features else {
+            let runner = Runner::new(backend, desc.baseline, vec![backend.probe()])?;
+            return Ok(Features(runner.start(self.emulator_args)?.call("probe", &[0], &mut Memory::new())?));
+        };
+        let named = names.iter().map(|name| {
+            let known = desc.features.iter().find(|f| f.name == *name);
+            known.map(|f| f.bit).ok_or_else(|| RunError::Build(format!("'{}' has no feature '{name}'", desc.name)))
+        });
+        let set = named.collect::<Result<Vec<_>, _>>()?.into_iter().fold(desc.baseline, Features::with);
+        Ok(desc.close(set))
+    }
+}
+
+/// Reports why something did not run. Where the variable `CI` is set nothing may be skipped for want of a program.
+pub fn report_skipped(what: &str, error: &RunError) {
+    match error {
+        RunError::NoEmulator { .. } => {
+            assert!(std::env::var_os("CI").is_none(), "{what}: {error}");
+            eprintln!("{what}: {error}");
+        }
+        RunError::Build(_) | RunError::Died { .. } | RunError::Clobbered { .. } | RunError::Io(_) => {
+            panic!("{what}: {error}")
+        }
+    }
+}

@@ -7,5 +7,15 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod abi;
+pub mod detok;
+pub mod sample;
+pub mod session;
+
+#[cfg(feature = "std")]
+mod gate;
 #[cfg(feature = "std")]
 pub mod map;
+#[cfg(feature = "std")]
+pub mod pool;
+#[cfg(feature = "std")]
+pub mod shuffled;

@@ -41,13 +41,15 @@ impl HashSlot {
     /// Bytes of one hash (SHA-256).
     pub const BYTES: usize = 32;
 
-    fn index(self) -> usize {
-        match self {
+    /// Where the hash lies within the data block [`HASHES`].
+    pub fn offset_bytes(self) -> usize {
+        let index = match self {
             HashSlot::Model => 0,
             HashSlot::Weights => 1,
             HashSlot::Build => 2,
             HashSlot::Golden => 3,
-        }
+        };
+        index * HashSlot::BYTES
     }
 }
 
@@ -96,7 +98,7 @@ impl Image {
     /// Stores a hash known only after the image was made. Panics if the image has no hashes.
     pub fn set_hash(&mut self, slot: HashSlot, hash: [u8; HashSlot::BYTES]) {
         let start = self.symbol(HASHES).expect("an object states its hashes").offset as usize;
-        let at = start + slot.index() * HashSlot::BYTES;
+        let at = start + slot.offset_bytes();
         self.text[at..at + HashSlot::BYTES].copy_from_slice(&hash);
     }
 

@@ -482,13 +482,13 @@ mod tests {
 
     #[test]
     fn weights_of_another_length_are_refused() {
-        let error = write_object(ABI, Some(200), 199).err().expect("a byte is missing");
+        let error = write_object(ABI, Some(200), 199).expect_err("a byte is missing");
         assert_eq!(error.to_string(), "the weights are 199 bytes, expected 200");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut produce = |_: &mut dyn Write| Ok(());
         let weights = Some(WeightsSource { bytes: MAX_EMBEDDED_WEIGHTS + 1, produce: &mut produce });
         let parts = ObjectParts { name: "toy", elf: ABI, image: &image(), weights, note: &[] };
-        let error = write(&folder.path().join("toy.o"), parts).err().expect("too large");
+        let error = write(&folder.path().join("toy.o"), parts).expect_err("too large");
         assert!(error.to_string().contains("use --weights file"), "{error}");
     }
 }

@@ -1,0 +1,114 @@
+//! The head: logits of one hidden row, and `logits` with its cache.
+
+use cranelift_codegen::ir::InstBuilder;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{I32, I64};
+use cranelift_codegen::ir::{Signature, Value};
+use tcc_ir::kernel::args;
+use tcc_runtime::abi::Status;
+
+use super::instance::{self, HEAD_IN, HEAD_OUT, KEPT, LOGITS_READY, NONFINITE};
+use super::steps::HEAD;
+use super::{
+    Api, bytes, check_instance, fail_if, fail_if_null, fail_unless_ok, is_zero, return_ok, status_signature,
+};
+use crate::clif::func::FunctionCx;
+use crate::code::{EmitError, Function};
+
+/// Symbol of `(instance, hidden, out) -> status`: the logits of one hidden row, checked.
+const HEAD_ROW: &str = "head_row";
+
+/// Symbol of `(instance) -> status`: makes the arena's logits those of the last token.
+const FRESH_LOGITS: &str = "fresh_logits";
+
+/// Exponent bits of an f32: all set in infinities and NaN.
+const EXPONENT_BITS: i64 = 0x7f80_0000;
+
+fn head_row_signature() -> Signature {
+    status_signature(&[I64, I64, I64])
+}
+
+/// Runs the head on the row at `hidden` into `out: f32[vocab]` and returns its status.
+pub(super) fn call_head_row(f: &mut FunctionCx, instance: Value, hidden: Value, out: Value) -> Value {
+    f.call(HEAD_ROW, &head_row_signature(), &[instance, hidden, out])[0]
+}
+
+/// Makes the arena's logits those of the last token; leaves the function if that fails.
+pub(super) fn need_logits(f: &mut FunctionCx, instance: Value) {
+    let status = f.call(FRESH_LOGITS, &status_signature(&[I64]), &[instance])[0];
+    fail_unless_ok(f, status);
+}
+
+/// Sets the argument words that do not depend on the step.
+pub(super) fn set_common_args(f: &mut FunctionCx, instance: Value, pos: Value, valid: Value) {
+    let nonfinite = NONFINITE.address(f, instance);
+    instance::arg(args::POS).store(f, pos, instance);
+    instance::arg(args::VALID).store(f, valid, instance);
+    instance::arg(args::NONFINITE).store(f, nonfinite, instance);
+    NONFINITE.set(f, 0, instance);
+}
+
+/// Leaves the function with `NONFINITE` if a kernel raised the flag.
+pub(super) fn fail_if_flagged(f: &mut FunctionCx, instance: Value) {
+    let flag = NONFINITE.load(f, instance);
+    fail_if(f, flag, Status::NONFINITE);
+}
+
+pub(super) fn head_row(api: &Api<'_>) -> Result<Function, EmitError> {
+    api.cx.function(HEAD_ROW, &head_row_signature(), |f| {
+        let (instance, hidden, out) = (f.param(0), f.param(1), f.param(2));
+        HEAD_IN.store(f, hidden, instance);
+        HEAD_OUT.store(f, out, instance);
+        let (pos, valid) = (f.i64(0), f.i64(1));
+        set_common_args(f, instance, pos, valid);
+        let status = f.call(HEAD, &status_signature(&[I64]), &[instance])[0];
+        fail_unless_ok(f, status);
+        fail_if_flagged(f, instance);
+        let bad = any_nonfinite(f, out, api.plan.facts.vocab);
+        fail_if(f, bad, Status::NONFINITE);
+        return_ok(f);
+    })
+}
+
+/// Not 0 if one of the `n` floats at `row` is infinite or NaN.
+fn any_nonfinite(f: &mut FunctionCx, row: Value, n: usize) -> Value {
+    let (begin, end, none) = (f.i64(0), f.size(n), f.i32(0));
+    f.for_carried(begin, end, 1, &[none], |f, i, bad| {
+        let at = f.index(row, i, 4);
+        let bits = f.load(I32, at, 0);
+        let exponent = f.ins().band_imm_u(bits, EXPONENT_BITS);
+        let all_set = f.ins().icmp_imm_u(IntCC::Equal, exponent, EXPONENT_BITS);
+        let all_set = f.ins().uextend(I32, all_set);
+        vec![f.ins().bor(bad[0], all_set)]
+    })[0]
+}
+
+pub(super) fn fresh_logits(api: &Api<'_>) -> Result<Function, EmitError> {
+    api.cx.function(FRESH_LOGITS, &status_signature(&[I64]), |f| {
+        let instance = f.param(0);
+        let kept = KEPT.load(f, instance);
+        let nothing = is_zero(f, kept);
+        fail_if(f, nothing, Status::ARG);
+        let ready = LOGITS_READY.load(f, instance);
+        f.return_if(ready, |f| vec![f.i32(Status::OK.0)]);
+        let hidden = f.offset(instance, bytes(api.plan.arena.kept_hidden_offset));
+        let out = f.offset(instance, bytes(api.plan.arena.logits_offset));
+        let status = call_head_row(f, instance, hidden, out);
+        fail_unless_ok(f, status);
+        LOGITS_READY.set(f, 1, instance);
+        return_ok(f);
+    })
+}
+
+/// `(instance, out) -> status`: points `*out` at the logits of the last token.
+pub(super) fn logits(api: &Api<'_>) -> Result<Function, EmitError> {
+    api.entry(api.cx, "logits", &status_signature(&[I64, I64]), |f| {
+        let (instance, out) = (f.param(0), f.param(1));
+        check_instance(f, instance);
+        fail_if_null(f, &[out]);
+        need_logits(f, instance);
+        let logits = f.offset(instance, bytes(api.plan.arena.logits_offset));
+        f.store(logits, out, 0);
+        return_ok(f);
+    })
+}

@@ -1,0 +1,155 @@
+//! `init`: checks the caller's memory, core and weights, then makes an instance.
+
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{I8, I32, I64};
+use cranelift_codegen::ir::{InstBuilder, Value};
+use tcc_ir::plan::BUFFER_ALIGN;
+use tcc_runtime::abi::Status;
+use tcc_runtime::abi::offsets::{blob, hooks};
+
+use super::instance::{HOOKS, MAGIC, MAGIC_VALUE, STATE_BYTES, THREADS, WEIGHTS, offset};
+use super::{Api, copy, data, fail_if, fail_if_null, is_zero, return_ok, status_signature};
+use crate::clif::func::{FunctionCx, signature};
+use crate::code::{EmitError, Function, Reloc, RelocKind, Target};
+use crate::image::WEIGHTS_SLOT;
+use crate::emit::{PROBE, VLEN};
+
+/// `(arena, bytes, weights, hooks, out) -> status`.
+///
+/// Compiled for the bare baseline: it must run, and refuse, on cores that lack what the kernels need.
+pub(super) fn init(api: &Api<'_>) -> Result<Function, EmitError> {
+    api.entry(api.baseline, "init", &status_signature(&[I64, I64, I64, I64, I64]), |f| {
+        let (arena, size, blob, caller_hooks, out) = (f.param(0), f.param(1), f.param(2), f.param(3), f.param(4));
+        fail_if_null(f, &[arena, out]);
+        let hooks = own_hooks(f, caller_hooks);
+        fail_if_misaligned(f, arena, Status::ARENA_ALIGN);
+        let needed = f.size(super::bytes(api.plan.arena.total_bytes()));
+        let small = f.ins().icmp(IntCC::UnsignedLessThan, size, needed);
+        fail_if(f, small, Status::ARENA_SIZE);
+        check_core(api, f, hooks);
+        let weights = find_weights(api, f, blob);
+
+        let (begin, end, zero) = (f.i64(0), f.size(STATE_BYTES / 8), f.i64(0));
+        f.for_range(begin, end, 1, |f, i| {
+            let word = f.index(arena, i, 8);
+            f.store(zero, word, 0);
+        });
+        let kept = f.offset(arena, HOOKS);
+        copy(f, I64, kept, hooks, hooks::SIZE / 8);
+        WEIGHTS.store(f, weights, arena);
+        let threads = threads(api, f, hooks);
+        THREADS.store(f, threads, arena);
+        let magic = f.i64(MAGIC_VALUE);
+        MAGIC.store(f, magic, arena);
+        f.store(arena, out, 0);
+        return_ok(f);
+    })
+}
+
+/// A copy of the caller's hooks on the stack, members past its `size` zero; all zero where there are none.
+fn own_hooks(f: &mut FunctionCx, caller: Value) -> Value {
+    let own = f.stack(u32::try_from(hooks::SIZE).expect("a small struct"));
+    let zero = f.i64(0);
+    for word in 0..hooks::SIZE / 8 {
+        f.store(zero, own, offset(8 * word));
+    }
+    let absent = is_zero(f, caller);
+    let given = f.if_else(absent, |f| vec![f.i64(0)], |f| vec![f.load_unsigned(I32, caller, 0)])[0];
+    let too_short = f.ins().icmp_imm_u(IntCC::UnsignedLessThan, given, 4);
+    let unusable = f.ins().band_not(too_short, absent);
+    fail_if(f, unusable, Status::ABI);
+    let known = f.size(hooks::SIZE);
+    let count = f.min(given, known);
+    let begin = f.i64(0);
+    f.for_range(begin, count, 1, |f, i| {
+        let (from, to) = (f.ins().iadd(caller, i), f.ins().iadd(own, i));
+        let byte = f.load(I8, from, 0);
+        f.store(byte, to, 0);
+    });
+    own
+}
+
+fn fail_if_misaligned(f: &mut FunctionCx, address: Value, code: Status) {
+    let low = i64::try_from(BUFFER_ALIGN - 1).expect("a small power of two");
+    let low = f.ins().band_imm_u(address, low);
+    fail_if(f, low, code);
+}
+
+/// Fails with `CPU` where the core lacks a feature, or has vectors of another length than the plan's.
+fn check_core(api: &Api<'_>, f: &mut FunctionCx, hooks: Value) {
+    let hint = f.load(I64, hooks, offset(hooks::CPU_FEATURES));
+    let found = f.call(PROBE, &signature(&[I64], &[I64]), &[hint])[0];
+    let needs = f.i64(api.plan.needs.0.cast_signed());
+    let missing = f.ins().band_not(needs, found);
+    fail_if(f, missing, Status::CPU);
+    if api.plan.vlen == 0 {
+        return;
+    }
+    let hint = f.load_unsigned(I32, hooks, offset(hooks::VLEN));
+    let vlen = f.if_else(
+        hint,
+        |_| vec![hint],
+        // The core has vectors: the plan needs them, and that was just checked.
+        |f| vec![measured_vlen(api, f)],
+    )[0];
+    let other = f.ins().icmp_imm_u(IntCC::NotEqual, vlen, i64::from(api.plan.vlen));
+    fail_if(f, other, Status::CPU);
+}
+
+/// Bits of a vector register of this core; 0 where the core cannot be asked.
+fn measured_vlen(api: &Api<'_>, f: &mut FunctionCx) -> Value {
+    if api.has_vlen {
+        let bytes = f.call(VLEN, &signature(&[], &[I64]), &[])[0];
+        f.scaled(bytes, 8)
+    } else {
+        f.i64(0)
+    }
+}
+
+/// Address of the weights: the caller's blob, else the object's own.
+fn find_weights(api: &Api<'_>, f: &mut FunctionCx, caller: Value) -> Value {
+    let absent = is_zero(f, caller);
+    let [data, length] = f.if_else(
+        absent,
+        |f| {
+            let inside = if api.options.weights_inside {
+                let slot = f.symbol_address(WEIGHTS_SLOT);
+                let displacement = f.load(I64, slot, 0);
+                f.ins().iadd(slot, displacement)
+            } else {
+                f.i64(0)
+            };
+            vec![inside, f.size(super::bytes(api.plan.weights_bytes))]
+        },
+        |f| vec![f.load(I64, caller, offset(blob::DATA)), f.load(I64, caller, offset(blob::LEN))],
+    )[..] else {
+        unreachable!("two values each way")
+    };
+    let missing = is_zero(f, data);
+    fail_if(f, missing, Status::WEIGHTS);
+    fail_if_misaligned(f, data, Status::WEIGHTS);
+    let expected = f.size(super::bytes(api.plan.weights_bytes));
+    let other = f.ins().icmp(IntCC::NotEqual, length, expected);
+    fail_if(f, other, Status::WEIGHTS);
+    data
+}
+
+/// Tasks run at once: 1 without `parallel_for`, else what the caller asks, 1 to the plan's maximum.
+fn threads(api: &Api<'_>, f: &mut FunctionCx, hooks: Value) -> Value {
+    let asked = f.load(I32, hooks, offset(hooks::THREADS));
+    let most = f.i32(api.plan.arena.max_threads.max(1).cast_signed());
+    let one = f.i32(1);
+    let asked = f.ins().umax(asked, one);
+    let capped = f.ins().umin(asked, most);
+    let parallel_for = f.load(I64, hooks, offset(hooks::PARALLEL_FOR));
+    f.ins().select(parallel_for, capped, one)
+}
+
+/// The field that receives the displacement of the weights, where they are in the object.
+pub(super) fn data_blocks(api: &Api<'_>) -> Vec<Function> {
+    if !api.options.weights_inside {
+        return Vec::new();
+    }
+    let reloc = Reloc { offset: 0, kind: RelocKind::Pc64, target: Target::Weights, addend: 0 };
+    vec![Function { relocs: vec![reloc], ..data(WEIGHTS_SLOT, vec![0; 8]) }]
+}

@@ -1,0 +1,107 @@
+//! The steps of a graph as straight-line calls of its kernels.
+//!
+//! Each step stores its operands' addresses into the instance's argument block, then runs its kernel: directly where
+//! the step is small, else through `run`, which may split it over threads.
+
+use cranelift_codegen::ir::types::{I32, I64};
+use cranelift_codegen::ir::{InstBuilder, Value};
+use tcc_ir::kernel::args;
+use tcc_ir::plan::{Arg, Step, StepList};
+use tcc_runtime::abi::Status;
+
+use super::instance::{self, HEAD_IN, HEAD_OUT, SHOULD_STOP, USER, WEIGHTS};
+use super::parallel::{self, RUN, run_signature};
+use super::{Api, bytes, fail_if, is_zero, return_ok, status_signature};
+use crate::clif::func::{FunctionCx, signature};
+use crate::code::{EmitError, Function};
+
+/// Symbol of the function that runs the head: `(instance) -> status`.
+pub(super) const HEAD: &str = "head";
+
+/// Symbol of the function that asks the caller whether to stop: `(instance) -> i32`, not 0 = stop.
+const STOP_ASKED: &str = "stop_asked";
+
+/// Symbol of the function that runs the body of `m` token rows: `(instance) -> status`.
+pub(super) fn body_symbol(m: usize) -> String {
+    format!("body_m{m}")
+}
+
+/// The functions of every body and of the head.
+pub(super) fn lists(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
+    let decode_m = api.plan.bodies.first().map_or(1, |b| b.m);
+    let mut functions = Vec::new();
+    for body in &api.plan.bodies {
+        // Labels of the decode graph are plain; those of chunks carry their size.
+        let suffix = if body.m == decode_m { String::new() } else { format!(".m{}", body.m) };
+        functions.push(list(api, &body_symbol(body.m), body, Role::Body, &suffix)?);
+    }
+    functions.push(list(api, HEAD, &api.plan.head, Role::Head, "")?);
+    Ok(functions)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Body,
+    Head,
+}
+
+fn list(api: &Api<'_>, name: &str, list: &StepList, role: Role, suffix: &str) -> Result<Function, EmitError> {
+    api.cx.function(name, &status_signature(&[I64]), |f| {
+        let instance = f.param(0);
+        let weights = WEIGHTS.load(f, instance);
+        for step in &list.steps {
+            f.mark(&format!("{}{suffix}", step.label));
+            if step.layer_start {
+                let stop = f.call(STOP_ASKED, &signature(&[I64], &[I32]), &[instance])[0];
+                fail_if(f, stop, Status::STOPPED);
+            }
+            for (i, operand) in step.args.iter().enumerate() {
+                let address = address(api, f, instance, weights, *operand, role);
+                instance::arg(args::FIRST + i).store(f, address, instance);
+            }
+            call_kernel(api, f, instance, step);
+        }
+        f.mark(&format!("{name}.end"));
+        return_ok(f);
+    })
+}
+
+/// Address that an operand word holds.
+fn address(api: &Api<'_>, f: &mut FunctionCx, instance: Value, weights: Value, arg: Arg, role: Role) -> Value {
+    let arena = &api.plan.arena;
+    match (arg, role) {
+        (Arg::Weight { offset_bytes }, _) => f.offset(weights, bytes(offset_bytes)),
+        (Arg::Arena { offset_bytes }, _) => f.offset(instance, bytes(offset_bytes)),
+        (Arg::Tokens, _) => f.offset(instance, bytes(arena.tokens_offset)),
+        (Arg::Hidden, Role::Body) => f.offset(instance, bytes(arena.hidden_offset)),
+        (Arg::Hidden, Role::Head) => HEAD_IN.load(f, instance),
+        (Arg::Logits, _) => HEAD_OUT.load(f, instance),
+    }
+}
+
+fn call_kernel(api: &Api<'_>, f: &mut FunctionCx, instance: Value, step: &Step) {
+    let tasks = f.size(api.plan.kernel(step.kernel).tasks());
+    if parallel::is_parallel(api.plan, step) {
+        let kernel = f.i64(i64::from(step.kernel.0));
+        f.call(RUN, &run_signature(), &[instance, kernel, tasks]);
+    } else {
+        let block = instance::arg(0).address(f, instance);
+        let begin = f.i64(0);
+        let scratch = f.offset(instance, bytes(api.plan.arena.scratch_offset));
+        let symbol = &api.kernels[step.kernel.0 as usize];
+        f.call(symbol, &parallel::kernel_signature(), &[block, begin, tasks, scratch]);
+    }
+}
+
+/// `(instance) -> i32`: what `should_stop` says; 0 without that hook.
+pub(super) fn stop_asked(api: &Api<'_>) -> Result<Function, EmitError> {
+    api.cx.function(STOP_ASKED, &signature(&[I64], &[I32]), |f| {
+        let instance = f.param(0);
+        let hook = SHOULD_STOP.load(f, instance);
+        let absent = is_zero(f, hook);
+        f.return_if(absent, |f| vec![f.i32(0)]);
+        let user = USER.load(f, instance);
+        let stop = f.call_pointer(hook, &signature(&[I64], &[I32]), &[user]);
+        f.return_(&stop);
+    })
+}

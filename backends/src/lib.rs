@@ -6,6 +6,7 @@
 pub mod asm;
 pub mod clif;
 pub mod code;
+pub mod emit;
 pub mod image;
 pub mod isa;
 pub mod stack;

@@ -56,6 +56,12 @@ pub trait Backend: Sync {
     /// `extern "C" fn(hwcap: u64, hwcap2: u64) -> u64`; used by executables, which pass the result as the hint.
     fn hwcap(&self) -> Function;
 
+    /// `extern "C" fn() -> u64`: bytes of a vector register, called only where vectors are known to be there.
+    /// `None` where the vector length is not a property of the core.
+    fn vlen(&self) -> Option<Function> {
+        None
+    }
+
     fn syscalls(&self) -> Syscalls;
 
     fn elf(&self) -> ElfAbi;

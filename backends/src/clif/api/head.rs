@@ -9,9 +9,7 @@ use tcc_runtime::abi::Status;
 
 use super::instance::{self, HEAD_IN, HEAD_OUT, KEPT, LOGITS_READY, NONFINITE};
 use super::steps::HEAD;
-use super::{
-    Api, bytes, check_instance, fail_if, fail_if_null, fail_unless_ok, is_zero, return_ok, status_signature,
-};
+use super::{Api, bytes, check_instance, fail_if, fail_if_null, fail_unless_ok, is_zero, return_ok, status_signature};
 use crate::clif::func::FunctionCx;
 use crate::code::{EmitError, Function};
 

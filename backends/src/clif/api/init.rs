@@ -11,8 +11,8 @@ use super::instance::{HOOKS, MAGIC, MAGIC_VALUE, STATE_BYTES, THREADS, WEIGHTS, 
 use super::{Api, copy, data, fail_if, fail_if_null, is_zero, return_ok, status_signature};
 use crate::clif::func::{FunctionCx, signature};
 use crate::code::{EmitError, Function, Reloc, RelocKind, Target};
-use crate::image::WEIGHTS_SLOT;
 use crate::emit::{PROBE, VLEN};
+use crate::image::WEIGHTS_SLOT;
 
 /// `(arena, bytes, weights, hooks, out) -> status`.
 ///

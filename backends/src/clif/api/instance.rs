@@ -110,6 +110,6 @@ pub(super) const WORK_BYTES: usize = 2048;
 pub const STATE_BYTES: usize = WORK.offset + WORK_BYTES;
 
 const _: () = {
-    assert!(NEXT.offset % BUFFER_ALIGN == 0 && STATE_BYTES % BUFFER_ALIGN == 0);
+    assert!(NEXT.offset.is_multiple_of(BUFFER_ALIGN) && STATE_BYTES.is_multiple_of(BUFFER_ALIGN));
     assert!(HEAD_OUT.offset + 8 <= HOOKS);
 };

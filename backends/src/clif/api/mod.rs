@@ -16,7 +16,7 @@ mod steps;
 mod tables;
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::{I32, I64};
+use cranelift_codegen::ir::types::I32;
 use cranelift_codegen::ir::{InstBuilder, Signature, Type, Value};
 use tcc_ir::plan::Plan;
 use tcc_runtime::abi::Status;

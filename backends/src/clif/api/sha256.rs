@@ -40,7 +40,7 @@ pub(super) fn functions(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
 
 /// First 32 bits of the fractional parts of the `root`-th roots of the first `n` primes, `root` 2 or 3.
 fn prime_roots(n: usize, root: u32) -> Vec<u32> {
-    let is_prime = |p: &u128| (2..*p).all(|d| p % d != 0);
+    let is_prime = |p: &u128| (2..*p).all(|d| !p.is_multiple_of(d));
     let fraction = |p: u128| {
         // The largest x with x^root <= p · 2^(32 root): the root times 2^32, whose low word is the fraction.
         let mut x = 0u128;

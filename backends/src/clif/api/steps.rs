@@ -3,8 +3,8 @@
 //! Each step stores its operands' addresses into the instance's argument block, then runs its kernel: directly where
 //! the step is small, else through `run`, which may split it over threads.
 
+use cranelift_codegen::ir::Value;
 use cranelift_codegen::ir::types::{I32, I64};
-use cranelift_codegen::ir::{InstBuilder, Value};
 use tcc_ir::kernel::args;
 use tcc_ir::plan::{Arg, Step, StepList};
 use tcc_runtime::abi::Status;

@@ -1,0 +1,151 @@
+//! From a plan to the functions of one object, and to its final image.
+//!
+//! Kernels are emitted one by one ([`emit_kernel`]), so that a caller may do it on several threads; everything else
+//! follows from the plan in a fixed order, so the image does not depend on how.
+
+use std::collections::BTreeMap;
+
+use tcc_ir::kernel::KernelSpec;
+use tcc_ir::plan::{KernelId, Plan};
+use tcc_ir::target::{Features, MicroKernel};
+
+use crate::clif::ClifContext;
+use crate::clif::api::{self, Api};
+use crate::clif::ternary_portable::{PORTABLE, emit_micro_portable, micro_symbol};
+use crate::code::{EmitError, Function};
+use crate::image::{self, Image, TASK};
+use crate::isa::Backend;
+use crate::stack::StackBounds;
+
+/// Symbol of [`Backend::probe`].
+pub(crate) const PROBE: &str = "probe";
+/// Symbol of [`Backend::vlen`].
+pub(crate) const VLEN: &str = "vlen";
+
+/// What `info` says about a build, but its numbers and hashes.
+#[derive(Clone, Copy, Debug)]
+pub struct InfoStrings<'a> {
+    /// Target triple.
+    pub target: &'a str,
+    /// Names of the features the object needs, joined by commas.
+    pub cpu_features: &'a str,
+    pub tcc_version: &'a str,
+    /// The model's licence, empty where unknown.
+    pub licence: &'a str,
+}
+
+/// What an object is, beside its plan.
+#[derive(Clone, Copy, Debug)]
+pub struct EmitOptions<'a> {
+    /// C prefix, an identifier.
+    pub name: &'a str,
+    /// True where the weights lie at the image's weights slot; false where the caller brings them.
+    pub weights_inside: bool,
+    /// Tokens whose logits `self_test` hashes, at most the context; empty = no golden run.
+    pub golden_tokens: &'a [u32],
+    pub info: InfoStrings<'a>,
+}
+
+/// The kernel `id` of `plan` as a function.
+pub fn emit_kernel(backend: &dyn Backend, plan: &Plan, id: KernelId) -> Result<Function, EmitError> {
+    let cx = ClifContext::new(backend, plan.needs)?;
+    let name = &kernel_symbols(plan)[id.0 as usize];
+    crate::clif::kernel::emit_kernel(&cx, plan.kernel(id), name)
+}
+
+/// The image of an object; `kernels` holds [`emit_kernel`] of every kernel of the plan, in order.
+///
+/// Hashes are zero until [`Image::set_hash`] stores them.
+pub fn emit_object(
+    backend: &dyn Backend,
+    plan: &Plan,
+    kernels: &[Function],
+    options: &EmitOptions<'_>,
+) -> Result<Image, EmitError> {
+    image::layout(backend, &object_functions(backend, plan, kernels, options)?)
+}
+
+/// Every kernel of the plan, one after the other, then the image of an object.
+pub fn emit(backend: &dyn Backend, plan: &Plan, options: &EmitOptions<'_>) -> Result<Image, EmitError> {
+    emit_object(backend, plan, &emit_kernels(backend, plan)?, options)
+}
+
+/// Every kernel of the plan, one after the other.
+pub fn emit_kernels(backend: &dyn Backend, plan: &Plan) -> Result<Vec<Function>, EmitError> {
+    let count = u32::try_from(plan.kernels.len()).expect("a plan has few kernels");
+    (0..count).map(|id| emit_kernel(backend, plan, KernelId(id))).collect()
+}
+
+fn object_functions(
+    backend: &dyn Backend,
+    plan: &Plan,
+    kernels: &[Function],
+    options: &EmitOptions<'_>,
+) -> Result<Vec<Function>, EmitError> {
+    let (cx, baseline) = (ClifContext::new(backend, plan.needs)?, ClifContext::new(backend, Features::NONE)?);
+    let symbols = kernel_symbols(plan);
+    let vlen = backend.vlen();
+    let api = Api { cx: &cx, baseline: &baseline, plan, kernels: &symbols, options, has_vlen: vlen.is_some() };
+    let mut functions = api::functions(&api)?;
+    functions.push(Function { name: PROBE.into(), ..backend.probe() });
+    functions.extend(vlen.filter(|_| plan.vlen != 0).map(|f| Function { name: VLEN.into(), ..f }));
+    functions.extend_from_slice(kernels);
+    functions.extend(micro_kernels(backend, &cx, plan)?);
+    let bounds = StackBounds::of(&functions)?;
+    let bytes = |f: &Function| bounds.bytes(&f.name).expect("every function has a bound");
+    let stack_bytes = functions.iter().filter(|f| f.is_api).map(bytes).max().unwrap_or(0);
+    let numbers = api::numbers(plan, stack_bytes, bounds.bytes(TASK).unwrap_or(0));
+    functions.push(numbers);
+    Ok(functions)
+}
+
+/// The micro-kernels that the plan's products call, each once, by name.
+fn micro_kernels(backend: &dyn Backend, cx: &ClifContext, plan: &Plan) -> Result<Vec<Function>, EmitError> {
+    let mut rows: BTreeMap<&str, &MicroKernel> = BTreeMap::new();
+    for kernel in &plan.kernels {
+        if let KernelSpec::TernaryMatmul { schedule, .. } = kernel {
+            rows.extend(schedule.micro.iter().map(|row| (row.name, *row)));
+        }
+    }
+    let emit = |row: &MicroKernel| match backend.micro(row) {
+        Some(function) => Ok(Function { name: micro_symbol(row), ..function }),
+        None if row.name == PORTABLE.name => emit_micro_portable(cx),
+        None => Err(EmitError::NoKernel { target: cx.target().into(), what: format!("micro-kernel '{}'", row.name) }),
+    };
+    rows.into_values().map(emit).collect()
+}
+
+/// Symbols of the plan's kernels: family and shape, with a number behind where several share them.
+pub fn kernel_symbols(plan: &Plan) -> Vec<String> {
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+    let symbol = |spec: &KernelSpec| {
+        let name = shape_name(spec);
+        let count = seen.entry(name.clone()).or_insert(0);
+        *count += 1;
+        if *count == 1 { name } else { format!("{name}_{count}") }
+    };
+    plan.kernels.iter().map(symbol).collect()
+}
+
+/// Family and shape of a kernel: `ternary_m1_n2560_k6912`.
+fn shape_name(spec: &KernelSpec) -> String {
+    let family = spec.family();
+    match spec {
+        KernelSpec::Embed { m, h, .. } => format!("{family}_m{m}_h{h}"),
+        KernelSpec::Norm { m, k, .. } | KernelSpec::Glu { m, k, .. } | KernelSpec::Add { m, k } => {
+            format!("{family}_m{m}_k{k}")
+        }
+        KernelSpec::NormQuant { m, layout, .. }
+        | KernelSpec::Quantize { m, layout }
+        | KernelSpec::GluQuant { m, layout, .. }
+        | KernelSpec::GluNormQuant { m, layout, .. } => format!("{family}_m{m}_k{}", layout.k),
+        KernelSpec::TernaryMatmul { m, n, layout, .. } => format!("{family}_m{m}_n{n}_k{}", layout.k),
+        KernelSpec::FloatTernaryMatmul { m, n, k, .. } | KernelSpec::DenseMatmul { m, n, k, .. } => {
+            format!("{family}_m{m}_n{n}_k{k}")
+        }
+        KernelSpec::Rope { m, heads, d } => format!("{family}_m{m}_h{heads}_d{d}"),
+        KernelSpec::KvWrite { m, heads, d, .. } | KernelSpec::Attention { m, heads, d, .. } => {
+            format!("{family}_m{m}_h{heads}_d{d}")
+        }
+    }
+}

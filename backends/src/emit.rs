@@ -11,7 +11,7 @@ use tcc_ir::target::{Features, MicroKernel};
 
 use crate::clif::ClifContext;
 use crate::clif::api::{self, Api};
-use crate::clif::ternary_portable::{PORTABLE, emit_micro_portable, micro_symbol};
+use crate::clif::micro::emit_micro;
 use crate::code::{EmitError, Function};
 use crate::image::{self, Image, TASK};
 use crate::isa::Backend;
@@ -107,12 +107,7 @@ fn micro_kernels(backend: &dyn Backend, cx: &ClifContext, plan: &Plan) -> Result
             rows.extend(schedule.micro.iter().map(|row| (row.name, *row)));
         }
     }
-    let emit = |row: &MicroKernel| match backend.micro(row) {
-        Some(function) => Ok(Function { name: micro_symbol(row), ..function }),
-        None if row.name == PORTABLE.name => emit_micro_portable(cx),
-        None => Err(EmitError::NoKernel { target: cx.target().into(), what: format!("micro-kernel '{}'", row.name) }),
-    };
-    rows.into_values().map(emit).collect()
+    rows.into_values().map(|row| emit_micro(cx, backend, row)).collect()
 }
 
 /// Symbols of the plan's kernels: family and shape, with a number behind where several share them.

@@ -58,7 +58,7 @@ impl Kernel {
 }
 
 /// The kernel of `spec` as a function named `name`; ternary products call their micro-kernels by
-/// [`super::ternary_portable::micro_symbol`].
+/// [`super::micro::micro_symbol`].
 ///
 /// Errors: a spec no portable code exists for, or that the code generator refuses.
 pub fn emit_kernel(cx: &ClifContext, spec: &KernelSpec, name: &str) -> Result<Function, EmitError> {

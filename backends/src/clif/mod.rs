@@ -11,6 +11,7 @@ pub mod kernel;
 pub mod lanes;
 mod link;
 mod math;
+pub mod micro;
 mod rows;
 pub mod ternary_portable;
 

@@ -15,7 +15,7 @@ use super::epilogue::{Epilogue, Operands, Scales, task_range};
 use super::func::{FunctionCx, signature};
 use super::kernel::Kernel;
 use super::lanes::{Lanes, Shape};
-use super::ternary_portable::micro_symbol;
+use super::micro::micro_symbol;
 
 pub(super) struct Product<'a> {
     pub n: usize,

@@ -7,6 +7,7 @@ use tcc_ir::target::{Features, MicroKernel, micro_args};
 
 use super::func::{FunctionCx, signature};
 use super::isa::ClifContext;
+use super::micro::micro_symbol;
 use crate::code::{EmitError, Function};
 
 /// Output rows of a panel.
@@ -26,13 +27,8 @@ pub const PORTABLE: MicroKernel = MicroKernel {
     macs_per_cycle: 1.0,
 };
 
-/// Name of the micro-kernel's function in an image.
-pub fn micro_symbol(row: &MicroKernel) -> String {
-    format!("micro_{}", row.name)
-}
-
 /// The function of [`PORTABLE`], named by [`micro_symbol`].
-pub fn emit_micro_portable(cx: &ClifContext) -> Result<Function, EmitError> {
+pub(super) fn emit(cx: &ClifContext) -> Result<Function, EmitError> {
     cx.function(&micro_symbol(&PORTABLE), &signature(&[I64], &[]), |f| {
         let args = f.param(0);
         let word = |f: &mut FunctionCx, offset: i32| f.load(I64, args, offset);

@@ -1,0 +1,85 @@
+//! Cases of the KV cache and of attention over it.
+
+use tcc_ir::kernel::KernelSpec;
+use tcc_ir::numerics::f16_to_f32;
+use tcc_ir::ops::Op;
+use tcc_ir::tensor::Tensor;
+use tcc_ir::ty::{DType, ValueType};
+use tcc_tests::random::Rng;
+
+use super::case::{Case, Operand, bytes, input, output};
+use super::rows::{ROWS, special};
+
+const CACHES: [DType; 2] = [DType::F32, DType::F16];
+
+pub fn write() -> Vec<Case> {
+    let mut rng = Rng::named("kv_write");
+    let mut cases = Vec::new();
+    for dtype in CACHES {
+        for (m, valid) in ROWS {
+            for d in [1, 16, 17, 64, 100, 128] {
+                let heads = 3;
+                let x = special(m, heads * d, &mut rng);
+                cases.push(write_case(&x, heads, 24, 11, valid, dtype, &mut rng));
+            }
+        }
+    }
+    // Every rounding decision of f16: the midpoint between each value and the next, and its neighbors.
+    let midpoints: Vec<f32> = (0..0x7bff_u16)
+        .flat_map(|h| {
+            let middle = (f16_to_f32(h) + f16_to_f32(h + 1)) / 2.0;
+            [-1, 0, 1].map(|step| f32::from_bits(middle.to_bits().wrapping_add_signed(step)))
+        })
+        .enumerate()
+        .map(|(i, x)| if i % 2 == 0 { x } else { -x })
+        .chain([65504.0, 65519.0, 65520.0, 65536.0, -65520.0, 1e30, -1e30, f32::MIN_POSITIVE, 1e-40, -1e-40])
+        .collect();
+    for chunk in midpoints.chunks(16 * 128) {
+        let mut rows = chunk.to_vec();
+        rows.resize(16 * 128, 0.0);
+        cases.push(write_case(&Tensor::f32(&[8, 256], rows), 2, 8, 0, 8, DType::F16, &mut rng));
+    }
+    cases
+}
+
+fn write_case(
+    x: &Tensor<'static>,
+    heads: usize,
+    ctx: usize,
+    pos: usize,
+    valid: usize,
+    dtype: DType,
+    rng: &mut Rng,
+) -> Case {
+    let (m, d) = (x.shape[0], x.shape[1] / heads);
+    let cache = rng.tensor(&ValueType::new(dtype, &[heads, ctx, d]));
+    let at = Tensor::u32(&[1], vec![pos as u32]);
+    let count = Tensor::u32(&[1], vec![valid as u32]);
+    let after = Op::KvWrite.eval(&[&cache, x, &at, &count]).remove(0);
+    let spec = KernelSpec::KvWrite { m, heads, d, ctx, cache: dtype };
+    Case::new(spec, valid, vec![input(x), Operand::InOut(bytes(&cache), bytes(&after))]).at(pos)
+}
+
+pub fn attention() -> Vec<Case> {
+    let mut rng = Rng::named("attention");
+    let mut cases = Vec::new();
+    for cache in CACHES {
+        for (i, d) in [7, 16, 20, 64, 100, 128].into_iter().enumerate() {
+            for (j, pos) in [0, 1, 13, 14, 15, 37].into_iter().enumerate() {
+                let (m, valid) = ROWS[(i + j) % ROWS.len()];
+                let (heads, kv_heads) = [(6, 2), (4, 4), (5, 1)][(i + 2 * j) % 3];
+                // Scores from close together to far beyond the range of the exponential.
+                let scale = [0.125, 0.01, 3.0][j % 3];
+                let shape = ValueType::new(cache, &[kv_heads, 48, d]);
+                let (k, v) = (rng.tensor(&shape), rng.tensor(&shape));
+                let q = rng.tensor(&ValueType::f32(&[m, heads * d]));
+                let at = Tensor::u32(&[1], vec![pos as u32]);
+                let result = Op::Attention { heads, scale }.eval(&[&q, &k, &v, &at]).remove(0);
+                let spec = KernelSpec::Attention { m, heads, kv_heads, d, ctx: 48, cache, scale };
+                let operands = vec![input(&q), input(&k), input(&v), output(&result, valid)];
+                cases.push(Case::new(spec, valid, operands).at(pos));
+            }
+        }
+    }
+    cases
+}

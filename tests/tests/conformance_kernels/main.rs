@@ -1,0 +1,155 @@
+//! Every kernel spec against the scalar meaning of its op, bit for bit, on every machine.
+//!
+//! Shapes have tails in every axis; rows at `valid` and above, guards and the flag of non-finite values are checked
+//! as well. Each case runs twice: in one call, and with its tasks in two calls in the other order.
+
+mod case;
+mod floats;
+mod kv;
+mod matmul;
+mod quant;
+mod rows;
+
+use std::collections::BTreeMap;
+
+use case::Case;
+use tcc_backends::clif::ClifContext;
+use tcc_backends::clif::kernel::emit_kernel;
+use tcc_backends::clif::micro::{emit_micro, micro_symbol};
+use tcc_backends::code::Function;
+use tcc_backends::isa::{BACKENDS, Backend};
+use tcc_ir::kernel::KernelSpec;
+use tcc_ir::target::Features;
+use tcc_tests::machines::{MACHINES, Machine, report_skipped};
+use tcc_tests::runner::{RunError, Runner};
+
+/// Makes the cases of one family for a machine, given the micro-kernels it can run.
+type Cases = fn(&dyn Backend, Features, u32) -> Vec<Case>;
+
+fn conform(family: &str, cases: Cases) {
+    for backend in BACKENDS {
+        for machine in MACHINES.iter().filter(|m| m.target == backend.desc().name) {
+            let what = format!("{family} on {} {}", machine.target, machine.name);
+            if let Err(error) = run_on(*backend, machine, cases) {
+                report_skipped(&what, &error);
+            }
+        }
+    }
+}
+
+/// Runs the cases with the machine's own features, and with the baseline only where that changes the code.
+fn run_on(backend: &dyn Backend, machine: &Machine, cases: Cases) -> Result<(), RunError> {
+    let (own, baseline) = (machine.features(backend)?, backend.desc().baseline);
+    run_with(backend, machine, own, cases)?;
+    let flags = |features| (backend.clif_flags(features), backend.has_vectors(features));
+    if flags(own) == flags(baseline) { Ok(()) } else { run_with(backend, machine, baseline, cases) }
+}
+
+fn run_with(backend: &dyn Backend, machine: &Machine, features: Features, cases: Cases) -> Result<(), RunError> {
+    let cases = cases(backend, features, machine.vlen);
+    assert!(!cases.is_empty(), "a family has cases");
+    let functions = emit(backend, features, &cases);
+    let runner = Runner::new(backend, features, functions)?;
+    let mut process = runner.start(machine.emulator_args)?;
+    for (i, case) in cases.iter().enumerate() {
+        case.check(&mut process, &kernel_name(i), &format!("{} {}", machine.target, machine.name))?;
+    }
+    Ok(())
+}
+
+fn kernel_name(i: usize) -> String {
+    format!("kernel_{i}")
+}
+
+/// The kernels of all cases and the micro-kernels they call.
+fn emit(backend: &dyn Backend, features: Features, cases: &[Case]) -> Vec<Function> {
+    let cx = ClifContext::new(backend, features).expect("the backend's settings are known");
+    let mut micro = BTreeMap::new();
+    let mut functions = Vec::new();
+    for (i, case) in cases.iter().enumerate() {
+        let kernel = emit_kernel(&cx, &case.spec, &kernel_name(i));
+        functions.push(kernel.unwrap_or_else(|e| panic!("{}: {e}", case.what)));
+        if let KernelSpec::TernaryMatmul { schedule, .. } = &case.spec {
+            for row in &schedule.micro {
+                micro.insert(micro_symbol(row), *row);
+            }
+        }
+    }
+    functions.extend(micro.values().map(|row| emit_micro(&cx, backend, row).expect("menu rows have code")));
+    functions
+}
+
+#[test]
+fn embed() {
+    conform("embed", |_, _, _| floats::embed());
+}
+
+#[test]
+fn norm() {
+    conform("norm", |_, _, _| floats::norm());
+}
+
+#[test]
+fn glu() {
+    conform("glu", |_, _, _| floats::glu());
+}
+
+#[test]
+fn rope() {
+    conform("rope", |_, _, _| floats::rope());
+}
+
+#[test]
+fn add() {
+    conform("add", |_, _, _| floats::add());
+}
+
+#[test]
+fn quantize() {
+    conform("quantize", |_, _, _| quant::quantize());
+}
+
+#[test]
+fn non_finite_rows_are_flagged() {
+    conform("quantize", |_, _, _| quant::non_finite());
+}
+
+#[test]
+fn norm_quant() {
+    conform("norm_quant", |_, _, _| quant::norm_quant());
+}
+
+#[test]
+fn glu_quant() {
+    conform("glu_quant", |_, _, _| quant::glu_quant());
+}
+
+#[test]
+fn glu_norm_quant() {
+    conform("glu_norm_quant", |_, _, _| quant::glu_norm_quant());
+}
+
+#[test]
+fn kv_write() {
+    conform("kv_write", |_, _, _| kv::write());
+}
+
+#[test]
+fn attention() {
+    conform("attention", |_, _, _| kv::attention());
+}
+
+#[test]
+fn dense() {
+    conform("dense", |_, _, _| matmul::dense());
+}
+
+#[test]
+fn float_ternary() {
+    conform("float_ternary", |_, _, _| matmul::float_ternary());
+}
+
+#[test]
+fn ternary() {
+    conform("ternary", matmul::ternary);
+}

@@ -1,0 +1,178 @@
+//! Cases of the three matrix products, with every combination of optional operands.
+
+use tcc_backends::isa::Backend;
+use tcc_ir::encoding::{ENCODINGS, Encoding};
+use tcc_ir::kernel::{KernelSpec, QuantLayout, ScaleKind};
+use tcc_ir::ops::Op;
+use tcc_ir::schedule::{Level, MatmulSchedule};
+use tcc_ir::target::{Features, MicroKernel};
+use tcc_ir::tensor::Tensor;
+use tcc_ir::ty::{DType, ValueType};
+use tcc_tests::random::Rng;
+
+use super::case::{Case, Operand, in_place, input, output, quantized};
+use super::rows::{ROWS, WIDTHS, special};
+
+/// What follows the product: bias, residual, and whether the result overwrites the residual.
+#[derive(Clone, Copy)]
+struct End {
+    bias: bool,
+    residual: bool,
+    is_in_place: bool,
+}
+
+const ENDS: [End; 5] = [
+    End { bias: false, residual: false, is_in_place: false },
+    End { bias: true, residual: false, is_in_place: false },
+    End { bias: false, residual: true, is_in_place: false },
+    End { bias: true, residual: true, is_in_place: false },
+    End { bias: false, residual: true, is_in_place: true },
+];
+
+/// A case of a product whose operands so far are `tensors` for the op and `operands` for the kernel.
+fn finish(
+    op: Op,
+    spec: KernelSpec,
+    [m, n, valid]: [usize; 3],
+    end: End,
+    (tensors, mut operands): (Vec<&Tensor<'static>>, Vec<Operand>),
+    rng: &mut Rng,
+) -> Case {
+    let (bias, residual) = (rng.tensor(&ValueType::f32(&[n])), rng.tensor(&ValueType::f32(&[m, n])));
+    let mut tensors = tensors;
+    if end.bias {
+        tensors.push(&bias);
+        operands.push(input(&bias));
+    }
+    if end.residual {
+        tensors.push(&residual);
+    }
+    let result = op.eval(&tensors).remove(0);
+    if end.is_in_place {
+        operands.push(in_place(&residual, &result, valid));
+        operands.push(Operand::Same(operands.len() - 1));
+    } else {
+        if end.residual {
+            operands.push(input(&residual));
+        }
+        operands.push(output(&result, valid));
+    }
+    Case::new(spec, valid, operands)
+}
+
+pub fn dense() -> Vec<Case> {
+    let mut rng = Rng::named("dense");
+    let mut cases = Vec::new();
+    for weight in [DType::F32, DType::F16, DType::Bf16] {
+        for (i, k) in WIDTHS.into_iter().enumerate() {
+            for (j, n) in [1, 2, 7, 33].into_iter().enumerate() {
+                let (m, valid) = ROWS[(i + j) % ROWS.len()];
+                let end = ENDS[(i + 2 * j) % ENDS.len()];
+                let (scale, task_rows) = ([1.0, 0.375][j % 2], [16, 5][i % 2]);
+                let x = special(m, k, &mut rng);
+                let w = rng.tensor(&ValueType::new(weight, &[n, k]));
+                let End { bias, residual, .. } = end;
+                let op = Op::DenseLinear { scale, bias, residual };
+                let spec = KernelSpec::DenseMatmul { m, n, k, weight, scale, bias, residual, task_rows };
+                let operands = vec![input(&x), input(&w)];
+                cases.push(finish(op, spec, [m, n, valid], end, (vec![&x, &w], operands), &mut rng));
+            }
+        }
+    }
+    cases
+}
+
+fn scale_shape(scale: ScaleKind, n: usize, k: usize) -> Vec<usize> {
+    match scale {
+        ScaleKind::PerTensor => vec![1],
+        ScaleKind::PerRow => vec![n],
+        ScaleKind::PerGroup { group } => vec![n, k / group],
+    }
+}
+
+pub fn float_ternary() -> Vec<Case> {
+    let mut rng = Rng::named("float_ternary");
+    let mut cases = Vec::new();
+    let lanes = |e: &&Encoding| matches!(e, Encoding::I2 { .. });
+    for encoding in ENCODINGS.iter().copied().filter(|e| lanes(&e)) {
+        let whole = WIDTHS.into_iter().flat_map(|k| [(k, ScaleKind::PerTensor), (k, ScaleKind::PerRow)]);
+        let grouped = [16, 32, 64, 128, 256].map(|group| (512, ScaleKind::PerGroup { group }));
+        for (i, (k, scale)) in whole.chain(grouped).enumerate() {
+            let (m, valid) = ROWS[i % ROWS.len()];
+            let n = [1, 21, 40][i / 2 % 3];
+            let end = ENDS[i % ENDS.len()];
+            let x = special(m, k, &mut rng);
+            let w = rng.tensor(&ValueType::new(DType::Trit, &[n, k]));
+            let s = rng.tensor(&ValueType::f32(&scale_shape(scale, n, k)));
+            let End { bias, residual, .. } = end;
+            let op = Op::FloatTernaryLinear { bias, residual };
+            let task_rows = 2 * encoding.nr();
+            let spec = KernelSpec::FloatTernaryMatmul { m, n, k, encoding, scale, bias, residual, task_rows };
+            let operands = vec![input(&x), Operand::Input(encoding.pack(w.as_i8(), n, k)), input(&s)];
+            cases.push(finish(op, spec, [m, n, valid], end, (vec![&x, &w, &s], operands), &mut rng));
+        }
+    }
+    cases
+}
+
+/// One schedule per encoding the machine's rows read, tallest row first, and one per row that takes one token row.
+fn schedules(backend: &dyn Backend, features: Features, vlen: u32) -> Vec<Vec<&'static MicroKernel>> {
+    let usable = |row: &&MicroKernel| features.contains(row.needs) && (row.vlen == 0 || row.vlen == vlen);
+    let rows: Vec<_> = backend.desc().menu.iter().filter(usable).collect();
+    let mut schedules: Vec<Vec<&'static MicroKernel>> = Vec::new();
+    for single in rows.iter().filter(|row| row.mr == 1) {
+        let mut micro: Vec<_> = rows.iter().copied().filter(|r| r.encoding == single.encoding && r.mr > 1).collect();
+        micro.sort_by_key(|row| std::cmp::Reverse(row.mr));
+        micro.dedup_by_key(|row| row.mr);
+        if !micro.is_empty() {
+            schedules.push(micro.iter().copied().chain([*single]).collect());
+        }
+        schedules.push(vec![single]);
+    }
+    schedules
+}
+
+pub fn ternary(backend: &dyn Backend, features: Features, vlen: u32) -> Vec<Case> {
+    let mut rng = Rng::named("ternary");
+    let mut cases = Vec::new();
+    for micro in schedules(backend, features, vlen) {
+        let whole = WIDTHS.into_iter().flat_map(|k| {
+            let layout = QuantLayout { k, sum_group: k };
+            [(layout, ScaleKind::PerTensor), (layout, ScaleKind::PerRow)]
+        });
+        // Sums finer than the scales, as when another reader of the activations has smaller groups.
+        let grouped = [(16, 16), (32, 16), (64, 64), (128, 32), (256, 256)]
+            .map(|(group, sum_group)| (QuantLayout { k: 512, sum_group }, ScaleKind::PerGroup { group }));
+        let fine = [(QuantLayout { k: 256, sum_group: 64 }, ScaleKind::PerRow)];
+        for (i, (layout, scale)) in whole.chain(grouped).chain(fine).enumerate() {
+            let [m, valid] = [[1, 1], [8, 8], [8, 5], [20, 19]][i % 4];
+            let n = [1, 100, 64, 131][(i + i / 4) % 4];
+            cases.push(ternary_case(&micro, [m, n, valid], layout, scale, ENDS[i % ENDS.len()], &mut rng));
+        }
+    }
+    cases
+}
+
+fn ternary_case(
+    micro: &[&'static MicroKernel],
+    [m, n, valid]: [usize; 3],
+    layout: QuantLayout,
+    scale: ScaleKind,
+    end: End,
+    rng: &mut Rng,
+) -> Case {
+    let (encoding, k) = (micro[0].encoding, layout.k);
+    let q = rng.tensor(&ValueType::new(DType::I8, &[m, k]));
+    let act_scale = rng.tensor(&ValueType::f32(&[m]));
+    let w = rng.tensor(&ValueType::new(DType::Trit, &[n, k]));
+    let s = rng.tensor(&ValueType::f32(&scale_shape(scale, n, k)));
+    let End { bias, residual, .. } = end;
+    let op = Op::TernaryLinear { bias, residual };
+    let levels = vec![Level { memory: "l1", rows: encoding.nr().max(32) }];
+    let schedule = MatmulSchedule { micro: micro.to_vec(), levels };
+    schedule.verify(n, k).expect("a schedule as the planner makes them");
+    let spec = KernelSpec::TernaryMatmul { m, n, layout, scale, bias, residual, schedule };
+    let packed = encoding.pack(w.as_i8(), n, k);
+    let operands = vec![Operand::Input(quantized(layout, &q, m)), input(&act_scale), Operand::Input(packed), input(&s)];
+    finish(op, spec, [m, n, valid], end, (vec![&q, &act_scale, &w, &s], operands), rng)
+}

@@ -1,8 +1,167 @@
 //! The texts of `tcc explain CODE`: one paragraph for each code that an error can carry.
 
 /// A code and what it means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Explanation {
     pub code: &'static str,
     pub title: &'static str,
     pub text: &'static str,
+}
+
+/// The explanation of `code`, in any case.
+pub fn explain(code: &str) -> Option<&'static Explanation> {
+    EXPLANATIONS.iter().find(|e| e.code.eq_ignore_ascii_case(code))
+}
+
+/// All explanations, ascending by code.
+pub const EXPLANATIONS: &[Explanation] = &[
+    Explanation {
+        code: "TCC-E0201",
+        title: "a file cannot be read",
+        text: "The operating system refused to open or read a file of the model, or the file became shorter while it \
+               was read. Weights are memory-mapped: do not cut or rewrite a model's files while tcc runs. Replacing \
+               a file by renaming another over it is safe.",
+    },
+    Explanation {
+        code: "TCC-E0202",
+        title: "the path is not a model",
+        text: "A model is a folder with config.json and either model.safetensors or model.safetensors.index.json, or \
+               the path of such an index, or the path of one .safetensors file with its config.json beside it.",
+    },
+    Explanation {
+        code: "TCC-E0203",
+        title: "the safetensors header is damaged",
+        text: "A safetensors file begins with the length of its header as eight bytes, little-endian, and the header, \
+               a JSON object of tensors; the data follows and ends where the last tensor ends. A file that was not \
+               fully downloaded, or a text file that stands in for it, fails here.",
+    },
+    Explanation {
+        code: "TCC-E0204",
+        title: "a tensor's place in the file is impossible",
+        text: "Each tensor states its type, its shape and the range of its bytes. The range must be ascending, lie \
+               inside the file, be exactly as long as type and shape need, and begin where the tensor before it ends.",
+    },
+    Explanation {
+        code: "TCC-E0205",
+        title: "a tensor is stored twice",
+        text: "Two entries of one header, or two shards, have the same name. Which of them is meant cannot be known.",
+    },
+    Explanation {
+        code: "TCC-E0206",
+        title: "a shard name is not acceptable, or its file is absent",
+        text: "The index of a sharded model names the file of each tensor. The name must be a plain file name inside \
+               the folder of the index; separators, '..', and absolute paths are refused, so that an index cannot \
+               make tcc read other files.",
+    },
+    Explanation {
+        code: "TCC-E0207",
+        title: "a tensor is in another shard than the index says",
+        text: "Index and shards do not belong together, for example because they were taken from two revisions.",
+    },
+    Explanation {
+        code: "TCC-E0208",
+        title: "a file is not valid JSON",
+        text: "config.json, generation_config.json, tokenizer_config.json and the shard index are JSON objects. A key \
+               that occurs twice in one object is accepted with a warning, and the last one counts; other deviations \
+               are errors.",
+    },
+    Explanation {
+        code: "TCC-E0209",
+        title: "a configuration value is missing or out of bounds",
+        text: "The message names the key, the value and what is allowed. Numbers may be spelled as integers or as \
+               floats. Bounds are far above every published model; they exist so that damaged or hostile files \
+               cannot cause overflows or enormous allocations.",
+    },
+    Explanation {
+        code: "TCC-E0210",
+        title: "a configuration names something that tcc does not know",
+        text: "The message lists the known architectures, quantization methods, linear classes, rotary kinds or \
+               activations. There is no fallback: a model computed with a similar rule gives plausible nonsense. The \
+               architecture is the first of 'architectures'; 'model_type' is not used.",
+    },
+    Explanation {
+        code: "TCC-E0211",
+        title: "a tensor is missing",
+        text: "The configuration implies a tensor that no file of the model holds. Often config.json is of another \
+               model, or a shard was left out.",
+    },
+    Explanation {
+        code: "TCC-E0212",
+        title: "a tensor has an unexpected type or shape",
+        text: "Packed weights are U8 with four rows to a byte, so an [n, k] linear is stored as [n/4, k], and n must \
+               be a multiple of four; other weights are BF16, F16 or F32. A scale belongs to U8 weights, or to float \
+               weights of an offline autobitlinear checkpoint.",
+    },
+    Explanation {
+        code: "TCC-E0213",
+        title: "packed weights hold the code 3",
+        text: "Packed weights use two bits for each ternary value: 0, 1 and 2 stand for -1, 0 and 1. The fourth code \
+               has no meaning, so its presence shows damaged data or another layout.",
+    },
+    Explanation {
+        code: "TCC-E0214",
+        title: "a tensor holds an impossible value",
+        text: "Weights, norms and biases must be finite, scales positive and finite, and the values of an unpacked \
+               ternary checkpoint -1, 0 or 1.",
+    },
+    Explanation {
+        code: "TCC-E0215",
+        title: "a linear has no scale",
+        text: "config.json declares weights that were quantized offline, and these need '<linear>.weight_scale'. \
+               Without it the result would be wrong by an unknown factor.",
+    },
+    Explanation {
+        code: "TCC-E0216",
+        title: "a tensor belongs to nothing",
+        text: "The model holds a tensor that its architecture does not read: a bias or norm of another family, a \
+               layer beyond num_hidden_layers, or a scale whose weights are not quantized. Ignoring it would compute \
+               another model than the published one.",
+    },
+    Explanation {
+        code: "TCC-E0217",
+        title: "the weights are not ternary",
+        text: "tcc recognizes ternary weights in five forms: packed, unpacked with a scale, masters of a quantized \
+               model, and floats that already are a scale times -1, 0 or 1, per tensor, row or group. This linear is \
+               none of them. '--dense keep' compiles such linears as they are stored, exactly, at their full size.",
+    },
+    Explanation {
+        code: "TCC-E0218",
+        title: "a tied head differs from the embedding",
+        text: "tie_word_embeddings says that the head is the embedding table, but the model also stores a head with \
+               other values. One of the two statements is wrong.",
+    },
+    Explanation {
+        code: "TCC-E0231",
+        title: "the context is out of bounds",
+        text: "--ctx sets the number of positions the caches hold. It may not exceed max_position_embeddings. Without \
+               it tcc takes that limit, but at most 4096 positions, because caches cost memory.",
+    },
+    Explanation {
+        code: "TCC-E0232",
+        title: "the prefill size is out of bounds",
+        text: "--prefill sets the token rows that are evaluated at once when a prompt is read, 1 to 4096. It changes \
+               speed and memory, never results.",
+    },
+    Explanation {
+        code: "TCC-E0233",
+        title: "the cache type is not supported",
+        text: "Keys and values of earlier positions are kept as f16 (the default) or f32.",
+    },
+    Explanation {
+        code: "TCC-E0234",
+        title: "the builder made a program that does not verify",
+        text: "This is a bug in tcc, not in the model. Please report it with the model's config.json.",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_ascending_and_found() {
+        assert!(EXPLANATIONS.windows(2).all(|pair| pair[0].code < pair[1].code));
+        assert_eq!(explain("tcc-e0213").map(|e| e.code), Some("TCC-E0213"));
+        assert_eq!(explain("TCC-E9999"), None);
+    }
 }

@@ -4,8 +4,10 @@
 pub mod case;
 pub mod directive;
 mod exe;
+pub mod flip;
 pub mod machines;
 pub mod memory;
 pub mod oracle;
+pub mod patch;
 pub mod random;
 pub mod runner;

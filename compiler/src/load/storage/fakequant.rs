@@ -24,7 +24,8 @@ pub(crate) enum Granularity {
 
 /// The granularity of `weights`, `[n, k]`, or `None` if they are not ternary.
 pub(super) fn detect(weights: Floats, k: usize) -> Option<Granularity> {
-    let sizes: Vec<usize> = std::iter::once(k).chain(GROUPS.into_iter().filter(|g| *g < k && k % g == 0)).collect();
+    let sizes: Vec<usize> =
+        std::iter::once(k).chain(GROUPS.into_iter().filter(|g| *g < k && k.is_multiple_of(*g))).collect();
     let rows = (0..weights.len() / k).into_par_iter().map(|row| {
         let mut values = vec![0.0; k];
         weights.widen(row * k, &mut values);

@@ -85,6 +85,9 @@ pub(crate) fn classify(
     if has_scale && !unpacked {
         return Err(weight.mistyped(format!("packed U8 weights, because '{}' is stored", linear.scale())));
     }
+    if quantization.is_some_and(|q| !q.online) && Floats::new(weight.dtype, weight.bytes).is_none() {
+        return Err(weight.mistyped(format!("U8 with four of the {} rows to a byte", linear.n)));
+    }
     let floats = checkpoint.floats(&linear.weight(), &[linear.n, linear.k])?;
     if let Some((element, found)) = floats.first_non_finite() {
         return Err(weight.bad_value(element, found, "finite weights"));

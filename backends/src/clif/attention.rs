@@ -72,7 +72,7 @@ fn scores_at(f: &mut FunctionCx, cache: &Cache, scale: f32, q: Value, k: Value, 
     let keys: Vec<_> = (0..count).map(|i| f.offset(first, i * cache.row_bytes())).collect();
     let dots = fold(f, cache.d, vec![zero; count], |f, shape, i, partials| {
         let q = f.index(q, i, 4);
-        let q = Lanes::load(f, shape, q);
+        let q = Lanes::load_fixed(f, shape, q);
         let one = |f: &mut FunctionCx, (key, partial): (&Value, &Lanes)| {
             let k = load_float(f, shape, cache.dtype, *key, i);
             q.fma(f, &k, partial)

@@ -1,4 +1,7 @@
-//! `DenseMatmul`: dot products with rows of f32, f16 or bf16 weights, several output rows at once.
+//! `DenseMatmul`: dot products with rows of f32, f16 or bf16 weights.
+//!
+//! Weights are read strictly in order: one row's four vectors of sums hide enough latency, and two rows read side by
+//! side run at half the memory bandwidth. Token rows share the weight row that the nearest cache holds.
 
 use cranelift_codegen::ir::Value;
 use tcc_ir::ty::DType;
@@ -10,7 +13,7 @@ use super::lanes::{Lanes, Shape};
 use super::math::load_float;
 use super::rows::fold;
 
-/// Output rows computed together, so that their sums hide each other's latency.
+/// Token rows computed together: each widened weight serves all of them.
 const ROWS_AT_ONCE: usize = 2;
 
 pub(super) struct Product {
@@ -27,48 +30,44 @@ pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, product: &Product, has:
     let valid = kernel.valid(f);
     f.for_range(kernel.begin, kernel.end, 1, |f, task| {
         let (first, end) = task_range(f, task, product.task_rows, product.n);
-        let row = f.i64(0);
-        f.for_range(row, valid, 1, |f, row| {
-            let x = f.index(x, row, 4 * product.k);
-            for_row_groups(f, first, end, ROWS_AT_ONCE, |f, column, count| {
-                outputs(f, product, &epilogue, [x, w], row, column, count);
+        let row_bytes = product.k * product.weight.size_bytes().expect("type rules admit floats");
+        f.for_range(first, end, 1, |f, column| {
+            let w = f.index(w, column, row_bytes);
+            let row = f.i64(0);
+            for_row_groups(f, row, valid, ROWS_AT_ONCE, |f, row, count| {
+                let dots = dots(f, product, x, w, row, count);
+                for (i, dot) in dots.into_iter().enumerate() {
+                    let row = f.offset(row, i);
+                    let y = scaled(f, product.scale, dot);
+                    epilogue.store(f, y, row, column);
+                }
             });
         });
     });
 }
 
-/// `count` outputs from `column` on of token row `row`, whose activations are at `x`.
-fn outputs(
-    f: &mut FunctionCx,
-    product: &Product,
-    epilogue: &Epilogue,
-    [x, w]: [Value; 2],
-    row: Value,
-    column: Value,
-    count: usize,
-) {
-    let row_bytes = product.k * product.weight.size_bytes().expect("type rules admit floats");
-    let first = f.index(w, column, row_bytes);
-    let rows: Vec<_> = (0..count).map(|i| f.offset(first, i * row_bytes)).collect();
+/// `dot(x, w)` of `count` token rows from `row` on with the weight row at `w`.
+fn dots(f: &mut FunctionCx, product: &Product, x: Value, w: Value, row: Value, count: usize) -> Vec<Value> {
+    let first = f.index(x, row, 4 * product.k);
+    let rows: Vec<_> = (0..count).map(|i| f.offset(first, 4 * i * product.k)).collect();
     let block = Shape::block(f);
     let zero = Lanes::constant(f, block, 0.0);
-    let dots = fold(f, product.k, vec![zero; count], |f, shape, i, partials| {
-        let x = f.index(x, i, 4);
-        let x = Lanes::load(f, shape, x);
-        let one = |f: &mut FunctionCx, (w, partial): (&Value, &Lanes)| {
-            let w = load_float(f, shape, product.weight, *w, i);
-            x.fma(f, &w, partial)
+    let sums = fold(f, product.k, vec![zero; count], |f, shape, i, partials| {
+        let w = load_float(f, shape, product.weight, w, i);
+        let add = |(x, partial): (&Value, &Lanes)| {
+            let x = f.index(*x, i, 4);
+            Lanes::load_fixed(f, shape, x).fma(f, &w, partial)
         };
-        rows.iter().zip(partials).map(|pair| one(f, pair)).collect()
+        rows.iter().zip(partials).map(add).collect()
     });
-    for (i, dot) in dots.iter().enumerate() {
-        let dot = dot.sum(f);
-        let mut y = Lanes::splat(f, Shape::ONE, dot);
-        if product.scale != 1.0 {
-            let scale = Lanes::constant(f, Shape::ONE, product.scale);
-            y = y.mul(f, &scale);
-        }
-        let column = f.offset(column, i);
-        epilogue.store(f, y, row, column);
+    sums.iter().map(|sum| sum.sum(f)).collect()
+}
+
+fn scaled(f: &mut FunctionCx, scale: f32, dot: Value) -> Lanes {
+    let y = Lanes::splat(f, Shape::ONE, dot);
+    if scale == 1.0 {
+        return y;
     }
+    let scale = Lanes::constant(f, Shape::ONE, scale);
+    y.mul(f, &scale)
 }

@@ -90,7 +90,7 @@ impl Scales {
     }
 }
 
-/// Runs `body` over `begin..end`: `at_once` rows together while they last, then one by one. The number given is how
+/// Runs `body` over rows `begin..end`: `at_once` together while they last, then one by one. The number given is how
 /// many.
 pub(super) fn for_row_groups(
     f: &mut FunctionCx,

@@ -113,7 +113,7 @@ fn group_dots(f: &mut FunctionCx, k: usize, encoding: Encoding, x: Value, words:
         if whole < k { words.iter().map(|w| trits(f, encoding, *w, whole)).collect() } else { vec![] };
     let dots = fold(f, whole, vec![zero; words.len()], |f, shape, i, partials| {
         let x = f.index(x, i, 4);
-        let x = Lanes::load(f, shape, x);
+        let x = Lanes::load_fixed(f, shape, x);
         words
             .iter()
             .zip(partials)
@@ -139,7 +139,7 @@ fn group_dots(f: &mut FunctionCx, k: usize, encoding: Encoding, x: Value, words:
 /// The sixteen weights, as floats, of the row whose words begin at `words`, from column `column` (a constant) on.
 fn trits(f: &mut FunctionCx, encoding: Encoding, words: Value, column: usize) -> Lanes {
     let at = f.offset(words, column / i2::KR * encoding.block_bytes());
-    let word = f.load(I32, at, 0);
+    let word = f.load_fixed(I32, at, 0);
     let four = Shape::of(f, 4);
     // Byte j moves to the top of lane j and down again.
     let word = Lanes::splat(f, four, word);

@@ -98,6 +98,11 @@ fn vector_access() -> MemFlagsData {
     MemFlagsData::new().with_notrap()
 }
 
+/// Flags of an access to memory that no instruction of the function writes: it may be moved to where it is used.
+fn fixed_access() -> MemFlagsData {
+    vector_access().with_readonly().with_can_move()
+}
+
 /// Values, memory, symbols.
 impl<'a> FunctionCx<'a> {
     /// Appends one instruction of the code generator.
@@ -170,6 +175,12 @@ impl<'a> FunctionCx<'a> {
     pub fn load(&mut self, ty: Type, address: Value, offset: i32) -> Value {
         let flags = if ty.is_vector() { vector_access() } else { scalar_access() };
         self.ins().load(ty, flags, address, offset)
+    }
+
+    /// As [`FunctionCx::load`], from memory that the function does not write: the code generator places the load
+    /// where its value is used, which keeps long unrolled sums in registers.
+    pub fn load_fixed(&mut self, ty: Type, address: Value, offset: i32) -> Value {
+        self.ins().load(ty, fixed_access(), address, offset)
     }
 
     /// Stores `value` at `address + offset`, aligned as for [`FunctionCx::load`].

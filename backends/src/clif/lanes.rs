@@ -116,6 +116,13 @@ impl Lanes {
         Lanes::load_as(f, shape, shape.int(), address)
     }
 
+    /// f32 at `address`, consecutive, in memory that the function does not write.
+    pub fn load_fixed(f: &mut FunctionCx, shape: Shape, address: Value) -> Lanes {
+        let ty = shape.float();
+        let parts = (0..shape.parts()).map(|i| f.load_fixed(ty, address, part_offset(ty, i))).collect();
+        Lanes { shape, parts }
+    }
+
     fn load_as(f: &mut FunctionCx, shape: Shape, ty: Type, address: Value) -> Lanes {
         let parts = (0..shape.parts()).map(|i| f.load(ty, address, part_offset(ty, i))).collect();
         Lanes { shape, parts }
@@ -132,14 +139,22 @@ impl Lanes {
         lanes
     }
 
-    /// Unsigned 16-bit integers at `address`, widened to i32.
-    pub fn load_u16(f: &mut FunctionCx, shape: Shape, address: Value) -> Lanes {
-        let parts = (0..shape.parts())
-            .map(|i| {
-                let offset = i32::try_from(2 * i * shape.part_lanes()).expect("a few lanes");
-                if shape.is_vector { f.load_u16x4(address, offset) } else { f.load_u16(address, offset) }
-            })
-            .collect();
+    /// Unsigned 16-bit integers at `address`, widened to i32, in memory that the function does not write.
+    pub fn load_fixed_u16(f: &mut FunctionCx, shape: Shape, address: Value) -> Lanes {
+        if !shape.is_vector {
+            let offset = |i: usize| i32::try_from(2 * i).expect("a few lanes");
+            let parts = (0..shape.parts()).map(|i| f.load_u16(address, offset(i))).collect();
+            return Lanes { shape, parts };
+        }
+        if shape.parts() == 1 {
+            return Lanes { shape, parts: vec![f.load_u16x4(address, 0)] };
+        }
+        let mut parts = Vec::with_capacity(shape.parts());
+        for i in 0..shape.parts() / 2 {
+            let halves = f.load_fixed(I16X8, address, part_offset(I16X8, i));
+            parts.push(f.ins().uwiden_low(halves));
+            parts.push(f.ins().uwiden_high(halves));
+        }
         Lanes { shape, parts }
     }
 

@@ -48,19 +48,20 @@ pub fn exp(f: &mut FunctionCx, x: &Lanes) -> Lanes {
     smallest.if_greater(f, x, &zero, &y)
 }
 
-/// Elements of a float table at `base + i`, widened exactly to f32. Panics on a type that is not a float.
+/// Elements of a float table at `base + i`, widened exactly to f32. The function must not write the table.
+/// Panics on a type that is not a float.
 pub fn load_float(f: &mut FunctionCx, shape: Shape, dtype: DType, base: Value, i: Value) -> Lanes {
     let address = f.index(base, i, dtype.size_bytes().expect("floats have a size"));
     match dtype {
-        DType::F32 => Lanes::load(f, shape, address),
+        DType::F32 => Lanes::load_fixed(f, shape, address),
         DType::Bf16 => {
-            let bits = Lanes::load_u16(f, shape, address);
+            let bits = Lanes::load_fixed_u16(f, shape, address);
             bits.shift_left(f, 16).from_bits(f)
         }
         DType::F16 => {
             // Exponent and mantissa move to f32's place under a copied sign; the multiplication is exact, also for
             // subnormals, which the product normalizes.
-            let bits = Lanes::load_u16(f, shape, address);
+            let bits = Lanes::load_fixed_u16(f, shape, address);
             let kept = Lanes::int_constant(f, shape, 0x8fff_e000_u32.cast_signed());
             let bits = bits.shift_left(f, 16).shift_right_signed(f, 3).and(f, &kept);
             let rebias = Lanes::constant(f, shape, F16_REBIAS);

@@ -11,11 +11,15 @@ use tcc_ir::target::{Features, MicroKernel};
 
 use crate::clif::ClifContext;
 use crate::clif::api::{self, Api};
+use crate::clif::exe;
 use crate::clif::micro::emit_micro;
 use crate::code::{EmitError, Function};
 use crate::image::{self, Image, TASK};
 use crate::isa::Backend;
 use crate::stack::StackBounds;
+
+/// Symbol of an executable's entry point.
+pub const START: &str = exe::START;
 
 /// Symbol of [`Backend::probe`].
 pub(crate) const PROBE: &str = "probe";
@@ -63,6 +67,19 @@ pub fn emit_object(
     options: &EmitOptions<'_>,
 ) -> Result<Image, EmitError> {
     image::layout(backend, &object_functions(backend, plan, kernels, options)?)
+}
+
+/// The image of a Linux executable: an object with its weights inside and the entry point [`START`].
+pub fn emit_executable(
+    backend: &dyn Backend,
+    plan: &Plan,
+    kernels: &[Function],
+    options: &EmitOptions<'_>,
+) -> Result<Image, EmitError> {
+    let options = EmitOptions { weights_inside: true, ..*options };
+    let mut functions = object_functions(backend, plan, kernels, &options)?;
+    functions.extend(exe::functions(backend, plan, &options)?);
+    image::layout(backend, &functions)
 }
 
 /// Every kernel of the plan, one after the other, then the image of an object.

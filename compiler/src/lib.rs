@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arch;
+pub mod exe;
 pub mod explain;
 pub mod header;
 pub mod load;

@@ -5,6 +5,7 @@
 //! **Invariant:** no code-generator library call is ever emitted: a function that would need one is an error.
 
 pub mod api;
+pub(crate) mod exe;
 pub mod func;
 pub mod isa;
 pub mod kernel;

@@ -13,7 +13,7 @@ mod sample;
 mod self_test;
 mod sha256;
 mod steps;
-mod tables;
+pub(super) mod tables;
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I32;

@@ -84,7 +84,7 @@ pub(super) fn op_name(api: &Api<'_>) -> Result<Function, EmitError> {
 }
 
 /// Address of string `index` of the table `name`.
-fn string_at(f: &mut FunctionCx, name: &str, index: Value) -> Value {
+pub(in crate::clif) fn string_at(f: &mut FunctionCx, name: &str, index: Value) -> Value {
     let table = f.symbol_address(name);
     let entry = f.index(table, index, 4);
     let offset = f.load_unsigned(I32, entry, 0);
@@ -92,7 +92,7 @@ fn string_at(f: &mut FunctionCx, name: &str, index: Value) -> Value {
 }
 
 /// A table of strings: the offset of each from the table's start, then the strings, each ended by a zero.
-fn strings<'s>(name: &str, texts: impl IntoIterator<Item = &'s str>) -> Function {
+pub(in crate::clif) fn strings<'s>(name: &str, texts: impl IntoIterator<Item = &'s str>) -> Function {
     let texts: Vec<_> = texts.into_iter().collect();
     let mut bytes = Vec::new();
     let mut at = 4 * texts.len();

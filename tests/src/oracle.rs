@@ -10,7 +10,7 @@ use tcc::arch::{self, BuildOptions};
 use tcc::load::{self, DensePolicy, LoadOptions};
 use tcc::model::Model;
 use tcc_ir::interp::Interpreter;
-use tcc_ir::program::{Program, WeightStore};
+use tcc_ir::program::{Program, WeightId, WeightStore};
 use tcc_ir::ty::DType;
 
 use crate::flip::{self, Case};
@@ -87,18 +87,20 @@ pub fn exact(prefill: usize) -> BuildOptions {
     BuildOptions { kv: DType::F32, prefill, ..BuildOptions::default() }
 }
 
+/// The weight `name` of the program of `model`, widened to f32.
+pub fn weight(model: &Model, options: &BuildOptions, name: &str) -> Vec<f32> {
+    let (program, weights) = arch::build(model, options).unwrap_or_else(|e| panic!("{e}"));
+    let id = program.weights.iter().position(|w| w.name == name).expect("the weight is declared");
+    let tensor = weights.tensor(WeightId(u32::try_from(id).expect("few weights"))).expect("readable");
+    tensor.floats(0..program.weights[id].ty.elements()).into_owned()
+}
+
 /// The interpreter's logits of each of `ids`, `[ids, vocab]`.
 pub fn logits(program: &Program, weights: &dyn WeightStore, ids: &[u32]) -> Vec<f32> {
     let mut interpreter = Interpreter::new(program, weights);
     let hidden = interpreter.eval(ids).expect("the ids are inside vocabulary and context");
     let rows = hidden.chunks_exact(program.facts.hidden);
     rows.flat_map(|row| interpreter.logits(row).expect("the weights have been read before")).collect()
-}
-
-/// The interpreter's logits of `model` for `ids`, with the default options but for exact caches.
-pub fn model_logits(model: &Model, ids: &[u32]) -> Vec<f32> {
-    let (program, weights) = arch::build(model, &exact(32)).unwrap_or_else(|e| panic!("{e}"));
-    logits(&program, &weights, ids)
 }
 
 /// The interpreter's greedy continuation of `prompt` by `steps` tokens.

@@ -2,11 +2,13 @@
 //! expected. Nothing panics and nothing is allocated on a file's word alone.
 
 use serde_json::{Value, json};
+use tcc::arch::{self, BuildOptions};
 use tcc::explain::explain;
 use tcc::load::error::LoadError;
 use tcc::load::{self, LoadOptions};
 use tcc_tests::oracle::{fixture, open_error};
 use tcc_tests::patch::{Copy, Raw};
+use tcc_tests::random::Rng;
 
 const MODEL: &str = "bitnet-packed-tied";
 const FILE: &str = "model.safetensors";
@@ -266,4 +268,39 @@ fn a_file_cut_while_it_is_mapped_is_an_error() {
     let linear = model.linear("model.layers.0.self_attn.k_proj");
     let message = model.trits(linear).expect_err("the file was cut").to_string();
     assert!(message.contains("the file was cut from") && message.contains("to 4096 bytes"), "{message}");
+}
+
+/// Random damage to header and configuration never panics, and what still loads still builds.
+#[test]
+fn random_damage_is_an_error_or_harmless() {
+    let copy = Copy::of(MODEL);
+    let originals = [FILE, "config.json", "generation_config.json"].map(|name| (name, copy.read(name)));
+    let mut rng = Rng::named("random damage");
+    let (mut refused, mut loaded) = (0, 0);
+    for _ in 0..1500 {
+        let (name, original) = &originals[rng.below(originals.len())];
+        let mut bytes = original.clone();
+        // The header is about six thousand bytes; damage beyond it is damage to weights.
+        for _ in 0..=rng.below(3) {
+            let at = rng.below(bytes.len().min(6000));
+            match rng.below(3) {
+                0 => bytes[at] ^= 1 << rng.below(8),
+                1 => bytes[at] = b"0123456789\"{}[],:.-eE"[rng.below(21)],
+                _ => drop(bytes.remove(at)),
+            }
+        }
+        copy.write(name, &bytes);
+        match load::open(copy.path(), &LoadOptions::default()) {
+            Err(error) => {
+                assert!(explain(error.code()).is_some());
+                refused += 1;
+            }
+            Ok(model) => {
+                arch::build(&model, &BuildOptions::default()).expect("a model that loads builds");
+                loaded += 1;
+            }
+        }
+        copy.write(name, original);
+    }
+    assert!(refused > 500 && loaded > 10, "{refused} refused, {loaded} loaded: both happen");
 }

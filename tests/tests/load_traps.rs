@@ -36,13 +36,6 @@ fn weight(program: &Program, weights: &dyn WeightStore, id: usize) -> Tensor<'st
     }
 }
 
-/// The weight named `name` as f32.
-fn named(model: &Model, options: &BuildOptions, name: &str) -> Vec<f32> {
-    let (program, weights) = arch::build(model, options).expect("fixtures build");
-    let id = program.weights.iter().position(|w| w.name == name).expect("the weight is declared");
-    weight(&program, &weights, id).as_f32().to_vec()
-}
-
 fn scale(model: &Model, linear: &str) -> Vec<f32> {
     model.scales(model.linear(linear)).expect("readable")
 }
@@ -422,91 +415,13 @@ fn minicpm_scalars_fold() {
     let branch = (1.4f64 / 2.0f64.sqrt()) as f32;
     for (linear, factor) in [("self_attn.o_proj", branch), ("mlp.down_proj", branch), ("mlp.up_proj", 1.0)] {
         let name = format!("model.layers.0.{linear}");
-        let folded = named(&model, &BuildOptions::default(), &format!("{name}.weight_scale"));
+        let folded = oracle::weight(&model, &BuildOptions::default(), &format!("{name}.weight_scale"));
         let plain: Vec<f32> = scale(&model, &name).iter().map(|s| s * factor).collect();
         assert_eq!(folded, plain, "{name}");
     }
     let norm = model.vector("model.norm.weight", 64).expect("readable");
-    let folded = named(&model, &BuildOptions::default(), "model.norm.weight");
+    let folded = oracle::weight(&model, &BuildOptions::default(), "model.norm.weight");
     assert_eq!(folded, norm.iter().map(|w| w * 0.25).collect::<Vec<_>>(), "hidden 64 over base 16");
-}
-
-/// The rotary tables of a copy of the longrope fixture with the given configuration keys.
-fn rope_tables(copy: &Copy, ctx: usize) -> [Vec<f32>; 2] {
-    let options = BuildOptions { ctx: Some(ctx), ..BuildOptions::default() };
-    let model = open(copy.path());
-    ["rope.cos", "rope.sin"].map(|name| named(&model, &options, name))
-}
-
-/// N4: longrope takes its long factors and its gain from the configured length, never from the context asked for.
-#[test]
-fn longrope_follows_the_configured_length() {
-    let copy = Copy::of("qwen3-dense-longrope");
-    let (theta, half) = (1e6f64, 16);
-    for (max_position, original, key) in [(256, 256, "short_factor"), (512, 64, "long_factor")] {
-        let mut factors = Vec::new();
-        copy.edit_config(|config| {
-            config["max_position_embeddings"] = json!(max_position);
-            config["rope_parameters"]["original_max_position_embeddings"] = json!(original);
-            factors = config["rope_parameters"][key].as_array().expect("a list").clone();
-        });
-        let stretch = f64::from(max_position) / f64::from(original);
-        let gain = if stretch > 1.0 { (1.0 + stretch.ln() / f64::from(original).ln()).sqrt() } else { 1.0 };
-        let [cos, sin] = rope_tables(&copy, 32);
-        for (at, (cos, sin)) in cos.iter().zip(&sin).enumerate() {
-            let (pos, i) = ((at / half) as f64, at % half);
-            let factor = factors[i].as_f64().expect("a number");
-            let angle = pos / theta.powf(i as f64 / half as f64) / factor;
-            assert!((f64::from(*cos) - angle.cos() * gain).abs() < 4e-6, "{key} at {at}");
-            assert!((f64::from(*sin) - angle.sin() * gain).abs() < 4e-6, "{key} at {at}");
-        }
-    }
-}
-
-/// N4: Llama 3's three bands of wavelengths, and linear scaling.
-#[test]
-fn llama3_and_linear_scale_frequencies() {
-    let copy = Copy::of("llama-packed-llama3rope");
-    let [_, sin] = rope_tables(&copy, 2);
-    for i in 0..16 {
-        let inv_freq = 500_000f64.powf(-(i as f64) / 16.0);
-        let (wavelength, original) = (std::f64::consts::TAU / inv_freq, 32.0);
-        let want = if wavelength > original {
-            inv_freq / 8.0
-        } else if wavelength < original / 4.0 {
-            inv_freq
-        } else {
-            let smooth = (original / wavelength - 1.0) / 3.0;
-            (1.0 - smooth) * inv_freq / 8.0 + smooth * inv_freq
-        };
-        assert!((f64::from(sin[16 + i]) - want.sin()).abs() < 1e-6, "frequency {i}");
-    }
-    let copy = Copy::of("llama-packed-bias-linearrope");
-    let [linear, _] = rope_tables(&copy, 9);
-    copy.edit_config(|config| config["rope_parameters"] = json!({"rope_theta": 500_000.0, "rope_type": "default"}));
-    let [plain, _] = rope_tables(&copy, 5);
-    assert_eq!(linear[8 * 16..], plain[4 * 16..], "position 8 over factor 2 is position 4");
-}
-
-/// N5: at thousands of positions the angle is the f32 product, which differs from the exact one visibly.
-#[test]
-fn far_positions_use_the_f32_angle() {
-    let copy = Copy::of("llama-packed-dupkey");
-    copy.set("max_position_embeddings", 8192);
-    let [cos, sin] = rope_tables(&copy, 8192);
-    let mut drift = 0.0f64;
-    for pos in [4096usize, 5000, 8191] {
-        for i in 0..16 {
-            let p = 500_000f64.powf(f64::from(i as f32 / 16.0)) as f32;
-            let angle = f64::from(pos as f32 * (1.0 / p));
-            let at = pos * 16 + i;
-            assert!((f64::from(cos[at]) - angle.cos()).abs() <= 6e-8, "cos at {pos}, {i}");
-            assert!((f64::from(sin[at]) - angle.sin()).abs() <= 6e-8, "sin at {pos}, {i}");
-            let exact = pos as f64 / 500_000f64.powf(i as f64 / 16.0);
-            drift = drift.max((f64::from(cos[at]) - exact.cos()).abs());
-        }
-    }
-    assert!(drift > 1e-5, "the two rules are told apart: {drift}");
 }
 
 /// T1: generation stops at the union of both files' tokens.
@@ -576,6 +491,18 @@ fn the_context_is_bounded_by_the_model() {
     assert!(build(Some(0)).is_err());
     copy.set("max_position_embeddings", 100_000);
     assert_eq!(build(None), Ok(4096));
+}
+
+/// A linear that the configuration leaves out is float, although the others are quantized.
+#[test]
+fn linears_that_are_left_out_stay_float() {
+    let copy = Copy::of("bitnet-master-tied");
+    copy.edit_config(|c| c["quantization_config"]["modules_to_not_convert"] = json!(["lm_head", "mlp.down_proj"]));
+    assert!(matches!(open_error(copy.path()), LoadError::NotTernary { tensor, .. } if tensor.contains("down_proj")));
+    let model = open(copy.path());
+    assert_eq!(model.linear(DOWN_PROJ).storage_name(), "dense");
+    assert_eq!(model.linear(DOWN_PROJ).activations, Activations::Float);
+    assert_eq!(model.linear(Q_PROJ).storage_name(), "master");
 }
 
 /// Prefill sizes give ascending graphs without repetition, and never more rows than the context.

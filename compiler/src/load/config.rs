@@ -89,26 +89,7 @@ pub(crate) fn read(folder: &Path, warnings: &mut Vec<String>) -> Result<Config, 
     let architecture =
         architecture.ok_or_else(|| keys.absent_key("architectures", "a list with the model's class name"))?;
     let hidden = keys.required("hidden_size", WIDTHS)?;
-    let heads = keys.required("num_attention_heads", HEADS)?;
-    let kv_heads = keys.count("num_key_value_heads", HEADS)?.unwrap_or(heads);
-    if !heads.is_multiple_of(kv_heads) {
-        return Err(keys.wrong("num_key_value_heads", &kv_heads.into(), &format!("a divisor of {heads} heads")));
-    }
-    let head_dim = match keys.count("head_dim", WIDTHS)? {
-        Some(head_dim) => head_dim,
-        None if hidden.is_multiple_of(heads) => hidden / heads,
-        None => {
-            let expected = format!("a divisor of hidden_size {hidden}, as there is no head_dim");
-            return Err(keys.wrong("num_attention_heads", &heads.into(), &expected));
-        }
-    };
-    if !head_dim.is_multiple_of(2) {
-        return Err(keys.wrong("head_dim", &head_dim.into(), "an even number: positions rotate pairs"));
-    }
-    if heads * head_dim > *WIDTHS.end() {
-        let expected = format!("at most {} elements in all heads together", WIDTHS.end());
-        return Err(keys.wrong("head_dim", &head_dim.into(), &expected));
-    }
+    let (heads, kv_heads, head_dim) = attention_sizes(&keys, hidden)?;
     if keys.bool("use_sliding_window")? == Some(true) {
         return Err(keys.wrong("use_sliding_window", &true.into(), "false: attention sees the whole context"));
     }
@@ -127,7 +108,7 @@ pub(crate) fn read(folder: &Path, warnings: &mut Vec<String>) -> Result<Config, 
         eps,
         act: act(&keys)?,
         tied: keys.bool("tie_word_embeddings")?,
-        rope: Rope::read(&keys, head_dim / 2, POSITIONS)?,
+        rope: Rope::read(&keys, head_dim / 2, *POSITIONS.end())?,
         quantization: quantization(&keys)?,
         keys,
     })
@@ -161,6 +142,31 @@ fn read_keys(file: &Path, warnings: &mut Vec<String>) -> Result<Keys, LoadError>
         warnings.push(format!("'{}': key '{key}' occurs more than once; the last one counts", file.display()));
     }
     Keys::new(file, document.value)
+}
+
+/// Heads, KV heads and the size of a head.
+fn attention_sizes(keys: &Keys, hidden: usize) -> Result<(usize, usize, usize), LoadError> {
+    let heads = keys.required("num_attention_heads", HEADS)?;
+    let kv_heads = keys.count("num_key_value_heads", HEADS)?.unwrap_or(heads);
+    if !heads.is_multiple_of(kv_heads) {
+        return Err(keys.wrong("num_key_value_heads", &kv_heads.into(), &format!("a divisor of {heads} heads")));
+    }
+    let head_dim = match keys.count("head_dim", WIDTHS)? {
+        Some(head_dim) => head_dim,
+        None if hidden.is_multiple_of(heads) => hidden / heads,
+        None => {
+            let expected = format!("a divisor of hidden_size {hidden}, as there is no head_dim");
+            return Err(keys.wrong("num_attention_heads", &heads.into(), &expected));
+        }
+    };
+    if !head_dim.is_multiple_of(2) {
+        return Err(keys.wrong("head_dim", &head_dim.into(), "an even number: positions rotate pairs"));
+    }
+    if heads * head_dim > *WIDTHS.end() {
+        let expected = format!("at most {} elements in all heads together", WIDTHS.end());
+        return Err(keys.wrong("head_dim", &head_dim.into(), &expected));
+    }
+    Ok((heads, kv_heads, head_dim))
 }
 
 fn act(keys: &Keys) -> Result<Option<Act>, LoadError> {

@@ -82,10 +82,10 @@ pub fn open(path: &Path, options: &LoadOptions) -> Result<Model, LoadError> {
     let text = text::read(&checkpoint.folder, &mut warnings)?;
     let family = arch::family(&config)?;
     let specs = arch::layout::linears(&config);
-    let linears: Vec<(Linear, Vec<String>)> = specs
-        .into_par_iter()
-        .map(|spec| linear(&checkpoint, spec, &config, &family, options))
-        .collect::<Result<_, _>>()?;
+    // All of them first, so that the error is the first one by order and not by time.
+    let linears: Vec<_> =
+        specs.into_par_iter().map(|spec| linear(&checkpoint, spec, &config, &family, options)).collect();
+    let linears = linears.into_iter().collect::<Result<Vec<_>, _>>()?;
     let (linears, found): (Vec<Linear>, Vec<Vec<String>>) = linears.into_iter().unzip();
     warnings.extend(found.into_iter().flatten());
     vectors(&checkpoint, &arch::layout::norms(&config, &family))?;

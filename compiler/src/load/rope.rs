@@ -1,5 +1,7 @@
 //! Rotary embedding settings, read from either spelling of the configuration.
 
+use std::ops::RangeInclusive;
+
 use super::error::LoadError;
 use super::keys::Keys;
 
@@ -36,66 +38,66 @@ pub enum RopeKind {
 
 const KINDS: [&str; 4] = ["default", "linear", "llama3", "longrope"];
 const DEFAULT_THETA: f64 = 10000.0;
-const FACTORS: std::ops::RangeInclusive<f64> = 1e-3..=1e6;
+const THETAS: RangeInclusive<f64> = 1.0..=1e12;
+const FACTORS: RangeInclusive<f64> = 1e-3..=1e6;
 
 impl Rope {
     /// Reads `rope_parameters`, or `rope_theta` with `rope_scaling`.
     ///
-    /// `half` is half the head size, `positions` the bounds of a context length.
-    pub(crate) fn read(
-        config: &Keys,
-        half: usize,
-        positions: std::ops::RangeInclusive<usize>,
-    ) -> Result<Self, LoadError> {
+    /// `half` is half the head size, `longest` the largest acceptable context.
+    pub(crate) fn read(config: &Keys, half: usize, longest: usize) -> Result<Self, LoadError> {
         let new = config.object("rope_parameters")?;
         let old = config.object("rope_scaling")?;
-        let theta_range = 1.0..=1e12;
         let theta = match &new {
-            Some(keys) => keys.number("rope_theta", theta_range.clone())?,
+            Some(keys) => keys.number("rope_theta", THETAS)?,
             None => None,
         };
-        let theta = match theta {
-            Some(theta) => theta,
-            None => config.number("rope_theta", theta_range)?.unwrap_or(DEFAULT_THETA),
-        };
+        let theta = theta.or(config.number("rope_theta", THETAS)?).unwrap_or(DEFAULT_THETA);
         config.number("partial_rotary_factor", 1.0..=1.0)?;
-        let Some(keys) = new.or(old) else { return Ok(Rope { theta, kind: RopeKind::Default }) };
+        let names_kind = |keys: &Keys| keys.get("rope_type").or(keys.get("type")).is_some();
+        let scaling = new.filter(names_kind).or(old);
+        let kind = match &scaling {
+            Some(keys) => RopeKind::read(keys, config, half, longest)?,
+            None => RopeKind::Default,
+        };
+        Ok(Rope { theta, kind })
+    }
+}
+
+impl RopeKind {
+    /// Reads the kind and its numbers from `keys`; `config` may hold the original context instead.
+    fn read(keys: &Keys, config: &Keys, half: usize, longest: usize) -> Result<Self, LoadError> {
         keys.number("partial_rotary_factor", 1.0..=1.0)?;
         let (key, kind) = match (keys.string("rope_type")?, keys.string("type")?) {
             (Some(kind), _) => ("rope_type", kind),
             (None, Some(kind)) => ("type", kind),
             (None, None) => ("rope_type", "default"),
         };
-        let original = || match keys.count("original_max_position_embeddings", positions.clone())? {
+        // Its logarithm divides the gain of longrope, so one position is too few.
+        let original = || match keys.count("original_max_position_embeddings", 2..=longest)? {
             Some(original) => Ok(original),
-            None => config.required("original_max_position_embeddings", positions.clone()),
+            None => config.required("original_max_position_embeddings", 2..=longest),
         };
-        let kind = match kind {
-            "default" => RopeKind::Default,
-            "linear" => RopeKind::Linear { factor: keys.required_number("factor", FACTORS)? },
-            "llama3" => RopeKind::Llama3 {
-                factor: keys.required_number("factor", FACTORS)?,
-                low: keys.required_number("low_freq_factor", FACTORS)?,
-                high: keys.required_number("high_freq_factor", FACTORS)?,
-                original: original()?,
-            },
-            "longrope" => RopeKind::LongRope {
+        match kind {
+            "default" => Ok(RopeKind::Default),
+            "linear" => Ok(RopeKind::Linear { factor: keys.required_number("factor", FACTORS)? }),
+            "llama3" => {
+                let high = keys.required_number("high_freq_factor", FACTORS)?;
+                let low = keys.required_number("low_freq_factor", FACTORS)?;
+                if low >= high {
+                    let expected = format!("a number below high_freq_factor, {high}");
+                    return Err(keys.wrong("low_freq_factor", &low.into(), &expected));
+                }
+                let factor = keys.required_number("factor", FACTORS)?;
+                Ok(RopeKind::Llama3 { factor, low, high, original: original()? })
+            }
+            "longrope" => Ok(RopeKind::LongRope {
                 short: keys.numbers("short_factor", half, FACTORS)?,
                 long: keys.numbers("long_factor", half, FACTORS)?,
                 original: original()?,
                 gain: keys.number("attention_factor", FACTORS)?,
-            },
-            other => return Err(keys.unknown(key, other, &KINDS)),
-        };
-        if let RopeKind::Llama3 { low, high, .. } = kind
-            && low >= high
-        {
-            return Err(keys.wrong(
-                "low_freq_factor",
-                &low.into(),
-                &format!("a number below high_freq_factor, {high}"),
-            ));
+            }),
+            other => Err(keys.unknown(key, other, &KINDS)),
         }
-        Ok(Rope { theta, kind })
     }
 }

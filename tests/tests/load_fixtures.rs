@@ -123,3 +123,14 @@ fn the_example_model_loads_builds_and_runs() {
     assert_eq!(program.bodies.len(), 1);
     assert_eq!(oracle::logits(&program, &weights, &ids), whole);
 }
+
+/// The example's full-precision twin is refused unless its dense linears are to be kept.
+#[test]
+fn the_dense_twin_is_refused_or_kept() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/rust-docs-6m-dense");
+    assert_eq!(oracle::open_error(&folder).code(), "TCC-E0217");
+    let model = oracle::open(&folder);
+    assert!(model.linears().all(|l| l.storage_name() == "dense"));
+    let (program, weights) = arch::build(&model, &oracle::exact(8)).expect("the twin builds");
+    assert!(oracle::logits(&program, &weights, &[100, 101, 102]).iter().all(|v| v.is_finite()));
+}

@@ -12,13 +12,15 @@ pub fn micro_symbol(row: &MicroKernel) -> String {
     format!("micro_{}", row.name)
 }
 
-/// The function of a menu row, assembled where the backend has code for it, named by [`micro_symbol`].
+/// The function of a menu row, assembled by the backend unless it is the portable one; named by [`micro_symbol`].
 ///
-/// Errors: a row that neither the backend nor portable code implements.
+/// Errors: a row that the backend has no code for.
 pub fn emit_micro(cx: &ClifContext, backend: &dyn Backend, row: &MicroKernel) -> Result<Function, EmitError> {
+    if row.name == PORTABLE.name {
+        return ternary_portable::emit(cx);
+    }
     match backend.micro(row) {
         Some(code) => Ok(Function { name: micro_symbol(row), ..code }),
-        None if *row == PORTABLE => ternary_portable::emit(cx),
         None => Err(EmitError::NoKernel { target: cx.target().to_string(), what: format!("micro-kernel '{row}'") }),
     }
 }

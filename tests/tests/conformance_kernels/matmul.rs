@@ -1,5 +1,6 @@
 //! Cases of the three matrix products, with every combination of optional operands.
 
+use tcc_backends::clif::ternary_portable::PORTABLE;
 use tcc_backends::isa::Backend;
 use tcc_ir::encoding::{ENCODINGS, Encoding};
 use tcc_ir::kernel::{KernelSpec, QuantLayout, ScaleKind};
@@ -115,10 +116,14 @@ pub fn float_ternary() -> Vec<Case> {
     cases
 }
 
-/// One schedule per encoding the machine's rows read, tallest row first, and one per row that takes one token row.
+/// Schedules of the rows the machine can run and of the portable one: each row that takes one token row, alone and
+/// behind the taller ones of its encoding.
 fn schedules(backend: &dyn Backend, features: Features, vlen: u32) -> Vec<Vec<&'static MicroKernel>> {
     let usable = |row: &&MicroKernel| features.contains(row.needs) && (row.vlen == 0 || row.vlen == vlen);
-    let rows: Vec<_> = backend.desc().menu.iter().filter(usable).collect();
+    let mut rows: Vec<_> = backend.desc().menu.iter().filter(usable).collect();
+    if rows.iter().all(|row| row.name != PORTABLE.name) {
+        rows.push(&PORTABLE);
+    }
     let mut schedules: Vec<Vec<&'static MicroKernel>> = Vec::new();
     for single in rows.iter().filter(|row| row.mr == 1) {
         let mut micro: Vec<_> = rows.iter().copied().filter(|r| r.encoding == single.encoding && r.mr > 1).collect();

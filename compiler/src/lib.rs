@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arch;
+pub mod blob;
 pub mod exe;
 pub mod explain;
 pub mod header;
@@ -12,3 +13,4 @@ pub mod output;
 pub mod passes;
 pub mod plan;
 pub mod schedule;
+pub mod target;

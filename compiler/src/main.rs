@@ -1,1 +1,6 @@
-fn main() {}
+//! The `tcc` binary.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    tcc::cli::main()
+}

@@ -1,0 +1,81 @@
+//! Argument groups that several commands share.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// Which model, and how to read it.
+#[derive(Args, Clone, Debug)]
+pub struct ModelArgs {
+    /// Folder with config.json, a `*.safetensors.index.json`, or a `.safetensors` file with config.json beside it
+    #[arg(value_name = "MODEL", value_hint = clap::ValueHint::AnyPath)]
+    pub model: PathBuf,
+
+    /// What to do with matrices that are not ternary
+    #[arg(long, value_enum, default_value_t = Dense::Refuse, help_heading = "Model")]
+    pub dense: Dense,
+
+    /// Activations of ternary products [default: as the family was trained]
+    #[arg(long, value_enum, help_heading = "Model")]
+    pub activations: Option<ActivationsArg>,
+
+    /// Context length, tokens [default: the model's, at most 4096]
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    pub ctx: Option<usize>,
+
+    /// Largest number of prompt tokens per step
+    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Model")]
+    pub prefill: usize,
+
+    /// Element type of the KV cache
+    #[arg(long, value_enum, default_value_t = Kv::F16, help_heading = "Model")]
+    pub kv: Kv,
+}
+
+/// Which machine.
+#[derive(Args, Clone, Debug, Default)]
+pub struct MachineArgs {
+    /// CPU whose features may be used (`tcc targets` lists them)
+    #[arg(long, value_name = "CPU", help_heading = "Target")]
+    pub cpu: Option<String>,
+
+    /// Feature changes: +a,-b
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true, help_heading = "Target")]
+    pub features: Option<String>,
+
+    /// Vector register bits, where the instruction set leaves them open [default: any]
+    #[arg(long, value_name = "BITS", default_value_t = 0, help_heading = "Target", hide_default_value = true)]
+    pub vlen: u32,
+
+    /// Encoding of ternary weights [default: chosen by the cost model]
+    #[arg(long, value_name = "NAME", help_heading = "Target")]
+    pub encoding: Option<String>,
+}
+
+/// `--dense`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dense {
+    /// An error that names the tensor
+    Refuse,
+    /// Compile them as they are
+    Keep,
+}
+
+/// `--activations`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ActivationsArg {
+    Int8,
+    Float,
+}
+
+/// `--kv`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kv {
+    F32,
+    F16,
+}
+
+/// Token ids separated by commas.
+pub fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
+    text.split(',').map(|id| id.trim().parse().map_err(|_| format!("'{id}' is not a token id"))).collect()
+}

@@ -1,0 +1,53 @@
+//! `tcc targets`: what can be compiled for.
+
+use serde_json::{Value, json};
+use tcc_backends::isa::BACKENDS;
+use tcc_ir::target::TargetDesc;
+
+use super::Cx;
+use crate::error::Error;
+
+pub(super) fn run(cx: &Cx) -> Result<(), Error> {
+    let descs: Vec<_> = BACKENDS.iter().map(|b| b.desc()).collect();
+    if cx.json {
+        let list: Vec<Value> = descs.iter().map(|d| describe(d)).collect();
+        println!("{}", json!({ "targets": list }));
+        return Ok(());
+    }
+    for desc in descs {
+        println!("{}  (baseline: {})", desc.name, desc.feature_names(desc.baseline));
+        let features: Vec<_> = desc.features.iter().map(|f| f.name).collect();
+        println!("  features  {}", features.join(" "));
+        for cpu in desc.cpus {
+            println!("  cpu       {:<18} {}", cpu.name, desc.feature_names(cpu.features));
+        }
+        for row in desc.menu {
+            let needs = desc.feature_names(row.needs.without(desc.baseline));
+            let vlen = if row.vlen == 0 { String::new() } else { format!(" vlen {}", row.vlen) };
+            println!("  kernel    {:<24} {:<12} m {:<2} needs {}{vlen}", row.name, row.encoding.to_string(), row.mr, or_baseline(&needs));
+        }
+        println!();
+    }
+    Ok(())
+}
+
+fn or_baseline(needs: &str) -> &str {
+    if needs.is_empty() { "baseline" } else { needs }
+}
+
+fn describe(desc: &TargetDesc) -> Value {
+    json!({
+        "name": desc.name,
+        "baseline": desc.feature_names(desc.baseline),
+        "features": desc.features.iter().map(|f| f.name).collect::<Vec<_>>(),
+        "cpus": desc.cpus.iter().map(|c| json!({ "name": c.name, "features": desc.feature_names(c.features) })).collect::<Vec<_>>(),
+        "kernels": desc.menu.iter().map(|row| json!({
+            "name": row.name,
+            "needs": desc.feature_names(row.needs),
+            "vlen": row.vlen,
+            "encoding": row.encoding.to_string(),
+            "m": row.mr,
+            "max_k": row.max_k,
+        })).collect::<Vec<_>>(),
+    })
+}

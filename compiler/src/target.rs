@@ -1,0 +1,147 @@
+//! Target strings of the command line: a short name or a full triple, a CPU, and feature changes.
+
+use target_lexicon::Triple;
+use tcc_backends::isa::{BACKENDS, Backend, backend};
+use tcc_ir::target::{Features, TargetDesc};
+use thiserror::Error;
+
+use crate::schedule::Machine;
+
+/// What the user asked for with `-t`, `--cpu`, `--features` and `--vlen`.
+#[derive(Clone, Debug, Default)]
+pub struct TargetRequest {
+    /// `host`, a short name, or a triple; `None` means host.
+    pub target: Option<String>,
+    pub cpu: Option<String>,
+    /// `+a,-b`.
+    pub features: Option<String>,
+    /// Vector register bits of a machine with vectors of unknown length, 0 = any.
+    pub vlen: u32,
+}
+
+/// A machine to compile for.
+#[derive(Clone)]
+pub struct Target {
+    /// As stated in the header (`aarch64-none-elf`).
+    pub triple: String,
+    pub backend: &'static dyn Backend,
+    pub machine: Machine,
+    /// True if `host` was asked for or the ISA is this machine's.
+    pub is_host_isa: bool,
+}
+
+/// The target string means nothing to us.
+#[derive(Debug, Error)]
+pub enum TargetError {
+    #[error("target '{found}' is not known")]
+    Unknown { found: String, known: String },
+    #[error("target '{found}' is {problem}")]
+    Unusable { found: String, problem: &'static str, known: String },
+    #[error("CPU '{found}' is not known on target '{target}'")]
+    Cpu { found: String, target: &'static str, known: String },
+    #[error("CPU feature '{found}' is not known on target '{target}'")]
+    Feature { found: String, target: &'static str, known: String },
+    #[error("feature change '{found}' does not begin with '+' or '-'")]
+    Sign { found: String },
+    #[error("feature '{feature}' cannot be removed: every object of target '{target}' needs it")]
+    Baseline { feature: String, target: &'static str },
+    #[error("no backend for this machine's instruction set '{found}'")]
+    NoHost { found: &'static str, known: String },
+}
+
+impl TargetError {
+    /// What to do about it.
+    pub fn help(&self) -> String {
+        match self {
+            TargetError::Unknown { known, .. }
+            | TargetError::Unusable { known, .. }
+            | TargetError::Cpu { known, .. }
+            | TargetError::Feature { known, .. }
+            | TargetError::NoHost { known, .. } => format!("known: {known}; `tcc targets` lists everything"),
+            TargetError::Sign { .. } => "write --features +a,-b".into(),
+            TargetError::Baseline { .. } => "`tcc targets` shows the baseline of each target".into(),
+        }
+    }
+}
+
+/// Resolves a request. `host_features` names the features of this machine; it is asked only for `host`.
+pub fn resolve(request: &TargetRequest, host_features: impl Fn() -> Vec<&'static str>) -> Result<Target, TargetError> {
+    let name = request.target.as_deref().unwrap_or("host");
+    let is_host = name == "host";
+    let (backend, triple) = if is_host { host()? } else { parse(name)? };
+    let desc = backend.desc();
+    let mut features = match &request.cpu {
+        Some(cpu) if cpu == "host" => named(desc, &host_features()),
+        Some(cpu) => cpu_features(desc, cpu)?,
+        None if is_host => named(desc, &host_features()),
+        None => desc.baseline,
+    };
+    features = change(desc, desc.close(features.with(desc.baseline)), request.features.as_deref().unwrap_or(""))?;
+    let machine = Machine { desc, features, vlen: request.vlen };
+    Ok(Target { triple, backend, machine, is_host_isa: desc.name == std::env::consts::ARCH })
+}
+
+fn known_targets() -> String {
+    let names: Vec<_> = BACKENDS.iter().map(|b| b.desc().name).collect();
+    format!("host, {}", names.join(", "))
+}
+
+fn host() -> Result<(&'static dyn Backend, String), TargetError> {
+    let arch = std::env::consts::ARCH;
+    let found = backend(arch).ok_or_else(|| TargetError::NoHost { found: arch, known: known_targets() })?;
+    Ok((found, Triple::host().to_string()))
+}
+
+/// A short name means the ISA without an operating system.
+fn parse(name: &str) -> Result<(&'static dyn Backend, String), TargetError> {
+    let short = name.replace('-', "_");
+    if let Some(found) = backend(&short) {
+        return Ok((found, format!("{short}-unknown-none-elf")));
+    }
+    let unknown = || TargetError::Unknown { found: name.into(), known: known_targets() };
+    let triple: Triple = name.parse().map_err(|_| unknown())?;
+    let isa = triple.architecture.to_string();
+    let found = BACKENDS.iter().find(|b| isa == b.desc().name || isa.starts_with(&format!("{}gc", b.desc().name)));
+    let unusable = |problem| TargetError::Unusable { found: name.into(), problem, known: known_targets() };
+    match triple.binary_format {
+        target_lexicon::BinaryFormat::Elf | target_lexicon::BinaryFormat::Unknown => {}
+        _ => return Err(unusable("not an ELF target; only ELF objects can be written")),
+    }
+    Ok((*found.ok_or_else(unknown)?, name.to_owned()))
+}
+
+/// Features with the given names; names the target does not know are not its features.
+fn named(desc: &TargetDesc, names: &[&str]) -> Features {
+    desc.features.iter().filter(|f| names.contains(&f.name)).fold(Features::NONE, |set, f| set.with(f.bit))
+}
+
+fn cpu_features(desc: &'static TargetDesc, cpu: &str) -> Result<Features, TargetError> {
+    let known = || desc.cpus.iter().map(|c| c.name).collect::<Vec<_>>().join(", ");
+    let found = desc.cpus.iter().find(|c| c.name == cpu).map(|c| c.features);
+    found.ok_or_else(|| TargetError::Cpu { found: cpu.into(), target: desc.name, known: known() })
+}
+
+/// Applies `+a,-b` to `features`; what depends on a removed feature goes with it.
+fn change(desc: &'static TargetDesc, mut features: Features, changes: &str) -> Result<Features, TargetError> {
+    for item in changes.split(',').map(str::trim).filter(|s| !s.is_empty()) {
+        let (add, name) = match (item.strip_prefix('+'), item.strip_prefix('-')) {
+            (Some(name), _) => (true, name),
+            (_, Some(name)) => (false, name),
+            _ => return Err(TargetError::Sign { found: item.into() }),
+        };
+        let feature = desc.features.iter().find(|f| f.name == name).ok_or_else(|| TargetError::Feature {
+            found: name.into(),
+            target: desc.name,
+            known: desc.features.iter().map(|f| f.name).collect::<Vec<_>>().join(", "),
+        })?;
+        if add {
+            features = desc.close(features.with(feature.bit));
+        } else if desc.baseline.contains(feature.bit) {
+            return Err(TargetError::Baseline { feature: name.into(), target: desc.name });
+        } else {
+            let dependent = desc.features.iter().filter(|f| desc.close(f.bit).contains(feature.bit));
+            features = dependent.fold(features, |set, f| set.without(f.bit));
+        }
+    }
+    Ok(features)
+}

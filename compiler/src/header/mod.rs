@@ -92,6 +92,8 @@ fn macros(parts: &HeaderParts<'_>, upper: &str) -> String {
     define("ABI_MINOR", ABI_MINOR.to_string());
     define("TARGET", format!("\"{}\"", parts.target));
     define("CPU_FEATURES", format!("\"{}\"", parts.cpu_features));
+    define("CPU_FEATURE_BITS", format!("0x{:x}ull /* TCC_CPU_* bits of the same */", plan.needs.0));
+    define("VLEN", bytes(plan.vlen.into()) + " /* bits of a vector register the code needs, 0 = any */");
     if let Some(hash) = parts.golden {
         let digits: String = hash.iter().map(|b| format!("{b:02x}")).collect();
         define("GOLDEN_SHA256", format!("\"{digits}\" /* the same on every target */"));

@@ -72,7 +72,7 @@ fn evaluate(
 
 /// A weight store with the folded constants behind the model's own weights.
 pub struct FoldedStore<'a> {
-    pub base: &'a dyn WeightStore,
+    pub base: Box<dyn WeightStore + 'a>,
     /// Number of weights `base` supplies.
     pub base_len: usize,
     pub folded: Vec<Tensor<'static>>,

@@ -1,0 +1,244 @@
+//! `tcc compile`: model to object and header, for one or several targets.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use tcc_ir::program::Program;
+
+use super::args::{MachineArgs, ModelArgs};
+use super::progress::Progress;
+use super::{Cx, prepare};
+use crate::driver::{self, Back, Front};
+use crate::error::Error;
+use crate::header::{self, HeaderParts, WeightsMode};
+use crate::model::Model;
+use crate::output::{self, Mode};
+use crate::{exe, golden, listing, object, pieces, report, run};
+
+const EXAMPLES: &str = "\
+Examples:
+  tcc compile model/ --target aarch64
+  tcc compile model/model.safetensors -t x86_64 --cpu zen5 --emit obj,header,report
+  tcc compile model/ -t riscv64 --features +v -t aarch64 -o out/
+  tcc compile model/ -t riscv64 --emit exe && qemu-riscv64 tcc-out/NAME/riscv64-unknown-none-elf/NAME 1 2 3 -n 8";
+
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct CompileArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// host, a short name (x86_64, aarch64, riscv64), or a full triple; repeats
+    #[arg(short, long, value_name = "TARGET", help_heading = "Target")]
+    target: Vec<String>,
+
+    #[command(flatten)]
+    machine: MachineArgs,
+
+    /// Most tasks that may run at once
+    #[arg(long, value_name = "N", default_value_t = prepare::DEFAULT_MAX_THREADS, help_heading = "Target")]
+    threads: u32,
+
+    /// C prefix of every symbol [default: the folder's name]
+    #[arg(short, long)]
+    name: Option<String>,
+
+    /// Where the weights live
+    #[arg(long, value_enum, default_value_t = Weights::Object)]
+    weights: Weights,
+
+    /// What to write
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Emit::Obj, Emit::Header])]
+    emit: Vec<Emit>,
+
+    /// Evaluate a few tokens now, so that the object can test itself
+    #[arg(long, value_enum, default_value_t = Golden::Auto)]
+    golden: Golden,
+
+    /// Folder [default: tcc-out/NAME/TARGET]; several targets get a folder each below it
+    #[arg(short, long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Print the program after these passes (`build` is before the first)
+    #[arg(long, value_name = "PASS,…", value_delimiter = ',', help_heading = "Passes")]
+    print_ir_after: Vec<String>,
+
+    /// Stop after this pass; writes nothing
+    #[arg(long, value_name = "PASS", help_heading = "Passes")]
+    stop_after: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Weights {
+    /// In the object, in a section of their own
+    Object,
+    /// In NAME.weights beside the object
+    File,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Emit {
+    /// NAME.o
+    Obj,
+    /// NAME.h
+    Header,
+    /// NAME: a static Linux executable that reads token ids
+    Exe,
+    /// NAME.s: a listing of the code
+    Asm,
+    /// NAME.tir: the program after all passes
+    Ir,
+    /// NAME.dot: its graphs for Graphviz
+    Dot,
+    /// NAME.report.json
+    Report,
+    /// NAME_pieces.h: the bytes of each token as C tables
+    Pieces,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Golden {
+    /// With this machine's compiled code where it can run it, else with the interpreter
+    Auto,
+    /// No self-test
+    Off,
+}
+
+pub(super) fn run(cx: &Cx, args: CompileArgs) -> Result<(), Error> {
+    for pass in &args.print_ir_after {
+        if pass != "build" {
+            crate::passes::find(pass)?;
+        }
+    }
+    let model = prepare::open(cx, &args.model)?;
+    let observe = |pass: &str, program: &Program| {
+        if args.print_ir_after.iter().any(|p| p == pass) {
+            print!("; after {pass}\n{}", tcc_ir::text::print::program(program));
+        }
+    };
+    let options = prepare::build_options(&args.model);
+    let front = driver::front(&model, &options, args.stop_after.as_deref(), observe)?;
+    if args.stop_after.is_some() {
+        return Ok(());
+    }
+    let name = prepare::model_name(args.name.as_deref(), &model)?;
+    let requested: Vec<Option<&str>> =
+        if args.target.is_empty() { vec![None] } else { args.target.iter().map(|t| Some(t.as_str())).collect() };
+    let mut written = Vec::new();
+    for target in &requested {
+        let target = prepare::target(*target, &args.machine)?;
+        let plan_options = prepare::plan_options(&args.machine, args.threads)?;
+        let back = driver::back(&front, &target, &name, &plan_options)?;
+        let folder = match &args.out {
+            Some(out) if requested.len() > 1 => out.join(&target.triple),
+            Some(out) => out.clone(),
+            None => Path::new("tcc-out").join(&name).join(&target.triple),
+        };
+        written.push(Job { cx, args: &args, model: &model, front: &front, folder }.finish(back)?);
+    }
+    if cx.json {
+        println!("{}", json!({ "objects": written }));
+    }
+    Ok(())
+}
+
+/// One target's files.
+struct Job<'a> {
+    cx: &'a Cx,
+    args: &'a CompileArgs,
+    model: &'a Model,
+    front: &'a Front<'a>,
+    folder: PathBuf,
+}
+
+impl Job<'_> {
+    /// Makes weights, golden hash and every requested file; returns the report.
+    fn finish(&self, mut back: Back) -> Result<Value, Error> {
+        let args = self.args;
+        let emits = |kind| args.emit.contains(&kind);
+        if args.weights == Weights::Object && (emits(Emit::Obj) || emits(Emit::Exe)) {
+            object::check_embeddable(back.plan.weights_bytes)?;
+        }
+        prepare::create_folder(&self.folder)?;
+        // A file of its own first: its hash goes into the code, and the golden run maps it.
+        let scratch = tempfile::Builder::new().prefix(".tcc-").tempdir_in(&self.folder)?;
+        let weights = scratch.path().join("weights");
+        let bar = Progress::bytes(self.cx, "packing", back.plan.weights_bytes);
+        back.write_weights(&self.front.store, &weights, |done| bar.set(done))?;
+        drop(bar);
+        let golden = self.golden(&mut back, &weights)?;
+        let report = report::report(&back, self.model, golden);
+        self.write(&back, &weights, golden, &report)?;
+        if !self.cx.quiet {
+            eprint!("{}", report::summary(&back, &self.folder));
+        }
+        Ok(report)
+    }
+
+    fn golden(&self, back: &mut Back, weights: &Path) -> Result<Option<[u8; 32]>, Error> {
+        if self.args.golden == Golden::Off {
+            return Ok(None);
+        }
+        let _bar = Progress::spinner(self.cx, "golden run");
+        let tokens = golden::tokens(&self.front.program.facts);
+        let logits = match run::host::HostModel::load(back, weights) {
+            Ok(host) => host.logits(&tokens, 1)?,
+            Err(run::host::HostError::OtherMachine) => golden::interpret(self.front, &tokens)?,
+            Err(run::host::HostError::Failed(error)) => return Err(error),
+        };
+        let hash = golden::hash(&logits);
+        back.image.set_golden(hash);
+        Ok(Some(hash))
+    }
+
+    fn write(&self, back: &Back, weights: &Path, golden: Option<[u8; 32]>, report: &Value) -> Result<(), Error> {
+        let program = &self.front.program;
+        let path = |suffix: &str| self.folder.join(format!("{}{suffix}", back.name));
+        let text = |suffix: &str, text: &str| -> Result<(), Error> {
+            let path = path(suffix);
+            output::write_whole(&path, Mode::Data, |out| out.write_all(text.as_bytes())).map_err(Error::io("written", path))
+        };
+        for emit in &self.args.emit {
+            match emit {
+                Emit::Obj => {
+                    let inside = (self.args.weights == Weights::Object).then_some(weights);
+                    back.write_object(&path(".o"), inside)?;
+                }
+                Emit::Header => text(".h", &self.header(back, golden))?,
+                Emit::Exe => exe::write(&path(""), back, weights)?,
+                Emit::Asm => text(".s", &listing::text(back))?,
+                Emit::Ir => text(".tir", &tcc_ir::text::print::program(program))?,
+                Emit::Dot => {
+                    let graphs: Vec<_> = program.graphs().map(|g| tcc_ir::dot::graph(g, program)).collect();
+                    text(".dot", &graphs.join("\n"))?;
+                }
+                Emit::Report => text(".report.json", &format!("{report:#}\n"))?,
+                Emit::Pieces => text("_pieces.h", &pieces::header(&back.name, self.model)?)?,
+            }
+        }
+        if self.args.weights == Weights::File && self.args.emit.contains(&Emit::Obj) {
+            let to = path(".weights");
+            std::fs::rename(weights, &to).map_err(Error::io("written", to))?;
+        }
+        Ok(())
+    }
+
+    fn header(&self, back: &Back, golden: Option<[u8; 32]>) -> String {
+        let desc = back.target.machine.desc;
+        header::text(&HeaderParts {
+            name: &back.name,
+            tcc_version: driver::VERSION,
+            target: &back.target.triple,
+            cpu_features: &desc.feature_names(back.plan.needs),
+            features: desc.features,
+            plan: &back.plan,
+            image: &back.image,
+            weights: match self.args.weights {
+                Weights::Object => WeightsMode::Object,
+                Weights::File => WeightsMode::File,
+            },
+            golden,
+        })
+    }
+}

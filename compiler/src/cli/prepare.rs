@@ -1,0 +1,108 @@
+//! What commands have in common before they differ: opened models, resolved targets, names.
+
+use std::path::Path;
+
+use tcc_ir::encoding::ENCODINGS;
+use tcc_ir::ty::DType;
+use tcc_runtime::host;
+
+use super::Cx;
+use super::args::{ActivationsArg, Dense, Kv, MachineArgs, ModelArgs};
+use crate::arch::BuildOptions;
+use crate::driver::{self, Front};
+use crate::error::Error;
+use crate::load::{self, DensePolicy, LoadOptions};
+use crate::model::{Activations, Model};
+use crate::plan::PlanOptions;
+use crate::target::{self, Target, TargetRequest};
+
+/// Most tasks an object runs at once unless the user says otherwise.
+pub const DEFAULT_MAX_THREADS: u32 = 8;
+
+/// Opens and checks the model, saying its warnings.
+pub fn open(cx: &Cx, args: &ModelArgs) -> Result<Model, Error> {
+    let dense = match args.dense {
+        Dense::Refuse => DensePolicy::Refuse,
+        Dense::Keep => DensePolicy::Keep,
+    };
+    let activations = args.activations.map(|a| match a {
+        ActivationsArg::Int8 => Activations::Int8,
+        ActivationsArg::Float => Activations::Float,
+    });
+    let model = load::open(&args.model, &LoadOptions { dense, activations })?;
+    if !cx.quiet {
+        model.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    }
+    Ok(model)
+}
+
+/// The builder's options from the arguments.
+pub fn build_options(args: &ModelArgs) -> BuildOptions {
+    let kv = match args.kv {
+        Kv::F32 => DType::F32,
+        Kv::F16 => DType::F16,
+    };
+    BuildOptions { ctx: args.ctx, prefill: args.prefill, kv }
+}
+
+/// The optimized program of an opened model.
+pub fn front<'m>(model: &'m Model, args: &ModelArgs) -> Result<Front<'m>, Error> {
+    driver::front(model, &build_options(args), None, |_, _| {})
+}
+
+/// The machine of `-t name` (host if `None`) with the CPU arguments.
+pub fn target(name: Option<&str>, machine: &MachineArgs) -> Result<Target, Error> {
+    let request = TargetRequest {
+        target: name.map(str::to_owned),
+        cpu: machine.cpu.clone(),
+        features: machine.features.clone(),
+        vlen: machine.vlen,
+    };
+    Ok(target::resolve(&request, host::features)?)
+}
+
+/// The planner's options from the arguments.
+pub fn plan_options(machine: &MachineArgs, max_threads: u32) -> Result<PlanOptions, Error> {
+    let encoding = match &machine.encoding {
+        None => None,
+        Some(name) => Some(ENCODINGS.iter().copied().find(|e| e.to_string() == *name).ok_or_else(|| {
+            let known: Vec<_> = ENCODINGS.iter().map(ToString::to_string).collect();
+            Error::usage(format!("encoding '{name}' is not known"), format!("known: {}", known.join(", ")))
+        })?),
+    };
+    if !(1..=256).contains(&max_threads) {
+        return Err(Error::usage(format!("{max_threads} threads were asked for"), "give 1 to 256"));
+    }
+    Ok(PlanOptions { max_threads, encoding, state_bytes: crate::emit::STATE_BYTES })
+}
+
+/// The C prefix of a model: `given`, or made from the name of the folder that holds it.
+pub fn model_name(given: Option<&str>, model: &Model) -> Result<String, Error> {
+    if let Some(name) = given {
+        let valid = is_identifier(name);
+        let message = || format!("'{name}' is not a C identifier");
+        return if valid { Ok(name.to_owned()) } else { Err(Error::usage(message(), "give -n NAME of letters, digits and _")) };
+    }
+    let folder = std::fs::canonicalize(model.folder()).unwrap_or_else(|_| model.folder().to_owned());
+    let stem = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut name: String = stem.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
+    if name.starts_with(|c: char| c.is_ascii_digit()) {
+        name.insert(0, 'm');
+    }
+    if is_identifier(&name) && name != "model" {
+        Ok(name)
+    } else {
+        let help = "give one with -n NAME";
+        Err(Error::usage(format!("the folder '{}' gives no name for the model", folder.display()), help))
+    }
+}
+
+fn is_identifier(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_') && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Creates `folder` and what is above it.
+pub fn create_folder(folder: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(folder).map_err(Error::io("created", folder))
+}

@@ -1,0 +1,111 @@
+//! What a build is, in numbers: JSON for machines, a few lines for people.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tcc_ir::kernel::KernelSpec;
+use tcc_ir::plan::{Plan, WeightLayout};
+
+use crate::driver::{Back, VERSION};
+use crate::golden;
+use crate::model::Model;
+
+/// Version of the report's layout.
+const SCHEMA: u32 = 1;
+
+/// The report of one build.
+pub fn report(back: &Back, model: &Model, golden_hash: Option<[u8; 32]>) -> Value {
+    let plan = &back.plan;
+    let desc = back.target.machine.desc;
+    json!({
+        "schema": SCHEMA,
+        "tcc": VERSION,
+        "model": { "name": back.name, "architecture": model.config.architecture, "layers": plan.facts.layers,
+                   "hidden": plan.facts.hidden, "vocab": plan.facts.vocab, "ctx": plan.facts.ctx,
+                   "kv": plan.facts.kv.to_string() },
+        "target": back.target.triple,
+        "cpu_features": desc.feature_names(plan.needs),
+        "vlen": plan.vlen,
+        "sizes": { "code_bytes": back.image.text.len(), "weights_bytes": plan.weights_bytes },
+        "ram": ram(plan),
+        "stack": { "entry_bytes": back.image.stack_bytes, "task_bytes": back.image.task_stack_bytes },
+        "encodings": encodings(plan),
+        "kernels": plan.kernels.iter().filter_map(|kernel| schedule(kernel)).collect::<Vec<_>>(),
+        "graphs": plan.lists().map(|list| json!({
+            "name": list.name, "m": list.m,
+            "ops": list.steps.iter().map(|step| json!({
+                "name": step.label, "kernel": plan.kernel(step.kernel).family(), "bytes": step.bytes,
+            })).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
+        "golden_sha256": golden_hash.map(|hash| golden::hex(&hash)),
+        "bit_exact": true,
+        "warnings": model.warnings,
+    })
+}
+
+/// The arena by part.
+pub fn ram(plan: &Plan) -> Value {
+    let arena = &plan.arena;
+    json!({
+        "arena_bytes": arena.total_bytes(),
+        "kv_bytes": arena.kv_bytes,
+        "activations_bytes": arena.act_bytes,
+        "logits_bytes": arena.logits_bytes,
+        "scratch_bytes": arena.scratch_bytes(),
+        "state_bytes": arena.state_bytes,
+        "max_threads": arena.max_threads,
+    })
+}
+
+/// Bytes of the weights by layout.
+fn encodings(plan: &Plan) -> Value {
+    let mut bytes: BTreeMap<String, u64> = BTreeMap::new();
+    for slot in &plan.weights {
+        let name = match slot.layout {
+            WeightLayout::Plain => "plain".to_owned(),
+            WeightLayout::Packed(encoding) => encoding.to_string(),
+        };
+        *bytes.entry(name).or_default() += slot.bytes;
+    }
+    json!(bytes)
+}
+
+fn schedule(kernel: &KernelSpec) -> Option<Value> {
+    match kernel {
+        KernelSpec::TernaryMatmul { m, n, layout, schedule, .. } => {
+            Some(json!({ "m": m, "n": n, "k": layout.k, "schedule": schedule.to_string() }))
+        }
+        _ => None,
+    }
+}
+
+/// Sizes as people read them.
+pub fn human(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
+/// The lines `tcc compile` says at the end.
+pub fn summary(back: &Back, folder: &Path) -> String {
+    let (plan, image) = (&back.plan, &back.image);
+    let arena = &plan.arena;
+    let work = arena.total_bytes() - arena.kv_bytes;
+    format!(
+        "   {}  {} for {} ({})\n weights {}   code {}   RAM {} (KV {}, work {})   stack {} + {} per task\n",
+        folder.join(&back.name).display(),
+        back.name,
+        back.target.triple,
+        back.target.machine.desc.feature_names(plan.needs),
+        human(plan.weights_bytes),
+        human(image.text.len() as u64),
+        human(arena.total_bytes()),
+        human(arena.kv_bytes),
+        human(work),
+        human(image.stack_bytes),
+        human(image.task_stack_bytes),
+    )
+}

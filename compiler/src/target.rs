@@ -26,8 +26,10 @@ pub struct Target {
     pub triple: String,
     pub backend: &'static dyn Backend,
     pub machine: Machine,
-    /// True if `host` was asked for or the ISA is this machine's.
+    /// True if this machine has the target's instruction set.
     pub is_host_isa: bool,
+    /// True if this machine has every feature of the target, too: it can run the code itself.
+    pub runs_here: bool,
 }
 
 /// The target string means nothing to us.
@@ -64,7 +66,7 @@ impl TargetError {
     }
 }
 
-/// Resolves a request. `host_features` names the features of this machine; it is asked only for `host`.
+/// Resolves a request. `host_features` names the features of this machine; `host` means them, and they tell what can run here.
 pub fn resolve(request: &TargetRequest, host_features: impl Fn() -> Vec<&'static str>) -> Result<Target, TargetError> {
     let name = request.target.as_deref().unwrap_or("host");
     let is_host = name == "host";
@@ -78,7 +80,10 @@ pub fn resolve(request: &TargetRequest, host_features: impl Fn() -> Vec<&'static
     };
     features = change(desc, desc.close(features.with(desc.baseline)), request.features.as_deref().unwrap_or(""))?;
     let machine = Machine { desc, features, vlen: request.vlen };
-    Ok(Target { triple, backend, machine, is_host_isa: desc.name == std::env::consts::ARCH })
+    let is_host_isa = desc.name == std::env::consts::ARCH;
+    let here = desc.close(desc.baseline.with(named(desc, &host_features())));
+    let runs_here = is_host_isa && here.contains(features);
+    Ok(Target { triple, backend, machine, is_host_isa, runs_here })
 }
 
 fn known_targets() -> String {

@@ -62,6 +62,20 @@ pub trait Backend: Sync {
         None
     }
 
+    /// `-cpu` of the user-mode emulator for a processor with these features and vector register bits (0 = any);
+    /// `None` leaves the emulator's own choice.
+    fn emulated_cpu(&self, features: Features, vlen: u32) -> Option<String> {
+        let _ = (features, vlen);
+        None
+    }
+
+    /// The instructions of `code`, which lies at `address`: length in bytes and text of each.
+    fn disassemble(&self, code: &[u8], address: u64) -> Vec<(usize, String)> {
+        let _ = address;
+        let word = |bytes: &[u8]| bytes.iter().rev().map(|b| format!("{b:02x}")).collect::<String>();
+        code.chunks(4).map(|bytes| (bytes.len(), format!(".inst 0x{}", word(bytes)))).collect()
+    }
+
     fn syscalls(&self) -> Syscalls;
 
     fn elf(&self) -> ElfAbi;

@@ -145,9 +145,7 @@ impl Lowering<'_> {
         in_place: Option<usize>,
     ) -> Result<(), PlanError> {
         let mut operands = Vec::with_capacity(reads.len() + 2);
-        let mut bytes = 0;
         for value in reads {
-            bytes += self.value_bytes(*value);
             operands.push(match self.places[value] {
                 Place::Buffer(version) => Operand::Read(version),
                 Place::Fixed(fixed) => Operand::Fixed(fixed),
@@ -161,7 +159,6 @@ impl Lowering<'_> {
         } else {
             for result in 0..node.types.len() {
                 let value = ValueId { node: id, result };
-                bytes += self.value_bytes(value);
                 let place = self.place_result(at, value, reads, in_place);
                 self.places.insert(value, place);
                 operands.push(match place {
@@ -170,6 +167,7 @@ impl Lowering<'_> {
                 });
             }
         }
+        let bytes = self.traffic_bytes(id, reads);
         self.list.steps.push(UnboundStep { kernel, operands, label: node.label.clone(), bytes });
         Ok(())
     }
@@ -198,6 +196,21 @@ impl Lowering<'_> {
     fn dies(&self, at: usize, value: ValueId) -> bool {
         let later = &self.order[at + 1..];
         !self.graph.is_output(value) && self.graph.readers(value).iter().all(|(reader, _)| !later.contains(reader))
+    }
+
+    /// Bytes a step reads and writes; of tables and caches that it only picks rows from, those rows.
+    fn traffic_bytes(&self, id: NodeId, reads: &[ValueId]) -> u64 {
+        let node = self.graph.node(id);
+        let result = |i| self.value_bytes(ValueId { node: id, result: i });
+        match node.op {
+            Op::Embed { .. } => 2 * result(0),
+            Op::Rope => 3 * result(0),
+            Op::KvWrite => 2 * self.value_bytes(reads[0]),
+            _ => {
+                let read: u64 = reads.iter().map(|value| self.value_bytes(*value)).sum();
+                read + (0..node.types.len()).map(result).sum::<u64>()
+            }
+        }
     }
 
     /// Bytes of a value as kernels lay it out.

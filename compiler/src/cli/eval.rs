@@ -1,0 +1,150 @@
+//! `tcc eval`: logits of given tokens by any engine on any target, and their hash.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::json;
+
+use super::args::{MachineArgs, ModelArgs, parse_ids};
+use super::progress::Progress;
+use super::{Cx, prepare};
+use crate::driver::{self, Front};
+use crate::error::Error;
+use crate::output::{self, Mode};
+use crate::run::{emulate, host};
+use crate::target::Target;
+use crate::golden;
+
+const EXAMPLES: &str = "\
+The hash is SHA-256 of the logits as f32 little-endian bytes, [tokens, vocabulary]. It is the same on every target,
+CPU level, thread count, vector length and chunk size; it depends on the model, the tokens and --kv.
+
+Examples:
+  tcc eval model/ --ids 1,2,3
+  tcc eval model/ --ids 1,2,3 --engine interpreter
+  tcc eval model/ --ids 1,2,3 -t riscv64 --features +v --vlen 256 --threads 3";
+
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Token ids
+    #[arg(long, value_name = "ID,…", value_parser = parse_list)]
+    ids: Ids,
+
+    /// host, a short name (x86_64, aarch64, riscv64), or a full triple
+    #[arg(short, long, value_name = "TARGET", help_heading = "Target")]
+    target: Option<String>,
+
+    #[command(flatten)]
+    machine: MachineArgs,
+
+    /// Who computes
+    #[arg(long, value_enum, default_value_t = Engine::Compiled)]
+    engine: Engine,
+
+    /// Threads; in emulated executables the tasks run reversed and shuffled on one
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threads: u32,
+
+    /// Write the logits, f32 [tokens, vocabulary], as tensor `logits`
+    #[arg(long, value_name = "FILE.safetensors")]
+    logits: Option<PathBuf>,
+}
+
+/// One argument that holds a list.
+#[derive(Clone, Debug)]
+struct Ids(Vec<u32>);
+
+fn parse_list(text: &str) -> Result<Ids, String> {
+    parse_ids(text).map(Ids)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Engine {
+    /// Machine code
+    Compiled,
+    /// The reference interpreter
+    Interpreter,
+}
+
+pub(super) fn run(cx: &Cx, args: EvalArgs) -> Result<(), Error> {
+    let model = prepare::open(cx, &args.model)?;
+    let front = prepare::front(&model, &args.model)?;
+    let ids = &args.ids.0;
+    check_ids(&front, ids)?;
+    let (logits, engine) = match args.engine {
+        Engine::Interpreter => (golden::interpret(&front, ids)?, "interpreter".to_owned()),
+        Engine::Compiled => {
+            let target = prepare::target(args.target.as_deref(), &args.machine)?;
+            let logits = compiled(cx, &args, &front, &target)?;
+            (logits, format!("{} ({})", target.triple, target.machine.desc.feature_names(target.machine.features)))
+        }
+    };
+    let hash = golden::hex(&golden::hash(&logits));
+    if let Some(path) = &args.logits {
+        write_logits(path, &logits, ids.len())?;
+    }
+    let vocab = front.program.facts.vocab;
+    if cx.json {
+        let argmax: Vec<usize> = logits.chunks_exact(vocab).map(argmax).collect();
+        println!("{}", json!({ "sha256": hash, "tokens": ids.len(), "vocab": vocab, "engine": engine, "argmax": argmax }));
+    } else {
+        println!("{hash}  {} tokens x {vocab} logits, {engine}", ids.len());
+    }
+    Ok(())
+}
+
+fn check_ids(front: &Front, ids: &[u32]) -> Result<(), Error> {
+    let facts = &front.program.facts;
+    if let Some(id) = ids.iter().find(|id| **id as usize >= facts.vocab) {
+        let help = format!("give ids from 0 to {}", facts.vocab - 1);
+        return Err(Error::usage(format!("token {id} is outside the vocabulary of {}", facts.vocab), help));
+    }
+    if ids.len() > facts.ctx {
+        let message = format!("{} tokens do not fit the context of {}", ids.len(), facts.ctx);
+        return Err(Error::usage(message, "give fewer ids, or a larger --ctx"));
+    }
+    Ok(())
+}
+
+fn compiled(cx: &Cx, args: &EvalArgs, front: &Front, target: &Target) -> Result<Vec<f32>, Error> {
+    let bar = Progress::spinner(cx, format!("compiling for {}", target.triple));
+    let threads = args.threads.max(prepare::DEFAULT_MAX_THREADS);
+    let options = prepare::plan_options(&args.machine, threads)?;
+    let mut back = driver::back(front, target, "model", &options)?;
+    let folder = tempfile::tempdir()?;
+    let weights = folder.path().join("weights");
+    back.write_weights(&front.store, &weights, |_| {})?;
+    bar.message("running");
+    match host::HostModel::load(&back, &weights) {
+        Ok(host) => host.logits(&args.ids.0, args.threads),
+        Err(host::HostError::OtherMachine) => {
+            emulate::logits(&back, &weights, folder.path(), &args.ids.0, args.threads)
+        }
+        Err(host::HostError::Failed(error)) => Err(error),
+    }
+}
+
+/// Index of the largest logit, the lowest of equals.
+fn argmax(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (i, v) in row.iter().enumerate() {
+        if *v > row[best] {
+            best = i;
+        }
+    }
+    best
+}
+
+fn write_logits(path: &Path, logits: &[f32], tokens: usize) -> Result<(), Error> {
+    let bytes: Cow<[u8]> = logits.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into();
+    let view = TensorView::new(Dtype::F32, vec![tokens, logits.len() / tokens.max(1)], &bytes)
+        .expect("four bytes for each element");
+    let file = safetensors::serialize([("logits", view)], None).expect("one valid tensor serializes");
+    output::write_whole(path, Mode::Data, |out| out.write_all(&file)).map_err(Error::io("written", path))
+}

@@ -1,0 +1,66 @@
+//! Runs compiled code in this process.
+
+use std::path::Path;
+
+use tcc_runtime::arena::Arena;
+use tcc_runtime::module::Module;
+use tcc_runtime::pool::Pool;
+use tcc_runtime::session::Session;
+
+use crate::driver::Back;
+use crate::error::Error;
+
+/// A compiled model loaded into this process.
+pub struct HostModel {
+    module: Module,
+}
+
+/// Why code cannot run here.
+pub enum HostError {
+    /// It is for another instruction set, or for features this processor lacks.
+    OtherMachine,
+    Failed(Error),
+}
+
+impl From<Error> for HostError {
+    fn from(error: Error) -> Self {
+        HostError::Failed(error)
+    }
+}
+
+impl HostModel {
+    /// Loads the code of `back` with the weights at `weights`.
+    pub fn load(back: &Back, weights: &Path) -> Result<Self, HostError> {
+        if !back.target.runs_here {
+            return Err(HostError::OtherMachine);
+        }
+        let folder = tempfile::tempdir().map_err(Error::from)?;
+        let object = folder.path().join("model.o");
+        back.write_object(&object, None)?;
+        Ok(Self::open(&object, weights)?)
+    }
+
+    /// Loads an object made for this machine, without weights, and its weights file.
+    pub fn open(object: &Path, weights: &Path) -> Result<Self, Error> {
+        let module = Module::open(object, Some(weights))
+            .map_err(|error| Error::Module { path: object.to_owned(), reason: error.to_string() })?;
+        Ok(HostModel { module })
+    }
+
+    pub fn module(&self) -> &Module {
+        &self.module
+    }
+
+    /// Logits of every token, `[tokens, vocab]`, on `threads` threads.
+    pub fn logits(&self, tokens: &[u32], threads: u32) -> Result<Vec<f32>, Error> {
+        let model = self.module.model();
+        let info = model.info();
+        let mut arena = Arena::new(info.arena_bytes).map_err(Error::io("reserved", "memory for the arena"))?;
+        let pool = Pool::new(threads.min(info.max_threads)).map_err(Error::io("started", "a thread"))?;
+        let hooks = pool.hooks();
+        let mut session = Session::new(model, arena.bytes_mut(), Some(&hooks)).map_err(|status| Error::Status { status })?;
+        let mut logits = vec![0.0; tokens.len() * info.vocab as usize];
+        session.eval_all(tokens, &mut logits).map_err(|status| Error::Status { status })?;
+        Ok(logits)
+    }
+}

@@ -1,0 +1,76 @@
+//! Wrong input: exit statuses, messages that name what and where, nothing half-written.
+
+use super::harness::{example, ok, tcc};
+
+fn fails(args: &[&str], status: i32, words: &[&str]) {
+    let output = tcc(args);
+    let stderr = String::from_utf8_lossy(&output.stderr).replace('\n', " ");
+    let flat: String = stderr.split_whitespace().filter(|w| *w != "│").collect::<Vec<_>>().join(" ");
+    assert_eq!(output.status.code(), Some(status), "tcc {}: {stderr}", args.join(" "));
+    for word in words {
+        assert!(flat.contains(word), "tcc {} does not say '{word}': {flat}", args.join(" "));
+    }
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    let model = example();
+    let model = model.to_str().expect("UTF-8");
+    fails(&["compile", model, "-t", "z80"], 2, &["'z80'", "x86_64"]);
+    fails(&["compile", model, "-t", "aarch64", "--features", "+magic"], 2, &["'magic'", "dotprod"]);
+    fails(&["compile", model, "-t", "aarch64", "--cpu", "z80"], 2, &["'z80'", "cortex-a53"]);
+    fails(&["compile", model, "-t", "aarch64-apple-darwin"], 2, &["ELF"]);
+    fails(&["compile", model, "-n", "9lives"], 2, &["'9lives'"]);
+    fails(&["compile", model, "--stop-after", "nothing"], 2, &["'nothing'", "fuse-norm-quant"]);
+    fails(&["compile", model, "--ctx", "100000"], 2, &["100000", "1024"]);
+    fails(&["compile", model, "--encoding", "morse"], 2, &["'morse'", "i2"]);
+    fails(&["eval", model, "--ids", "1,x"], 2, &["'x'"]);
+    fails(&["eval", model, "--ids", "4096"], 2, &["4096"]);
+    fails(&["explain", "TCC-E9999"], 2, &["TCC-E9999"]);
+    fails(&["frobnicate"], 2, &["frobnicate"]);
+}
+
+#[test]
+fn unreadable_models_exit_with_3_and_write_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out");
+    let out = out.to_str().expect("UTF-8");
+    fails(&["compile", "/nonexistent/model", "-o", out], 3, &["/nonexistent/model"]);
+    let dense = example().with_file_name("rust-docs-6m-dense");
+    fails(&["compile", dense.to_str().expect("UTF-8"), "-o", out], 3, &["q_proj.weight", "--dense keep"]);
+    assert!(!std::path::Path::new(out).exists());
+}
+
+#[test]
+fn limits_exit_with_5() {
+    let model = example();
+    let model = model.to_str().expect("UTF-8");
+    fails(&["check", model, "-t", "riscv64", "--ram", "1000"], 5, &["arena", "1000"]);
+    ok(&["check", model, "-t", "riscv64", "--ram", "100000000", "--stack", "65536"]);
+}
+
+#[test]
+fn errors_are_objects_on_request() {
+    let output = tcc(&["--json", "compile", "/nonexistent/model"]);
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!(value["error"]["exit"], 3);
+    assert!(value["error"]["code"].as_str().expect("a code").starts_with("TCC-E"));
+}
+
+#[test]
+fn every_topic_is_explained() {
+    let list = ok(&["explain"]);
+    let topics: Vec<&str> = list.lines().filter_map(|l| l.split_whitespace().next()).collect();
+    assert!(topics.contains(&"TCC-E0217") && topics.contains(&"fuse-norm-quant"), "{list}");
+    for topic in topics {
+        assert!(ok(&["explain", topic]).len() > 40, "{topic}");
+    }
+}
+
+#[test]
+fn targets_are_listed() {
+    let list = ok(&["targets"]);
+    for name in ["x86_64", "aarch64", "riscv64", "cortex-a53", "portable"] {
+        assert!(list.contains(name), "{list}");
+    }
+}

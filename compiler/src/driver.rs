@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use tcc_backends::code::Function;
+use tcc_backends::emit::{EmitOptions, InfoStrings};
 use tcc_backends::image::{HashSlot, Image};
 use tcc_ir::plan::Plan;
 use tcc_ir::program::{Program, WeightStore};
@@ -13,6 +15,8 @@ use crate::arch::{self, BuildOptions};
 use crate::blob;
 use crate::emit;
 use crate::error::Error;
+use crate::exe;
+use crate::golden;
 use crate::model::Model;
 use crate::object::{self, ObjectParts, WeightsSource};
 use crate::output;
@@ -46,19 +50,59 @@ pub fn front<'m>(
     Ok(Front { program, store: FoldedStore { base: Box::new(weights), base_len, folded } })
 }
 
-/// A program with code for one target. Weights are not made yet.
+/// A program with code for one target.
 pub struct Back {
     pub target: Target,
     pub name: String,
     pub plan: Plan,
+    /// Every kernel of the plan, shared by the images made from it.
+    pub kernels: Vec<Function>,
+    /// The object's code.
     pub image: Image,
+    weights_inside: bool,
+    /// Hashes known so far, for every image made from this plan.
+    hashes: Vec<(HashSlot, [u8; 32])>,
 }
 
-/// Plans and emits `front` for `target` under the C prefix `name`.
-pub fn back(front: &Front, target: &Target, name: &str, options: &PlanOptions) -> Result<Back, Error> {
+/// Plans and emits `front` for `target` under the C prefix `name`; `weights_inside` objects find their weights
+/// themselves.
+pub fn back(
+    front: &Front,
+    target: &Target,
+    name: &str,
+    options: &PlanOptions,
+    weights_inside: bool,
+) -> Result<Back, Error> {
     let plan = plan::build(&front.program, &target.machine, options)?;
-    let image = emit::image(&plan, target, name, model_hash(&front.program))?;
-    Ok(Back { target: target.clone(), name: name.to_owned(), plan, image })
+    let kernels = emit::kernels(&plan, target)?;
+    let features = target.machine.desc.feature_names(plan.needs);
+    let tokens = golden::tokens(&plan.facts);
+    let image = emit::object(&plan, target, &kernels, &options_for(target, name, &features, &tokens, weights_inside))?;
+    let (target, name) = (target.clone(), name.to_owned());
+    let mut back = Back { target, name, plan, kernels, image, weights_inside, hashes: Vec::new() };
+    back.set_hash(HashSlot::Model, model_hash(&front.program));
+    back.set_hash(HashSlot::Build, build_hash(&back));
+    Ok(back)
+}
+
+fn options_for<'a>(
+    target: &'a Target,
+    name: &'a str,
+    features: &'a str,
+    golden_tokens: &'a [u32],
+    weights_inside: bool,
+) -> EmitOptions<'a> {
+    let info = InfoStrings { target: &target.triple, cpu_features: features, tcc_version: VERSION, licence: "" };
+    EmitOptions { name, weights_inside, golden_tokens, info }
+}
+
+/// Identity of the code: the tool's version, the target and the image before any hash is stored in it.
+fn build_hash(back: &Back) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(VERSION.as_bytes());
+    hash.update(back.target.triple.as_bytes());
+    hash.update(&back.image.text);
+    hash.finalize().into()
 }
 
 /// Identity of the program: SHA-256 of its text form. Weights have a hash of their own.
@@ -79,8 +123,31 @@ impl Back {
             let mut hashed = Hashed { hash: &mut hash, out };
             blob::write(&self.plan, store, &mut hashed, progress).map_err(Error::from)
         })?;
-        self.image.set_hash(HashSlot::Weights, hash.finalize().into());
+        self.set_hash(HashSlot::Weights, hash.finalize().into());
         Ok(())
+    }
+
+    /// Stores a hash in this and every later image.
+    pub fn set_hash(&mut self, slot: HashSlot, hash: [u8; 32]) {
+        self.image.set_hash(slot, hash);
+        self.hashes.push((slot, hash));
+    }
+
+    /// Writes a static Linux executable to `path`, with the weights at `weights` inside.
+    pub fn write_executable(&self, path: &Path, weights: &Path) -> Result<(), Error> {
+        let mut produce = copy_of(weights);
+        let source = WeightsSource { bytes: self.plan.weights_bytes, produce: &mut produce };
+        Ok(exe::write(path, self.target.backend.elf(), &self.executable()?, source)?)
+    }
+
+    /// The code of an executable around the same kernels.
+    fn executable(&self) -> Result<Image, Error> {
+        let features = self.target.machine.desc.feature_names(self.plan.needs);
+        let tokens = golden::tokens(&self.plan.facts);
+        let options = options_for(&self.target, &self.name, &features, &tokens, self.weights_inside);
+        let mut image = emit::executable(&self.plan, &self.target, &self.kernels, &options)?;
+        self.hashes.iter().for_each(|(slot, hash)| image.set_hash(*slot, *hash));
+        Ok(image)
     }
 
     /// Writes the object to `path`; the weights at `weights` go into it, or nowhere.

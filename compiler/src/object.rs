@@ -35,6 +35,14 @@ pub enum ObjectError {
     WeightsTooLarge { bytes: u64, max: u64 },
 }
 
+/// Fails for weights too large to live in an object.
+pub fn check_embeddable(bytes: u64) -> Result<(), ObjectError> {
+    match bytes > MAX_EMBEDDED_WEIGHTS {
+        true => Err(ObjectError::WeightsTooLarge { bytes, max: MAX_EMBEDDED_WEIGHTS }),
+        false => Ok(()),
+    }
+}
+
 /// A blob of known length, produced when it is its turn in the file.
 pub struct WeightsSource<'a> {
     pub bytes: u64,
@@ -56,10 +64,8 @@ pub struct ObjectParts<'a> {
 
 /// Writes the object to `path`, whole or not at all.
 pub fn write(path: &Path, parts: ObjectParts<'_>) -> Result<(), ObjectError> {
-    if let Some(weights) = &parts.weights
-        && weights.bytes > MAX_EMBEDDED_WEIGHTS
-    {
-        return Err(ObjectError::WeightsTooLarge { bytes: weights.bytes, max: MAX_EMBEDDED_WEIGHTS });
+    if let Some(weights) = &parts.weights {
+        check_embeddable(weights.bytes)?;
     }
     write_whole(path, Mode::Data, |out| write_to(out, parts))
 }

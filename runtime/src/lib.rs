@@ -12,9 +12,15 @@ pub mod sample;
 pub mod session;
 
 #[cfg(feature = "std")]
+pub mod arena;
+#[cfg(feature = "std")]
 mod gate;
 #[cfg(feature = "std")]
+pub mod host;
+#[cfg(feature = "std")]
 pub mod map;
+#[cfg(feature = "std")]
+pub mod module;
 #[cfg(feature = "std")]
 pub mod pool;
 #[cfg(feature = "std")]

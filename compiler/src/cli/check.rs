@@ -43,7 +43,7 @@ pub(super) fn run(cx: &Cx, args: CheckArgs) -> Result<(), Error> {
     for name in requested {
         let target = prepare::target(name, &args.machine)?;
         let options = prepare::plan_options(&args.machine, args.threads)?;
-        let back = driver::back(&front, &target, "check", &options)?;
+        let back = driver::back(&front, &target, "check", &options, true)?;
         if !cx.json {
             print!("{}", text(&back));
         }

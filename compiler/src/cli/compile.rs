@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
+use tcc_backends::image::HashSlot;
 use tcc_ir::program::Program;
 
 use super::args::{MachineArgs, ModelArgs};
@@ -14,7 +15,7 @@ use crate::error::Error;
 use crate::header::{self, HeaderParts, WeightsMode};
 use crate::model::Model;
 use crate::output::{self, Mode};
-use crate::{exe, golden, listing, object, pieces, report, run};
+use crate::{golden, listing, object, pieces, report, run};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -125,11 +126,12 @@ pub(super) fn run(cx: &Cx, args: CompileArgs) -> Result<(), Error> {
     let name = prepare::model_name(args.name.as_deref(), &model)?;
     let requested: Vec<Option<&str>> =
         if args.target.is_empty() { vec![None] } else { args.target.iter().map(|t| Some(t.as_str())).collect() };
+    let inside = args.weights == Weights::Object;
     let mut written = Vec::new();
     for target in &requested {
         let target = prepare::target(*target, &args.machine)?;
         let plan_options = prepare::plan_options(&args.machine, args.threads)?;
-        let back = driver::back(&front, &target, &name, &plan_options)?;
+        let back = driver::back(&front, &target, &name, &plan_options, inside)?;
         let folder = match &args.out {
             Some(out) if requested.len() > 1 => out.join(&target.triple),
             Some(out) => out.clone(),
@@ -188,7 +190,7 @@ impl Job<'_> {
             Err(run::host::HostError::Failed(error)) => return Err(error),
         };
         let hash = golden::hash(&logits);
-        back.image.set_golden(hash);
+        back.set_hash(HashSlot::Golden, hash);
         Ok(Some(hash))
     }
 
@@ -206,7 +208,7 @@ impl Job<'_> {
                     back.write_object(&path(".o"), inside)?;
                 }
                 Emit::Header => text(".h", &self.header(back, golden))?,
-                Emit::Exe => exe::write(&path(""), back, weights)?,
+                Emit::Exe => back.write_executable(&path(""), weights)?,
                 Emit::Asm => text(".s", &listing::text(back))?,
                 Emit::Ir => text(".tir", &tcc_ir::text::print::program(program))?,
                 Emit::Dot => {

@@ -116,7 +116,7 @@ fn compiled(cx: &Cx, args: &EvalArgs, front: &Front, target: &Target) -> Result<
     let bar = Progress::spinner(cx, format!("compiling for {}", target.triple));
     let threads = args.threads.max(prepare::DEFAULT_MAX_THREADS);
     let options = prepare::plan_options(&args.machine, threads)?;
-    let mut back = driver::back(front, target, "model", &options)?;
+    let mut back = driver::back(front, target, "model", &options, false)?;
     let folder = tempfile::tempdir()?;
     let weights = folder.path().join("weights");
     back.write_weights(&front.store, &weights, |_| {})?;

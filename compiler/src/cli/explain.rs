@@ -14,7 +14,7 @@ pub struct ExplainArgs {
 }
 
 pub(super) fn run(cx: &Cx, args: ExplainArgs) -> Result<(), Error> {
-    let topics: Vec<(&str, &str)> = explain::TOPICS
+    let topics: Vec<(&str, &str)> = explain::EXPLANATIONS
         .iter()
         .map(|t| (t.code, t.text))
         .chain(passes::PIPELINE.iter().map(|p| (p.name, p.about)))

@@ -8,6 +8,7 @@ mod compile;
 mod eval;
 mod explain;
 mod inspect;
+mod prepare;
 mod progress;
 mod render;
 mod run;

@@ -1,5 +1,6 @@
 //! Renders a conversation with the model's own template.
 
+use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value, context};
 
 use crate::error::Error;
@@ -17,8 +18,7 @@ fn render(template: &str, text: &Text, message: &str) -> Result<String, minijinj
     let mut environment = Environment::new();
     // Templates are written for Python's jinja2 and call its string and list methods.
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });

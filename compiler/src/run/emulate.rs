@@ -5,7 +5,6 @@ use std::process::{Command, Stdio};
 
 use crate::driver::Back;
 use crate::error::Error;
-use crate::exe;
 
 /// How to run an executable of `back`'s target: this machine itself, or an emulator with its arguments.
 ///
@@ -34,7 +33,7 @@ fn find(program: &str) -> Option<PathBuf> {
 /// Logits of every token, `[tokens, vocab]`, by an executable written to `folder`.
 pub fn logits(back: &Back, weights: &Path, folder: &Path, tokens: &[u32], threads: u32) -> Result<Vec<f32>, Error> {
     let exe = folder.join("exe");
-    exe::write(&exe, back, weights)?;
+    back.write_executable(&exe, weights)?;
     let mut command = command(back, &exe)?;
     command.arg("--logits").arg("--threads").arg(threads.to_string());
     command.args(tokens.iter().map(ToString::to_string));

@@ -18,7 +18,8 @@ pub fn object(path: &Path) -> Result<Value, Error> {
         .sections()
         .map(|s| json!({ "name": s.name().unwrap_or(""), "bytes": s.size(), "align": s.align() }))
         .collect();
-    let symbol = |s: &object::Symbol| json!({ "name": s.name().unwrap_or(""), "offset": s.address(), "bytes": s.size() });
+    let symbol =
+        |s: &object::Symbol| json!({ "name": s.name().unwrap_or(""), "offset": s.address(), "bytes": s.size() });
     let api: Vec<_> = elf.symbols().filter(|s| s.is_global() && !s.is_undefined()).map(|s| symbol(&s)).collect();
     let undefined = elf.symbols().filter(|s| s.is_undefined() && s.name().is_ok_and(|n| !n.is_empty())).count();
     Ok(json!({
@@ -34,7 +35,8 @@ pub fn object(path: &Path) -> Result<Value, Error> {
 /// The text of the object's own note section.
 fn note(elf: &object::File) -> Option<String> {
     let data = elf.section_by_name(".note.tcc")?.data().ok()?;
-    let text: String = data.iter().map(|b| if b.is_ascii_graphic() || *b == b' ' { char::from(*b) } else { '\n' }).collect();
+    let text: String =
+        data.iter().map(|b| if b.is_ascii_graphic() || *b == b' ' { char::from(*b) } else { '\n' }).collect();
     Some(text.lines().filter(|line| line.contains('=')).collect::<Vec<_>>().join("\n"))
 }
 

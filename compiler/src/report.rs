@@ -31,7 +31,7 @@ pub fn report(back: &Back, model: &Model, golden_hash: Option<[u8; 32]>) -> Valu
         "ram": ram(plan),
         "stack": { "entry_bytes": back.image.stack_bytes, "task_bytes": back.image.task_stack_bytes },
         "encodings": encodings(plan),
-        "kernels": plan.kernels.iter().filter_map(|kernel| schedule(kernel)).collect::<Vec<_>>(),
+        "kernels": plan.kernels.iter().filter_map(schedule).collect::<Vec<_>>(),
         "graphs": plan.lists().map(|list| json!({
             "name": list.name, "m": list.m,
             "ops": list.steps.iter().map(|step| json!({

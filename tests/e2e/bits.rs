@@ -19,7 +19,8 @@ fn check(jobs: Vec<Job>) {
     let wrong: Vec<String> = parallel(jobs, |job| {
         let args: Vec<&str> = job.args.iter().map(String::as_str).collect();
         let found = hash(&job.model, IDS, &args);
-        (found != job.expected).then(|| format!("{} {}: {found}, expected {}", job.model.display(), job.args.join(" "), job.expected))
+        (found != job.expected)
+            .then(|| format!("{} {}: {found}, expected {}", job.model.display(), job.args.join(" "), job.expected))
     })
     .into_iter()
     .flatten()
@@ -77,7 +78,10 @@ fn every_layout_has_one_hash() {
 #[test]
 fn int8_activations_on_request_have_one_hash() {
     let mut jobs = Vec::new();
-    for model in fixtures().into_iter().filter(|m| m.to_string_lossy().contains("fakequant") || m.to_string_lossy().contains("minicpm")) {
+    for model in fixtures()
+        .into_iter()
+        .filter(|m| m.to_string_lossy().contains("fakequant") || m.to_string_lossy().contains("minicpm"))
+    {
         let int8 = ["--activations", "int8"];
         let expected = hash(&model, IDS, &["--engine", "interpreter", int8[0], int8[1]]);
         for level in levels() {
@@ -97,8 +101,11 @@ fn encodings_do_not_show() {
     for level in levels() {
         let target = targets["targets"].as_array().expect("a list").iter().find(|t| t["name"] == level.args[1]);
         let kernels = target.expect("a listed target")["kernels"].as_array().expect("a list").clone();
-        let mut encodings: Vec<String> =
-            kernels.iter().filter(|k| k["m"] == 1).map(|k| k["encoding"].as_str().expect("a name").to_owned()).collect();
+        let mut encodings: Vec<String> = kernels
+            .iter()
+            .filter(|k| k["m"] == 1)
+            .map(|k| k["encoding"].as_str().expect("a name").to_owned())
+            .collect();
         encodings.sort();
         encodings.dedup();
         for encoding in encodings {

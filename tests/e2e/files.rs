@@ -9,7 +9,8 @@ const TARGETS: [&str; 3] = ["x86_64", "aarch64", "riscv64"];
 
 fn compile(out: &Path, args: &[&str]) {
     let model = example();
-    let mut all = vec!["compile", "-q", model.to_str().expect("UTF-8"), "-n", "model", "-o", out.to_str().expect("UTF-8")];
+    let mut all =
+        vec!["compile", "-q", model.to_str().expect("UTF-8"), "-n", "model", "-o", out.to_str().expect("UTF-8")];
     all.extend(args);
     ok(&all);
 }
@@ -38,13 +39,17 @@ fn objects_need_nothing() {
         assert_eq!(text(&undefined).trim(), "", "{target}: undefined symbols");
         let global = text(&run(&tool(target, "nm"), &["-g", "--defined-only", object]));
         assert!(global.lines().count() >= 12, "{target}: {global}");
-        assert!(global.lines().all(|line| line.contains(" T model_") || line.contains(" R model_")), "{target}: {global}");
+        assert!(
+            global.lines().all(|line| line.contains(" T model_") || line.contains(" R model_")),
+            "{target}: {global}"
+        );
         let sections = text(&run(&tool(target, "readelf"), &["-SW", object]));
         for section in ["tcc_weights", ".text.model", ".note.GNU-stack", ".note.tcc"] {
             assert!(sections.contains(section), "{target} lacks {section}:\n{sections}");
         }
         assert!(!sections.contains(".data") && !sections.contains(".bss"), "{target}:\n{sections}");
-        let weights = sections.lines().find(|l| l.contains("tcc_weights") && !l.contains(".rel")).expect("a weights section");
+        let weights =
+            sections.lines().find(|l| l.contains("tcc_weights") && !l.contains(".rel")).expect("a weights section");
         assert!(weights.trim_end().ends_with("16384"), "{target}: {weights}");
         let names = text(&run(&tool(target, "nm"), &[object]));
         assert!(names.contains("L05.ffn_down"), "{target}: op names are symbols");
@@ -117,9 +122,11 @@ fn a_program_without_libc_passes_its_self_test_on_both_foreign_targets() {
 
 #[test]
 fn a_core_without_the_features_is_told_not_trapped() {
-    for (target, features, small) in
-        [("aarch64", "+dotprod", "cortex-a53"), ("aarch64", "+dotprod,+i8mm", "cortex-a76"), ("riscv64", "+v", "rv64,v=false")]
-    {
+    for (target, features, small) in [
+        ("aarch64", "+dotprod", "cortex-a53"),
+        ("aarch64", "+dotprod,+i8mm", "cortex-a76"),
+        ("riscv64", "+v", "rv64,v=false"),
+    ] {
         let folder = tempfile::tempdir().expect("a folder");
         compile(folder.path(), &["-t", target, "--features", features, "--emit", "exe"]);
         let exe = folder.path().join("model");
@@ -138,7 +145,8 @@ fn weights_may_live_in_a_file() {
     let sections = object["sections"].as_array().expect("a list");
     assert!(sections.iter().all(|s| s["name"] != "tcc_weights"));
     assert!(folder.path().join("model.weights").metadata().expect("a weights file").len() > 1 << 20);
-    let left: Vec<_> = std::fs::read_dir(folder.path()).expect("readable").map(|e| e.expect("an entry").file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path()).expect("readable").map(|e| e.expect("an entry").file_name()).collect();
     assert_eq!(left.len(), 3, "{left:?}");
 }
 
@@ -167,8 +175,14 @@ fn a_stopped_compilation_writes_nothing() {
     let out = folder.path().join("out");
     let model = example();
     let output = tcc(&[
-        "compile", model.to_str().expect("UTF-8"), "-o", out.to_str().expect("UTF-8"),
-        "--stop-after", "share", "--print-ir-after", "build,share",
+        "compile",
+        model.to_str().expect("UTF-8"),
+        "-o",
+        out.to_str().expect("UTF-8"),
+        "--stop-after",
+        "share",
+        "--print-ir-after",
+        "build,share",
     ]);
     assert!(output.status.success());
     assert!(!out.exists());

@@ -36,6 +36,12 @@ pub(super) fn run(cx: &Cx, args: CacheArgs) -> Result<(), Error> {
     if let Some(freed) = freed {
         println!("removed {}", human(freed));
     }
-    println!("{}  {} models, {} of {}", cache.folder().display(), entries.len(), human(bytes), human(DEFAULT_LIMIT_BYTES));
+    println!(
+        "{}  {} models, {} of {}",
+        cache.folder().display(),
+        entries.len(),
+        human(bytes),
+        human(DEFAULT_LIMIT_BYTES)
+    );
     Ok(())
 }

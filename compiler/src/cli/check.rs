@@ -59,11 +59,9 @@ pub(super) fn run(cx: &Cx, args: CheckArgs) -> Result<(), Error> {
 
 fn limit(what: &str, found: u64, limit: Option<u64>) -> Result<(), Error> {
     match limit {
-        Some(limit) if found > limit => Err(Error::Limit {
-            what: what.into(),
-            found: format!("{found} bytes"),
-            limit: format!("{limit} bytes"),
-        }),
+        Some(limit) if found > limit => {
+            Err(Error::Limit { what: what.into(), found: format!("{found} bytes"), limit: format!("{limit} bytes") })
+        }
         Some(_) | None => Ok(()),
     }
 }

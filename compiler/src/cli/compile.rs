@@ -187,7 +187,7 @@ impl Job<'_> {
         let logits = match run::host::HostModel::load(back, weights) {
             Ok(host) => host.logits(&tokens, 1)?,
             Err(run::host::HostError::OtherMachine) => golden::interpret(self.front, &tokens)?,
-            Err(run::host::HostError::Failed(error)) => return Err(error),
+            Err(run::host::HostError::Failed(error)) => return Err(*error),
         };
         let hash = golden::hash(&logits);
         back.set_hash(HashSlot::Golden, hash);
@@ -199,7 +199,8 @@ impl Job<'_> {
         let path = |suffix: &str| self.folder.join(format!("{}{suffix}", back.name));
         let text = |suffix: &str, text: &str| -> Result<(), Error> {
             let path = path(suffix);
-            output::write_whole(&path, Mode::Data, |out| out.write_all(text.as_bytes())).map_err(Error::io("written", path))
+            output::write_whole(&path, Mode::Data, |out| out.write_all(text.as_bytes()))
+                .map_err(Error::io("written", path))
         };
         for emit in &self.args.emit {
             match emit {

@@ -12,10 +12,10 @@ use super::progress::Progress;
 use super::{Cx, prepare};
 use crate::driver::{self, Front};
 use crate::error::Error;
+use crate::golden;
 use crate::output::{self, Mode};
 use crate::run::{emulate, host};
 use crate::target::Target;
-use crate::golden;
 
 const EXAMPLES: &str = "\
 The hash is SHA-256 of the logits as f32 little-endian bytes, [tokens, vocabulary]. It is the same on every target,
@@ -92,7 +92,10 @@ pub(super) fn run(cx: &Cx, args: EvalArgs) -> Result<(), Error> {
     let vocab = front.program.facts.vocab;
     if cx.json {
         let argmax: Vec<usize> = logits.chunks_exact(vocab).map(argmax).collect();
-        println!("{}", json!({ "sha256": hash, "tokens": ids.len(), "vocab": vocab, "engine": engine, "argmax": argmax }));
+        println!(
+            "{}",
+            json!({ "sha256": hash, "tokens": ids.len(), "vocab": vocab, "engine": engine, "argmax": argmax })
+        );
     } else {
         println!("{hash}  {} tokens x {vocab} logits, {engine}", ids.len());
     }
@@ -126,7 +129,7 @@ fn compiled(cx: &Cx, args: &EvalArgs, front: &Front, target: &Target) -> Result<
         Err(host::HostError::OtherMachine) => {
             emulate::logits(&back, &weights, folder.path(), &args.ids.0, args.threads)
         }
-        Err(host::HostError::Failed(error)) => Err(error),
+        Err(host::HostError::Failed(error)) => Err(*error),
     }
 }
 

@@ -87,7 +87,11 @@ fn text(model: &Model) -> String {
         let scale = linear.scale_shape().map_or_else(|| "-".into(), |shape| format!("{shape:?}"));
         let activations = format!("{:?}", linear.activations).to_lowercase();
         let shape = format!("[{}, {}]", linear.spec.n, linear.spec.k);
-        out += &format!("  {:<44} {shape:<16} {:<10} scale {scale:<12} {activations}\n", linear.spec.name, linear.storage_name());
+        out += &format!(
+            "  {:<44} {shape:<16} {:<10} scale {scale:<12} {activations}\n",
+            linear.spec.name,
+            linear.storage_name()
+        );
     }
     out
 }

@@ -81,11 +81,16 @@ pub fn model_name(given: Option<&str>, model: &Model) -> Result<String, Error> {
     if let Some(name) = given {
         let valid = is_identifier(name);
         let message = || format!("'{name}' is not a C identifier");
-        return if valid { Ok(name.to_owned()) } else { Err(Error::usage(message(), "give -n NAME of letters, digits and _")) };
+        return if valid {
+            Ok(name.to_owned())
+        } else {
+            Err(Error::usage(message(), "give -n NAME of letters, digits and _"))
+        };
     }
     let folder = std::fs::canonicalize(model.folder()).unwrap_or_else(|_| model.folder().to_owned());
     let stem = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut name: String = stem.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
+    let mut name: String =
+        stem.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
     if name.starts_with(|c: char| c.is_ascii_digit()) {
         name.insert(0, 'm');
     }
@@ -99,7 +104,8 @@ pub fn model_name(given: Option<&str>, model: &Model) -> Result<String, Error> {
 
 fn is_identifier(name: &str) -> bool {
     let mut chars = name.chars();
-    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_') && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// Creates `folder` and what is above it.

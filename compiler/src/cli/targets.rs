@@ -24,7 +24,13 @@ pub(super) fn run(cx: &Cx) -> Result<(), Error> {
         for row in desc.menu {
             let needs = desc.feature_names(row.needs.without(desc.baseline));
             let vlen = if row.vlen == 0 { String::new() } else { format!(" vlen {}", row.vlen) };
-            println!("  kernel    {:<24} {:<12} m {:<2} needs {}{vlen}", row.name, row.encoding.to_string(), row.mr, or_baseline(&needs));
+            println!(
+                "  kernel    {:<24} {:<12} m {:<2} needs {}{vlen}",
+                row.name,
+                row.encoding.to_string(),
+                row.mr,
+                or_baseline(&needs)
+            );
         }
         println!();
     }

@@ -11,7 +11,8 @@ pub fn prompt(text: &Text, message: &str) -> Result<String, Error> {
     let Some(template) = &text.chat_template else {
         return Err(Error::Text { what: "the model has no chat template; leave out --chat".into() });
     };
-    render(template, text, message).map_err(|e| Error::Text { what: format!("the chat template cannot be used: {e:#}") })
+    render(template, text, message)
+        .map_err(|e| Error::Text { what: format!("the chat template cannot be used: {e:#}") })
 }
 
 fn render(template: &str, text: &Text, message: &str) -> Result<String, minijinja::Error> {

@@ -19,12 +19,12 @@ pub struct HostModel {
 pub enum HostError {
     /// It is for another instruction set, or for features this processor lacks.
     OtherMachine,
-    Failed(Error),
+    Failed(Box<Error>),
 }
 
 impl From<Error> for HostError {
     fn from(error: Error) -> Self {
-        HostError::Failed(error)
+        HostError::Failed(Box::new(error))
     }
 }
 
@@ -58,7 +58,8 @@ impl HostModel {
         let mut arena = Arena::new(info.arena_bytes).map_err(Error::io("reserved", "memory for the arena"))?;
         let pool = Pool::new(threads.min(info.max_threads)).map_err(Error::io("started", "a thread"))?;
         let hooks = pool.hooks();
-        let mut session = Session::new(model, arena.bytes_mut(), Some(&hooks)).map_err(|status| Error::Status { status })?;
+        let mut session =
+            Session::new(model, arena.bytes_mut(), Some(&hooks)).map_err(|status| Error::Status { status })?;
         let mut logits = vec![0.0; tokens.len() * info.vocab as usize];
         session.eval_all(tokens, &mut logits).map_err(|status| Error::Status { status })?;
         Ok(logits)

@@ -61,10 +61,10 @@ fn failed(path: &Path, error: &dyn std::fmt::Display) -> Error {
 /// The bytes of a vocabulary entry, in the three spellings in use: byte-level BPE's printable stand-ins, SentencePiece
 /// with `▁` for a space, and `<0x0A>` for single bytes.
 fn bytes_of(token: &str) -> Vec<u8> {
-    if let Some(byte) = token.strip_prefix("<0x").and_then(|t| t.strip_suffix('>')) {
-        if let Ok(byte) = u8::from_str_radix(byte, 16) {
-            return vec![byte];
-        }
+    if let Some(byte) = token.strip_prefix("<0x").and_then(|t| t.strip_suffix('>'))
+        && let Ok(byte) = u8::from_str_radix(byte, 16)
+    {
+        return vec![byte];
     }
     match token.chars().map(byte_level).collect::<Option<Vec<u8>>>() {
         Some(bytes) => bytes,

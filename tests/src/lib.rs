@@ -11,3 +11,4 @@ pub mod oracle;
 pub mod patch;
 pub mod random;
 pub mod runner;
+pub mod synth;

@@ -19,8 +19,7 @@ pub struct Shape {
 
 impl Shape {
     /// BitNet b1.58 2B-4T, 1.2 GB.
-    pub const B2_4T: Shape =
-        Shape { layers: 30, hidden: 2560, inter: 6912, heads: 20, kv_heads: 5, vocab: 128_256 };
+    pub const B2_4T: Shape = Shape { layers: 30, hidden: 2560, inter: 6912, heads: 20, kv_heads: 5, vocab: 128_256 };
 }
 
 /// SplitMix64 (Steele et al. 2014): tiny, seeded, the same everywhere.

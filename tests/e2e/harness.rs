@@ -40,7 +40,8 @@ pub const LEVELS: &[Level] = &[
 /// Levels this machine can run, itself or by emulator; the others are listed as skipped.
 pub fn levels() -> Vec<Level> {
     let here = tcc_runtime::host::features();
-    let (run, skipped): (Vec<_>, Vec<_>) = LEVELS.iter().partition(|l| l.host.is_none_or(|f| here.contains(&f)));
+    let (run, skipped): (Vec<Level>, Vec<Level>) =
+        LEVELS.iter().copied().partition(|l| l.host.is_none_or(|f| here.contains(&f)));
     for level in &skipped {
         eprintln!("skipped: {}: this machine lacks {}", level.name, level.host.unwrap_or("nothing"));
     }
@@ -103,7 +104,7 @@ pub fn hash(model: &Path, ids: &str, args: &[&str]) -> String {
 }
 
 /// Runs `jobs` on two threads and returns the results in order.
-pub fn parallel<T: Send, R: Send>(jobs: Vec<T>, run: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub fn parallel<T: Sync, R: Send>(jobs: Vec<T>, run: impl Fn(&T) -> R + Sync) -> Vec<R> {
     use rayon::prelude::*;
     jobs.par_iter().map(|job| run(job)).collect()
 }

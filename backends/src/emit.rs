@@ -66,7 +66,7 @@ pub fn emit_object(
     kernels: &[Function],
     options: &EmitOptions<'_>,
 ) -> Result<Image, EmitError> {
-    image::layout(backend, &object_functions(backend, plan, kernels, options)?)
+    image::layout(backend, &functions(backend, plan, kernels, options)?)
 }
 
 /// The image of a Linux executable: an object with its weights inside and the entry point [`START`].
@@ -77,7 +77,7 @@ pub fn emit_executable(
     options: &EmitOptions<'_>,
 ) -> Result<Image, EmitError> {
     let options = EmitOptions { weights_inside: true, ..*options };
-    let mut functions = object_functions(backend, plan, kernels, &options)?;
+    let mut functions = functions(backend, plan, kernels, &options)?;
     functions.extend(exe::functions(backend, plan, &options)?);
     image::layout(backend, &functions)
 }
@@ -93,7 +93,8 @@ pub fn emit_kernels(backend: &dyn Backend, plan: &Plan) -> Result<Vec<Function>,
     (0..count).map(|id| emit_kernel(backend, plan, KernelId(id))).collect()
 }
 
-fn object_functions(
+/// Every function and data block of an object, in layout order; `kernels` as for [`emit_object`].
+pub fn functions(
     backend: &dyn Backend,
     plan: &Plan,
     kernels: &[Function],

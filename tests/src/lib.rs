@@ -12,3 +12,4 @@ pub mod patch;
 pub mod random;
 pub mod runner;
 pub mod synth;
+pub mod toy;

@@ -90,6 +90,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// Address of `function`, for code that is called through pointers.
+    pub fn address(&self, function: &str) -> Result<u64, RunError> {
+        self.addresses.get(function).copied().ok_or_else(|| RunError::Build(format!("no '{function}'")))
+    }
+
     /// Calls `function` with up to six integer arguments on `memory`, which afterwards holds what the function left.
     /// The result is meaningless for functions without one.
     pub fn call(&mut self, function: &str, args: &[u64], memory: &mut Memory) -> Result<u64, RunError> {
@@ -123,7 +128,7 @@ impl Process {
         memory: &mut Memory,
     ) -> Result<u64, RunError> {
         assert!(args.len() <= MAX_ARGS, "at most {MAX_ARGS} arguments");
-        let address = *self.addresses.get(function).ok_or_else(|| RunError::Build(format!("no '{function}'")))?;
+        let address = self.address(function)?;
         let mut header = vec![address];
         header.extend_from_slice(args);
         header.resize(1 + MAX_ARGS, 0);

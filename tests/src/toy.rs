@@ -1,0 +1,263 @@
+//! The smallest model: logits of a token are the products of its embedded row with the rows of a dense head.
+//!
+//! Tests of the C interface use it because they can choose every logit: the row of token t is `(1, t, 0, ...)`.
+
+use tcc_backends::clif::ClifContext;
+use tcc_backends::clif::api::instance::STATE_BYTES;
+use tcc_backends::clif::func::signature;
+use tcc_backends::code::{EmitError, Function};
+use tcc_backends::emit::{self, EmitOptions, InfoStrings};
+use tcc_backends::image::{HASHES, HashSlot};
+use tcc_backends::isa::Backend;
+
+use cranelift_codegen::ir::InstBuilder;
+use cranelift_codegen::ir::types::{I8, I32, I64};
+use tcc_ir::kernel::KernelSpec;
+use tcc_ir::plan::{ArenaPlan, Arg, KernelId, Plan, Step, StepList};
+use tcc_ir::program::ModelFacts;
+use tcc_ir::target::Features;
+use tcc_ir::ty::DType;
+
+use crate::memory::Memory;
+use crate::runner::{Process, RunError, Runner};
+
+pub const VOCAB: usize = 300;
+pub const CTX: usize = 10;
+pub const MAX_THREADS: u32 = 3;
+const WIDTH: usize = 16;
+const ROW_BYTES: usize = 4 * WIDTH;
+/// Token rows of the larger body.
+const PREFILL: usize = 4;
+
+/// Symbols of hooks that tests pass.
+pub const HOOK_PARALLEL_FOR: &str = "hook_parallel_for";
+pub const HOOK_SHOULD_STOP: &str = "hook_should_stop";
+/// Symbol of `(to, from, bytes)`: copies read-only data of the image to where tests see it.
+const PEEK: &str = "peek";
+
+fn step(kernel: u32, args: Vec<Arg>, label: &str, bytes: u64) -> Step {
+    Step { kernel: KernelId(kernel), args, label: label.into(), layer_start: kernel < 2, bytes }
+}
+
+/// The plan, for cores with the features `needs`.
+pub fn plan(needs: Features) -> Plan {
+    let embed = |m| KernelSpec::Embed { m, h: WIDTH, table: DType::F32, scale: 1.0 };
+    let head = KernelSpec::DenseMatmul {
+        m: 1,
+        n: VOCAB,
+        k: WIDTH,
+        weight: DType::F32,
+        scale: 1.0,
+        bias: false,
+        residual: false,
+        task_rows: 16,
+    };
+    let body = |m, kernel| {
+        let args = vec![Arg::Tokens, Arg::Weight { offset_bytes: 0 }, Arg::Hidden];
+        StepList { name: format!("m{m}"), m, steps: vec![step(kernel, args, "embed", 0)] }
+    };
+    let table_bytes = (VOCAB * ROW_BYTES) as u64;
+    let args = vec![Arg::Hidden, Arg::Weight { offset_bytes: table_bytes }, Arg::Logits];
+    // More bytes than a step may have that always runs on one thread.
+    let head_list = StepList { name: "head".into(), m: 1, steps: vec![step(2, args, "head", 1 << 20)] };
+    let align = |bytes: usize| bytes.next_multiple_of(64) as u64;
+    let (state_bytes, logits_bytes) = (STATE_BYTES as u64, align(4 * VOCAB));
+    let act_offset = state_bytes + logits_bytes;
+    let hidden_offset = act_offset + align(4 * PREFILL);
+    let kept_hidden_offset = hidden_offset + align(ROW_BYTES * PREFILL);
+    let scratch_offset = kept_hidden_offset + align(ROW_BYTES);
+    Plan {
+        facts: ModelFacts { vocab: VOCAB, hidden: WIDTH, layers: 1, ctx: CTX, kv: DType::F16, bos: None, eos: vec![] },
+        needs,
+        vlen: 0,
+        kernels: vec![embed(1), embed(PREFILL), head],
+        bodies: vec![body(1, 0), body(PREFILL, 1)],
+        head: head_list,
+        weights: vec![],
+        weights_bytes: 2 * table_bytes,
+        states: vec![],
+        arena: ArenaPlan {
+            state_bytes,
+            logits_offset: state_bytes,
+            logits_bytes,
+            kv_offset: act_offset,
+            kv_bytes: 0,
+            act_offset,
+            act_bytes: scratch_offset - act_offset,
+            tokens_offset: act_offset,
+            hidden_offset,
+            kept_hidden_offset,
+            scratch_offset,
+            scratch_bytes_per_thread: 64,
+            max_threads: MAX_THREADS,
+        },
+    }
+}
+
+/// Weights whose logits of token t are `first[id] + t · second[id]`.
+pub fn weights(first: &[f32], second: &[f32]) -> Vec<u8> {
+    let row = |a: f32, b: f32| {
+        let mut row = [0.0; WIDTH];
+        (row[0], row[1]) = (a, b);
+        row
+    };
+    // Tokens are far below 2^24.
+    let table = (0..VOCAB).map(|token| row(1.0, token as f32));
+    let head = first.iter().zip(second).map(|(a, b)| row(*a, *b));
+    table.chain(head).flatten().flat_map(f32::to_le_bytes).collect()
+}
+
+/// Builds the model's object under the prefix `toy`, with hooks beside it, and starts it.
+pub fn start(
+    backend: &dyn Backend,
+    needs: Features,
+    emulator_args: &[&str],
+    golden: (&[u32], [u8; HashSlot::BYTES]),
+) -> Result<Process, RunError> {
+    let functions = functions(backend, needs, golden).map_err(|e| RunError::Build(e.to_string()))?;
+    Runner::new(backend, needs, functions)?.start(emulator_args)
+}
+
+fn functions(
+    backend: &dyn Backend,
+    needs: Features,
+    (golden_tokens, golden): (&[u32], [u8; HashSlot::BYTES]),
+) -> Result<Vec<Function>, EmitError> {
+    let plan = plan(needs);
+    let info = InfoStrings { target: "any", cpu_features: "some", tcc_version: "1.2.3", licence: "" };
+    let options = EmitOptions { name: "toy", weights_inside: false, golden_tokens, info };
+    let kernels = emit::emit_kernels(backend, &plan)?;
+    let mut functions = emit::functions(backend, &plan, &kernels, &options)?;
+    let hashes = functions.iter_mut().find(|f| f.name == HASHES).expect("an object states its hashes");
+    hashes.bytes[HashSlot::Golden.offset_bytes()..][..HashSlot::BYTES].copy_from_slice(&golden);
+    functions.extend(hooks(backend)?);
+    Ok(functions)
+}
+
+/// `parallel_for` that runs tasks backwards and counts its calls at `user`; `should_stop` that returns what is there;
+/// and the function that reads the image.
+fn hooks(backend: &dyn Backend) -> Result<[Function; 3], EmitError> {
+    let cx = ClifContext::new(backend, Features::NONE)?;
+    let parallel_for = cx.function(HOOK_PARALLEL_FOR, &signature(&[I64, I32, I64, I64], &[]), |f| {
+        let (user, n, task, arg) = (f.param(0), f.param(1), f.param(2), f.param(3));
+        let calls = f.load(I64, user, 0);
+        let next = f.offset(calls, 1);
+        f.store(next, user, 0);
+        let n = f.ins().uextend(I64, n);
+        let zero = f.i64(0);
+        f.for_range(zero, n, 1, |f, i| {
+            let index = f.ins().isub(n, i);
+            let index = f.ins().iadd_imm_s(index, -1);
+            let index = f.ins().ireduce(I32, index);
+            f.call_pointer(task, &signature(&[I64, I32], &[]), &[arg, index]);
+        });
+        f.return_(&[]);
+    })?;
+    let should_stop = cx.function(HOOK_SHOULD_STOP, &signature(&[I64], &[I32]), |f| {
+        let user = f.param(0);
+        let stop = f.load(I32, user, 0);
+        f.return_(&[stop]);
+    })?;
+    let peek = cx.function(PEEK, &signature(&[I64, I64, I64], &[]), |f| {
+        let (to, from, bytes, zero) = (f.param(0), f.param(1), f.param(2), f.i64(0));
+        f.for_range(zero, bytes, 1, |f, i| {
+            let (from, to) = (f.ins().iadd(from, i), f.ins().iadd(to, i));
+            let byte = f.load(I8, from, 0);
+            f.store(byte, to, 0);
+        });
+        f.return_(&[]);
+    })?;
+    Ok([parallel_for, should_stop, peek])
+}
+
+/// The model in a process, with arena, weights and hooks in its memory.
+pub struct Toy {
+    pub process: Process,
+    pub memory: Memory,
+    pub arena: u64,
+    pub arena_bytes: u64,
+    pub weights: u64,
+    /// A `tcc_blob` of the weights.
+    pub blob: u64,
+    /// Memory for arguments and results of one call.
+    pub buffer: u64,
+}
+
+/// Bytes of [`Toy::buffer`]: the logits of a full context fit.
+pub const BUFFER_BYTES: usize = 4 * VOCAB * CTX;
+
+impl Toy {
+    pub fn new(process: Process, weights: &[u8]) -> Toy {
+        let mut memory = Memory::new();
+        let arena_bytes = plan(Features::NONE).arena.total_bytes();
+        let arena = memory.alloc(usize::try_from(arena_bytes).expect("a small arena"), 64);
+        let weights_bytes = weights.len() as u64;
+        let weights = memory.place(weights, 64);
+        let blob = memory.place_words(&[weights, weights_bytes]);
+        let buffer = memory.alloc(BUFFER_BYTES, 64);
+        Toy { process, memory, arena, arena_bytes, weights, blob, buffer }
+    }
+
+    /// Calls `toy_NAME` and returns its 32-bit result. Panics if the process dies or writes out of bounds.
+    pub fn call(&mut self, name: &str, args: &[u64]) -> i32 {
+        let result = self.process.call(&format!("toy_{name}"), args, &mut self.memory);
+        // The upper half of the register is not part of a 32-bit result.
+        result.unwrap_or_else(|e| panic!("{name}: {e}")) as i32
+    }
+
+    /// `init` with the model's own weights and `hooks` (0 = none).
+    pub fn init(&mut self, hooks: u64) -> i32 {
+        self.call("init", &[self.arena, self.arena_bytes, self.blob, hooks, self.buffer])
+    }
+
+    /// `eval` of `tokens`.
+    pub fn eval(&mut self, tokens: &[u32]) -> i32 {
+        let bytes: Vec<u8> = tokens.iter().flat_map(|t| t.to_le_bytes()).collect();
+        self.memory.write(self.buffer, &bytes);
+        self.call("eval", &[self.arena, self.buffer, tokens.len() as u64])
+    }
+
+    /// `eval_all` of `tokens`: the status and the logits.
+    pub fn eval_all(&mut self, tokens: &[u32]) -> (i32, Vec<f32>) {
+        let mut bytes: Vec<u8> = tokens.iter().flat_map(|t| t.to_le_bytes()).collect();
+        bytes.resize(64, 0);
+        let ids = self.memory.place(&bytes, 64);
+        let status = self.call("eval_all", &[self.arena, ids, tokens.len() as u64, self.buffer]);
+        (status, self.memory.read_f32(self.buffer, VOCAB * tokens.len()))
+    }
+
+    /// `logits`: the status and the logits.
+    pub fn logits(&mut self) -> (i32, Vec<f32>) {
+        let status = self.call("logits", &[self.arena, self.buffer]);
+        let address = self.read_u64(self.buffer);
+        let logits = if status == 0 { self.memory.read_f32(address, VOCAB) } else { vec![] };
+        (status, logits)
+    }
+
+    pub fn pos(&mut self) -> i32 {
+        self.call("pos", &[self.arena])
+    }
+
+    /// Calls `toy_NAME(argument)` and returns the text it points at, `None` for null.
+    pub fn call_text(&mut self, name: &str, argument: u64) -> Option<String> {
+        let address = self.process.call(&format!("toy_{name}"), &[argument], &mut self.memory);
+        let address = address.unwrap_or_else(|e| panic!("{name}: {e}"));
+        (address != 0).then(|| self.text(address))
+    }
+
+    /// The zero-terminated text at an address of the image.
+    pub fn text(&mut self, address: u64) -> String {
+        // No text of the model is longer.
+        const BYTES: usize = 128;
+        let to = self.buffer + (BUFFER_BYTES - BYTES) as u64;
+        let copied = self.process.call(PEEK, &[to, address, BYTES as u64], &mut self.memory);
+        copied.unwrap_or_else(|e| panic!("{PEEK}: {e}"));
+        let bytes = self.memory.read(to, BYTES);
+        let end = bytes.iter().position(|b| *b == 0).expect("a terminated text");
+        String::from_utf8(bytes[..end].to_vec()).expect("texts are ASCII")
+    }
+
+    pub fn read_u64(&self, address: u64) -> u64 {
+        u64::from_le_bytes(self.memory.read(address, 8).try_into().expect("eight bytes"))
+    }
+}

@@ -27,18 +27,22 @@ const SETTINGS: &[(&str, &str)] = &[
 impl ClifContext {
     /// Errors: a triple or flag of the backend that the code generator does not know.
     pub fn new(backend: &dyn Backend, features: Features) -> Result<Self, EmitError> {
-        let target = backend.desc().name;
+        let flags = backend.clif_flags(features);
+        Self::with_flags(backend.desc().name, backend.clif_triple(), &flags, backend.has_vectors(features))
+    }
+
+    fn with_flags(target: &'static str, triple: &str, flags: &[&str], has_vectors: bool) -> Result<Self, EmitError> {
         let fail = |reason: String| EmitError::Codegen { function: format!("target {target}"), reason };
         let mut shared = settings::builder();
         for (name, value) in SETTINGS {
             shared.set(name, value).map_err(|e| fail(format!("setting '{name}': {e}")))?;
         }
-        let mut builder = isa::lookup_by_name(backend.clif_triple()).map_err(|e| fail(e.to_string()))?;
-        for flag in backend.clif_flags(features) {
+        let mut builder = isa::lookup_by_name(triple).map_err(|e| fail(e.to_string()))?;
+        for flag in flags {
             builder.enable(flag).map_err(|e| fail(format!("flag '{flag}': {e}")))?;
         }
         let isa = builder.finish(settings::Flags::new(shared)).map_err(|e| fail(e.to_string()))?;
-        Ok(ClifContext { isa, target, has_vectors: backend.has_vectors(features) })
+        Ok(ClifContext { isa, target, has_vectors })
     }
 
     /// Short name of the target, for messages.
@@ -49,5 +53,40 @@ impl ClifContext {
     /// True if 128-bit vectors may be used.
     pub fn has_vectors(&self) -> bool {
         self.has_vectors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cranelift_codegen::ir::InstBuilder;
+    use cranelift_codegen::ir::types::F32;
+
+    use super::*;
+    use crate::clif::func::signature;
+    use crate::isa::BACKENDS;
+
+    /// On some target rounding a product once is a feature; without it the code generator would call a library.
+    #[test]
+    fn library_calls_are_refused() {
+        let mut refused = 0;
+        for backend in BACKENDS {
+            let cx = ClifContext::with_flags(backend.desc().name, backend.clif_triple(), &[], false)
+                .expect("no flag can be unknown");
+            let result = cx.function("fused", &signature(&[F32], &[F32]), |f| {
+                let x = f.param(0);
+                let y = f.ins().fma(x, x, x);
+                f.return_(&[y]);
+            });
+            match result {
+                Ok(code) => assert_eq!(code.relocs, [], "{}", cx.target()),
+                Err(EmitError::Reloc { function, symbol, .. }) => {
+                    assert_eq!(function, "fused");
+                    assert!(symbol.contains("Fma"), "{symbol}");
+                    refused += 1;
+                }
+                Err(other) => panic!("expected a refusal, found {other}"),
+            }
+        }
+        assert!(refused > 0, "no target calls a library here: find another instruction");
     }
 }

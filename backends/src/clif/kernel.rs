@@ -74,7 +74,7 @@ pub fn emit_kernel(cx: &ClifContext, spec: &KernelSpec, name: &str) -> Result<Fu
 fn check(cx: &ClifContext, spec: &KernelSpec) -> Result<(), EmitError> {
     let problem = match spec {
         KernelSpec::TernaryMatmul { layout, scale, schedule, .. } => ternary::problem(*layout, *scale, schedule),
-        KernelSpec::FloatTernaryMatmul { encoding, scale, .. } => float_ternary::problem(*encoding, *scale),
+        KernelSpec::FloatTernaryMatmul { k, encoding, scale, .. } => float_ternary::problem(*k, *encoding, *scale),
         KernelSpec::Embed { .. }
         | KernelSpec::Norm { .. }
         | KernelSpec::NormQuant { .. }

@@ -29,7 +29,7 @@ pub(super) fn problem(layout: QuantLayout, scale: ScaleKind, schedule: &MatmulSc
     let encoding = schedule.micro[0].encoding;
     match scale {
         ScaleKind::PerTensor | ScaleKind::PerRow => None,
-        ScaleKind::PerGroup { group } if !group.is_multiple_of(encoding.kr()) => {
+        ScaleKind::PerGroup { group } if group != layout.k && !group.is_multiple_of(encoding.kr()) => {
             Some(format!("groups of {group} columns in '{encoding}', expected a multiple of {}", encoding.kr()))
         }
         ScaleKind::PerGroup { group } if !group.is_multiple_of(layout.sum_group) => {

@@ -10,6 +10,9 @@ use tcc_tests::random::Rng;
 use super::case::{Case, Operand, bytes, input, output};
 use super::rows::{ROWS, special};
 
+/// Positions of the caches attention reads: not a whole number of blocks.
+const CTX: usize = 45;
+
 const CACHES: [DType; 2] = [DType::F32, DType::F16];
 
 pub fn write() -> Vec<Case> {
@@ -70,12 +73,12 @@ pub fn attention() -> Vec<Case> {
                 let (heads, kv_heads) = [(6, 2), (4, 4), (5, 1)][(i + 2 * j) % 3];
                 // Scores from close together to far beyond the range of the exponential.
                 let scale = [0.125, 0.01, 3.0][j % 3];
-                let shape = ValueType::new(cache, &[kv_heads, 48, d]);
+                let shape = ValueType::new(cache, &[kv_heads, CTX, d]);
                 let (k, v) = (rng.tensor(&shape), rng.tensor(&shape));
                 let q = rng.tensor(&ValueType::f32(&[m, heads * d]));
                 let at = Tensor::u32(&[1], vec![pos as u32]);
                 let result = Op::Attention { heads, scale }.eval(&[&q, &k, &v, &at]).remove(0);
-                let spec = KernelSpec::Attention { m, heads, kv_heads, d, ctx: 48, cache, scale };
+                let spec = KernelSpec::Attention { m, heads, kv_heads, d, ctx: CTX, cache, scale };
                 let operands = vec![input(&q), input(&k), input(&v), output(&result, valid)];
                 cases.push(Case::new(spec, valid, operands).at(pos));
             }

@@ -153,3 +153,14 @@ fn float_ternary() {
 fn ternary() {
     conform("ternary", matmul::ternary);
 }
+
+#[test]
+fn products_without_code_are_refused() {
+    for backend in BACKENDS {
+        let cx = ClifContext::new(*backend, backend.desc().baseline).expect("the backend's settings are known");
+        for (spec, reason) in matmul::refused() {
+            let error = emit_kernel(&cx, &spec, "refused").expect_err("no code for this");
+            assert!(error.to_string().contains(reason), "{error}");
+        }
+    }
+}

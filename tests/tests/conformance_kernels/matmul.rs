@@ -30,6 +30,33 @@ const ENDS: [End; 5] = [
     End { bias: false, residual: true, is_in_place: true },
 ];
 
+/// Products that portable code refuses, with a word of the reason.
+pub fn refused() -> Vec<(KernelSpec, &'static str)> {
+    let layout = |sum_group| QuantLayout { k: 96, sum_group };
+    let ternary = |group, sum_group| {
+        let levels = vec![Level { memory: "l1", rows: 32 }];
+        let schedule = MatmulSchedule { micro: vec![&PORTABLE], levels };
+        let (scale, layout) = (ScaleKind::PerGroup { group }, layout(sum_group));
+        KernelSpec::TernaryMatmul { m: 1, n: 8, layout, scale, bias: false, residual: false, schedule }
+    };
+    let float = |encoding, group| KernelSpec::FloatTernaryMatmul {
+        m: 1,
+        n: 8,
+        k: 96,
+        encoding,
+        scale: ScaleKind::PerGroup { group },
+        bias: false,
+        residual: false,
+        task_rows: 64,
+    };
+    vec![
+        (ternary(24, 24), "multiple of 16"),
+        (ternary(32, 96), "sums' 96"),
+        (float(Encoding::I2 { nr: 8 }, 24), "multiple of 16"),
+        (float(Encoding::I2Lane { nr: 64 }, 32), "expected 'i2'"),
+    ]
+}
+
 /// A case of a product whose operands so far are `tensors` for the op and `operands` for the kernel.
 fn finish(
     op: Op,
@@ -98,7 +125,9 @@ pub fn float_ternary() -> Vec<Case> {
     for encoding in ENCODINGS.iter().copied().filter(|e| lanes(&e)) {
         let whole = WIDTHS.into_iter().flat_map(|k| [(k, ScaleKind::PerTensor), (k, ScaleKind::PerRow)]);
         let grouped = [16, 32, 64, 128, 256].map(|group| (512, ScaleKind::PerGroup { group }));
-        for (i, (k, scale)) in whole.chain(grouped).enumerate() {
+        // One group over a whole row rounds unlike a scale per row, and may be ragged.
+        let single = [(100, ScaleKind::PerGroup { group: 100 })];
+        for (i, (k, scale)) in whole.chain(grouped).chain(single).enumerate() {
             let (m, valid) = ROWS[i % ROWS.len()];
             let n = [1, 21, 40][i / 2 % 3];
             let end = ENDS[i % ENDS.len()];
@@ -149,7 +178,9 @@ pub fn ternary(backend: &dyn Backend, features: Features, vlen: u32) -> Vec<Case
         let grouped = [(16, 16), (32, 16), (64, 64), (128, 32), (256, 256)]
             .map(|(group, sum_group)| (QuantLayout { k: 512, sum_group }, ScaleKind::PerGroup { group }));
         let fine = [(QuantLayout { k: 256, sum_group: 64 }, ScaleKind::PerRow)];
-        for (i, (layout, scale)) in whole.chain(grouped).chain(fine).enumerate() {
+        // One group over a whole row rounds unlike a scale per row, and may be ragged.
+        let single = [(QuantLayout { k: 100, sum_group: 100 }, ScaleKind::PerGroup { group: 100 })];
+        for (i, (layout, scale)) in whole.chain(grouped).chain(fine).chain(single).enumerate() {
             let [m, valid] = [[1, 1], [8, 8], [8, 5], [20, 19]][i % 4];
             let n = [1, 100, 64, 131][(i + i / 4) % 4];
             cases.push(ternary_case(&micro, [m, n, valid], layout, scale, ENDS[i % ENDS.len()], &mut rng));

@@ -21,28 +21,42 @@ pub struct Machine {
 
 /// Every machine; tests use those of a target that have the features they need.
 pub const MACHINES: &[Machine] = &[
-    Machine { target: "x86_64", name: "host", emulator_args: &[], features: None, vlen: 0 },
     Machine {
-        target: "aarch64",
-        name: "cortex-a53",
-        emulator_args: &["-cpu", "cortex-a53"],
+        target: "riscv64",
+        name: "rv64gc",
+        emulator_args: &["-cpu", "rv64,v=false,zba=false,zbb=false"],
         features: Some(&[]),
         vlen: 0,
     },
     Machine {
-        target: "aarch64",
-        name: "cortex-a76",
-        emulator_args: &["-cpu", "cortex-a76"],
-        features: Some(&["lse", "dotprod"]),
-        vlen: 0,
+        target: "riscv64",
+        name: "rv64gcv, 128 bits",
+        emulator_args: &["-cpu", "rv64,v=true,vext_spec=v1.0,vlen=128"],
+        features: Some(&["v"]),
+        vlen: 128,
     },
     Machine {
-        target: "aarch64",
-        name: "max",
-        emulator_args: &["-cpu", "max"],
-        features: Some(&["lse", "dotprod", "i8mm", "sve", "sve2"]),
-        vlen: 0,
+        target: "riscv64",
+        name: "rv64gcv, 256 bits",
+        emulator_args: &["-cpu", "rv64,v=true,vext_spec=v1.0,vlen=256"],
+        features: Some(&["v"]),
+        vlen: 256,
     },
+    Machine {
+        target: "riscv64",
+        name: "rv64gcv, 512 bits",
+        emulator_args: &["-cpu", "rv64,v=true,vext_spec=v1.0,vlen=512"],
+        features: Some(&["v"]),
+        vlen: 512,
+    },
+    Machine {
+        target: "riscv64",
+        name: "rv64gcv, 1024 bits",
+        emulator_args: &["-cpu", "rv64,v=true,vext_spec=v1.0,vlen=1024"],
+        features: Some(&["v"]),
+        vlen: 1024,
+    },
+    Machine { target: "x86_64", name: "host", emulator_args: &[], features: None, vlen: 0 },
 ];
 
 impl Machine {

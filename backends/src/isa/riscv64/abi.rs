@@ -1,0 +1,150 @@
+//! Binary interface of riscv64 Linux and ELF: start-up, system calls, probes, relocations.
+//!
+//! Sources: RISC-V ELF psABI 1.0 (calling convention, relocations); Linux `arch/riscv/include/uapi/asm/hwcap.h` and
+//! `Documentation/arch/riscv/hwprobe.rst`.
+
+use tcc_ir::target::Features;
+
+use super::desc::{RV64GC, V, ZBA, ZBB};
+use super::inst::{
+    A0, A1, A2, A3, A4, A5, A6, A7, RA, SP, T0, T1, T2, X, ZERO, addi, andi, auipc, bne, csrr_vlenb, ebreak, ecall,
+    jalr, ld, li, mv, or, patch_branch, put, ret, sd, slli, srli,
+};
+use crate::asm::Asm;
+use crate::code::{Function, Reloc, RelocKind, Target};
+use crate::isa::{ElfAbi, Syscalls};
+
+/// EM_RISCV; EF_RISCV_RVC and EF_RISCV_FLOAT_ABI_DOUBLE; R_RISCV_ADD64 and R_RISCV_SUB64.
+pub const ELF: ElfAbi = ElfAbi { machine: 243, flags: 0x1 | 0x4, pc64: &[35, 39] };
+
+/// The generic table of Linux, `include/uapi/asm-generic/unistd.h`.
+pub const SYSCALLS: Syscalls = Syscalls { read: 63, write: 64, mmap: 222, exit_group: 94 };
+
+/// `riscv_hwprobe(pairs, pair_count, cpusetsize, cpus, flags)`.
+const SYS_HWPROBE: i32 = 258;
+/// RISCV_HWPROBE_KEY_IMA_EXT_0.
+const HWPROBE_EXTENSIONS: i32 = 4;
+/// Bit of its value, feature.
+const HWPROBE_BITS: [(u32, Features); 3] = [(2, V), (3, ZBA), (4, ZBB)];
+/// Bit of `AT_HWCAP`: the letter's place in the alphabet.
+const HWCAP_V: u32 = 21;
+
+fn function(name: &str, asm: Asm, frame_bytes: u32) -> Function {
+    Function { name: name.into(), bytes: asm.finish(), align: 16, frame_bytes, is_code: true, ..Function::default() }
+}
+
+/// The immediate of a feature set.
+fn bits(set: Features) -> i32 {
+    i32::try_from(set.0).expect("few features")
+}
+
+/// The hint, or else the baseline: user code cannot ask the core.
+pub fn probe() -> Function {
+    let mut asm = Asm::new();
+    let hinted = asm.label();
+    asm.branch(bne(A0, ZERO), hinted, patch_branch);
+    asm.word(li(A0, bits(RV64GC)));
+    asm.bind(hinted);
+    asm.word(ret());
+    function("probe", asm, 0)
+}
+
+/// Ors `feature` into `set` if bit `from` of `word` is set.
+fn copy_bit(asm: &mut Asm, set: X, word: X, from: u32, feature: Features) {
+    put(asm, &[srli(T2, word, from), andi(T2, T2, 1), slli(T2, T2, feature.0.trailing_zeros()), or(set, set, T2)]);
+}
+
+/// `AT_HWCAP` knows V; kernels from 6.4 on answer for the others too.
+pub fn hwcap() -> Function {
+    let (set, value) = (T0, T1);
+    let mut asm = Asm::new();
+    asm.word(li(set, bits(RV64GC)));
+    copy_bit(&mut asm, set, A0, HWCAP_V, V);
+    // One pair of key and value on the stack; no set of harts, no flags: all harts together.
+    put(&mut asm, &[addi(SP, SP, -16), li(value, HWPROBE_EXTENSIONS), sd(value, 0, SP), sd(ZERO, 8, SP)]);
+    put(&mut asm, &[mv(A0, SP), li(A1, 1), li(A2, 0), li(A3, 0), li(A4, 0), li(A7, SYS_HWPROBE), ecall()]);
+    let unknown = asm.label();
+    asm.branch(bne(A0, ZERO), unknown, patch_branch);
+    asm.word(ld(value, 8, SP));
+    for (bit, feature) in HWPROBE_BITS {
+        copy_bit(&mut asm, set, value, bit, feature);
+    }
+    asm.bind(unknown);
+    put(&mut asm, &[mv(A0, set), addi(SP, SP, 16), ret()]);
+    function("hwcap", asm, 16)
+}
+
+/// Register bytes: reads `vlenb`, which traps on cores without V.
+pub fn vlen() -> Function {
+    let mut asm = Asm::new();
+    put(&mut asm, &[csrr_vlenb(A0), ret()]);
+    function("vlen", asm, 0)
+}
+
+/// `_start`: the stack pointer the kernel gave, which is 16-byte aligned, goes to `exe_main`.
+pub fn start() -> Function {
+    let mut asm = Asm::new();
+    asm.word(mv(A0, SP));
+    let offset = u32::try_from(asm.here()).expect("a few instructions");
+    put(&mut asm, &[auipc(RA), jalr(RA, RA, 0), ebreak()]);
+    let target = Target::Symbol("exe_main".into());
+    let relocs = vec![Reloc { offset, kind: RelocKind::RiscvCall, target, addend: 0 }];
+    Function { relocs, calls: vec!["exe_main".into()], ..function("_start", asm, 0) }
+}
+
+/// `exe_syscall`: number to `a7`, arguments down by one register.
+pub fn syscall() -> Function {
+    let mut asm = Asm::new();
+    // The number goes first: `a7` holds no argument (there are seven), and `a0` is overwritten next.
+    asm.word(mv(A7, A0));
+    for pair in [A0, A1, A2, A3, A4, A5, A6].windows(2) {
+        asm.word(mv(pair[0], pair[1]));
+    }
+    put(&mut asm, &[ecall(), ret()]);
+    function("exe_syscall", asm, 0)
+}
+
+/// Fills a relocated field.
+pub fn apply(kind: RelocKind, code: &mut [u8], at: usize, place: u64, target: u64) -> Result<(), String> {
+    let distance = target.wrapping_sub(place).cast_signed();
+    match kind {
+        RelocKind::RiscvCall => {
+            let (high, low) = split(distance)?;
+            patch(code, at, high)?;
+            patch(code, at + 4, low)
+        }
+        RelocKind::RiscvPcrelHigh20 => patch(code, at, split(distance)?.0),
+        RelocKind::RiscvPcrelLow12I => patch(code, at, split(distance)?.1),
+        RelocKind::Pc64 => {
+            let field = code.get_mut(at..at + 8).ok_or_else(|| outside(at))?;
+            field.copy_from_slice(&distance.to_le_bytes());
+            Ok(())
+        }
+        RelocKind::X86Pc32 | RelocKind::Aarch64Call | RelocKind::Aarch64AdrpPage | RelocKind::Aarch64AddLow12 => {
+            Err(format!("{kind:?} is not a relocation of riscv64"))
+        }
+    }
+}
+
+/// The fields of an `auipc` and of the I-type instruction that adds the rest: the low half is signed, so the high
+/// half is rounded to the nearest page.
+fn split(distance: i64) -> Result<(u32, u32), String> {
+    let high = (distance + 0x800) >> 12;
+    if !(-0x8_0000..0x8_0000).contains(&high) {
+        return Err(format!("a distance of {distance} bytes, expected within 2 GiB"));
+    }
+    // 20 bits after the check, and 12.
+    Ok(((high as u32) << 12, (distance as u32) << 20))
+}
+
+/// Replaces the immediate of a U-type or I-type word by the bits of `field`: those are zero in what is patched.
+fn patch(code: &mut [u8], at: usize, field: u32) -> Result<(), String> {
+    let bytes: &mut [u8] = code.get_mut(at..at + 4).ok_or_else(|| outside(at))?;
+    let word = u32::from_le_bytes(bytes.try_into().expect("four bytes"));
+    bytes.copy_from_slice(&(word | field).to_le_bytes());
+    Ok(())
+}
+
+fn outside(at: usize) -> String {
+    format!("a field at offset {at}, which is outside the code")
+}

@@ -1,0 +1,324 @@
+//! Encoder of the RV64 instructions that the kernels use: one line per instruction, words only, never compressed.
+//!
+//! Fields and opcodes: The RISC-V Instruction Set Manual, volume I (20240411), chapter 34 "RV32/64G instruction set
+//! listings" for the scalar forms, and "V" Standard Extension for Vector Operations 1.0, sections 5-7, 10-12 and the
+//! "Vector Instruction Listing" for the vector forms. `golden.txt` holds the bytes of an outside assembler.
+//!
+//! **Invariant:** an operand never spills into a neighbouring field; every immediate is checked against its range.
+
+use crate::asm::Asm;
+
+/// An integer register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct X(u32);
+
+/// A vector register, or the first of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct V(u32);
+
+impl V {
+    /// Register `i`. Panics from 32 up.
+    pub fn new(i: usize) -> V {
+        assert!(i < 32, "v{i} does not exist");
+        // Below 32.
+        V(i as u32)
+    }
+}
+
+pub const ZERO: X = X(0);
+pub const RA: X = X(1);
+pub const SP: X = X(2);
+pub const T0: X = X(5);
+pub const T1: X = X(6);
+pub const T2: X = X(7);
+pub const S0: X = X(8);
+pub const S1: X = X(9);
+pub const A0: X = X(10);
+pub const A1: X = X(11);
+pub const A2: X = X(12);
+pub const A3: X = X(13);
+pub const A4: X = X(14);
+pub const A5: X = X(15);
+pub const A6: X = X(16);
+pub const A7: X = X(17);
+pub const S2: X = X(18);
+pub const S3: X = X(19);
+pub const S4: X = X(20);
+pub const S5: X = X(21);
+pub const S6: X = X(22);
+pub const S7: X = X(23);
+pub const S8: X = X(24);
+pub const S9: X = X(25);
+pub const S10: X = X(26);
+pub const S11: X = X(27);
+pub const T3: X = X(28);
+pub const T4: X = X(29);
+pub const T5: X = X(30);
+pub const T6: X = X(31);
+
+/// Element width of the vector unit, `vtype` bits 5:3 (V 1.0, section 3.4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sew {
+    E8 = 0,
+    E16 = 1,
+}
+
+/// Registers per group, `vtype` bits 2:0 (V 1.0, section 3.4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lmul {
+    M1 = 0,
+    M2 = 1,
+    M4 = 2,
+    M8 = 3,
+}
+
+impl Lmul {
+    /// The group of `registers` registers. Panics where there is none.
+    pub fn of(registers: usize) -> Lmul {
+        match registers {
+            1 => Lmul::M1,
+            2 => Lmul::M2,
+            4 => Lmul::M4,
+            8 => Lmul::M8,
+            other => panic!("no group of {other} registers"),
+        }
+    }
+}
+
+/// `imm` as `bits` bits of two's complement. Panics out of range.
+fn signed(imm: i32, bits: u32) -> u32 {
+    let half = 1 << (bits - 1);
+    assert!((-half..half).contains(&imm), "{imm} does not fit in {bits} signed bits");
+    // The bits of the two's complement are what is wanted.
+    imm as u32 & ((1 << bits) - 1)
+}
+
+/// `imm` as `bits` unsigned bits. Panics out of range.
+fn unsigned(imm: u32, bits: u32) -> u32 {
+    assert!(imm < 1 << bits, "{imm} does not fit in {bits} bits");
+    imm
+}
+
+/// R-type: funct7 | rs2 | rs1 | funct3 | rd | opcode.
+fn r(funct7: u32, rs2: X, rs1: X, funct3: u32, rd: X, opcode: u32) -> u32 {
+    funct7 << 25 | rs2.0 << 20 | rs1.0 << 15 | funct3 << 12 | rd.0 << 7 | opcode
+}
+
+/// I-type: imm\[11:0\] | rs1 | funct3 | rd | opcode.
+fn i(imm: i32, rs1: X, funct3: u32, rd: X, opcode: u32) -> u32 {
+    signed(imm, 12) << 20 | rs1.0 << 15 | funct3 << 12 | rd.0 << 7 | opcode
+}
+
+/// I-type shift of RV64: funct6 | shamt\[5:0\] | rs1 | funct3 | rd | opcode.
+fn shift(funct6: u32, shamt: u32, rs1: X, funct3: u32, rd: X) -> u32 {
+    funct6 << 26 | unsigned(shamt, 6) << 20 | rs1.0 << 15 | funct3 << 12 | rd.0 << 7 | 0x13
+}
+
+/// S-type: imm\[11:5\] | rs2 | rs1 | funct3 | imm\[4:0\] | opcode.
+fn s(imm: i32, rs2: X, rs1: X, funct3: u32) -> u32 {
+    let imm = signed(imm, 12);
+    (imm >> 5) << 25 | rs2.0 << 20 | rs1.0 << 15 | funct3 << 12 | (imm & 31) << 7 | 0x23
+}
+
+/// B-type without its displacement, which [`patch_branch`] fills in.
+fn b(rs2: X, rs1: X, funct3: u32) -> u32 {
+    rs2.0 << 20 | rs1.0 << 15 | funct3 << 12 | 0x63
+}
+
+/// OP-V: funct6 | vm | vs2 | vs1, rs1 or immediate | funct3 | vd | 1010111, never masked.
+fn op_v(funct6: u32, vs2: V, one: u32, funct3: u32, vd: V) -> u32 {
+    funct6 << 26 | 1 << 25 | vs2.0 << 20 | one << 15 | funct3 << 12 | vd.0 << 7 | 0x57
+}
+
+/// Vector unit-stride load or store: nf | mew 0 | mop 00 | vm 1 | lumop | rs1 | width | vd | opcode.
+fn mem_v(nf: u32, lumop: u32, rs1: X, width: u32, vd: V, opcode: u32) -> u32 {
+    nf << 29 | 1 << 25 | lumop << 20 | rs1.0 << 15 | width << 12 | vd.0 << 7 | opcode
+}
+
+/// funct3 of OP-V by operand kinds (V 1.0, section 10.1).
+const OPMVV: u32 = 2;
+const OPIVI: u32 = 3;
+const OPIVX: u32 = 4;
+const OPMVX: u32 = 6;
+
+macro_rules! instructions {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*) = $word:expr;)*) => {
+        $($(#[$doc])* pub fn $name($($arg: $ty),*) -> u32 { $word })*
+
+        /// Every instruction of this file: the golden table must show each.
+        #[cfg(test)]
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+instructions! {
+    // Base integer, 2.4-2.8 and RV64I 4.2-4.3.
+    addi(rd: X, rs1: X, imm: i32) = i(imm, rs1, 0, rd, 0x13);
+    andi(rd: X, rs1: X, imm: i32) = i(imm, rs1, 7, rd, 0x13);
+    slli(rd: X, rs1: X, shamt: u32) = shift(0x00, shamt, rs1, 1, rd);
+    srli(rd: X, rs1: X, shamt: u32) = shift(0x00, shamt, rs1, 5, rd);
+    srai(rd: X, rs1: X, shamt: u32) = shift(0x10, shamt, rs1, 5, rd);
+    add(rd: X, rs1: X, rs2: X) = r(0x00, rs2, rs1, 0, rd, 0x33);
+    sub(rd: X, rs1: X, rs2: X) = r(0x20, rs2, rs1, 0, rd, 0x33);
+    xor(rd: X, rs1: X, rs2: X) = r(0x00, rs2, rs1, 4, rd, 0x33);
+    or(rd: X, rs1: X, rs2: X) = r(0x00, rs2, rs1, 6, rd, 0x33);
+    and(rd: X, rs1: X, rs2: X) = r(0x00, rs2, rs1, 7, rd, 0x33);
+    addw(rd: X, rs1: X, rs2: X) = r(0x00, rs2, rs1, 0, rd, 0x3b);
+    /// U-type: imm\[31:12\] | rd | opcode.
+    lui(rd: X, imm: u32) = unsigned(imm, 20) << 12 | rd.0 << 7 | 0x37;
+    /// U-type with immediate 0, which a relocation fills in.
+    auipc(rd: X) = rd.0 << 7 | 0x17;
+    jalr(rd: X, rs1: X, imm: i32) = i(imm, rs1, 0, rd, 0x67);
+    beq(rs1: X, rs2: X) = b(rs2, rs1, 0);
+    bne(rs1: X, rs2: X) = b(rs2, rs1, 1);
+    blt(rs1: X, rs2: X) = b(rs2, rs1, 4);
+    bge(rs1: X, rs2: X) = b(rs2, rs1, 5);
+    lb(rd: X, imm: i32, rs1: X) = i(imm, rs1, 0, rd, 0x03);
+    lw(rd: X, imm: i32, rs1: X) = i(imm, rs1, 2, rd, 0x03);
+    ld(rd: X, imm: i32, rs1: X) = i(imm, rs1, 3, rd, 0x03);
+    sw(rs2: X, imm: i32, rs1: X) = s(imm, rs2, rs1, 2);
+    sd(rs2: X, imm: i32, rs1: X) = s(imm, rs2, rs1, 3);
+    ecall() = 0x73;
+    ebreak() = 1 << 20 | 0x73;
+    // M, 13.1.
+    mul(rd: X, rs1: X, rs2: X) = r(0x01, rs2, rs1, 0, rd, 0x33);
+    /// Zicsr 6.1: `csrrs rd, vlenb, zero`; vlenb is CSR 0xC22 (V 1.0, section 3.3).
+    csrr_vlenb(rd: X) = 0xc22 << 20 | 2 << 12 | rd.0 << 7 | 0x73;
+    /// V 6.1: 0 | vma | vta | vsew | vlmul | rs1 | 111 | rd | 1010111, tail and mask agnostic.
+    vsetvli(rd: X, avl: X, sew: Sew, lmul: Lmul) =
+        (3 << 6 | (sew as u32) << 3 | lmul as u32) << 20 | avl.0 << 15 | 7 << 12 | rd.0 << 7 | 0x57;
+    // V 7.4, unit stride.
+    vle8(vd: V, rs1: X) = mem_v(0, 0, rs1, 0, vd, 0x07);
+    vle32(vd: V, rs1: X) = mem_v(0, 0, rs1, 6, vd, 0x07);
+    vse32(vs3: V, rs1: X) = mem_v(0, 0, rs1, 6, vs3, 0x27);
+    // V 7.9, whole registers.
+    vl1re8(vd: V, rs1: X) = mem_v(0, 8, rs1, 0, vd, 0x07);
+    vl2re8(vd: V, rs1: X) = mem_v(1, 8, rs1, 0, vd, 0x07);
+    // V 11.2, 11.5, 11.6, 11.14 (widening add, bitwise, shift, widening multiply-add) and 11.16, 16.3 (moves).
+    vwadd_wv(vd: V, vs2: V, vs1: V) = op_v(0x35, vs2, vs1.0, OPMVV, vd);
+    vand_vi(vd: V, vs2: V, imm: i32) = op_v(0x09, vs2, signed(imm, 5), OPIVI, vd);
+    vsrl_vi(vd: V, vs2: V, shamt: u32) = op_v(0x28, vs2, unsigned(shamt, 5), OPIVI, vd);
+    vwmacc_vx(vd: V, rs1: X, vs2: V) = op_v(0x3d, vs2, rs1.0, OPMVX, vd);
+    vmv_v_i(vd: V, imm: i32) = op_v(0x17, V(0), signed(imm, 5), OPIVI, vd);
+    vslidedown_vx(vd: V, vs2: V, rs1: X) = op_v(0x0f, vs2, rs1.0, OPIVX, vd);
+}
+
+/// Copies a register: `addi rd, rs, 0`.
+pub fn mv(rd: X, rs: X) -> u32 {
+    addi(rd, rs, 0)
+}
+
+/// Loads a small constant: `addi rd, zero, imm`.
+pub fn li(rd: X, imm: i32) -> u32 {
+    addi(rd, ZERO, imm)
+}
+
+/// Returns: `jalr zero, 0(ra)`.
+pub fn ret() -> u32 {
+    jalr(ZERO, RA, 0)
+}
+
+/// Appends instructions.
+pub fn put(asm: &mut Asm, words: &[u32]) {
+    words.iter().for_each(|word| asm.word(*word));
+}
+
+/// Fills in a B-type displacement: imm\[12|10:5\] in bits 31:25, imm\[4:1|11\] in bits 11:7. Panics beyond 4 KiB.
+pub fn patch_branch(word: u32, displacement: i64) -> u32 {
+    let narrow = i32::try_from(displacement).expect("kernels are far below 2 GiB");
+    let d = signed(narrow, 13);
+    word | (d >> 12 & 1) << 31 | (d >> 5 & 63) << 25 | (d >> 1 & 15) << 8 | (d >> 11 & 1) << 7
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Text and bytes of llvm-mc.
+    const GOLDEN: &str = include_str!("golden.txt");
+
+    fn golden() -> BTreeMap<&'static str, u32> {
+        let lines = GOLDEN.lines().filter(|line| !line.starts_with('#'));
+        let pairs = lines.map(|line| line.split_once(" | ").expect("text | bytes"));
+        pairs.map(|(text, word)| (text.trim(), u32::from_str_radix(word, 16).expect("a hexadecimal word"))).collect()
+    }
+
+    /// The same instructions by this encoder, in the order of the table.
+    fn encoded() -> Vec<(&'static str, u32)> {
+        let v = V::new;
+        vec![
+            ("addi a0, t6, -2048", addi(A0, T6, -2048)),
+            ("addi s11, zero, 2047", addi(S11, ZERO, 2047)),
+            ("andi sp, sp, -16", andi(SP, SP, -16)),
+            ("slli t3, s2, 63", slli(T3, S2, 63)),
+            ("srli ra, a7, 8", srli(RA, A7, 8)),
+            ("srai t0, t1, 48", srai(T0, T1, 48)),
+            ("add a1, a2, a3", add(A1, A2, A3)),
+            ("sub s0, t2, a4", sub(S0, T2, A4)),
+            ("xor s3, s4, s5", xor(S3, S4, S5)),
+            ("or s6, s7, s8", or(S6, S7, S8)),
+            ("and s9, s10, s11", and(S9, S10, S11)),
+            ("addw t4, t5, a6", addw(T4, T5, A6)),
+            ("lui a5, 1048575", lui(A5, 0xfffff)),
+            ("auipc ra, 0", auipc(RA)),
+            ("jalr ra, -4(t0)", jalr(RA, T0, -4)),
+            ("beq a0, s11, -4096", patch_branch(beq(A0, S11), -4096)),
+            ("bne t6, zero, 4094", patch_branch(bne(T6, ZERO), 4094)),
+            ("blt s5, a1, -2", patch_branch(blt(S5, A1), -2)),
+            ("bge a1, s5, 2730", patch_branch(bge(A1, S5), 2730)),
+            ("lb t0, -1(a5)", lb(T0, -1, A5)),
+            ("lw t0, 2044(a5)", lw(T0, 2044, A5)),
+            ("ld s11, 1364(t6)", ld(S11, 1364, T6)),
+            ("sw t0, -2048(a5)", sw(T0, -2048, A5)),
+            ("sd s11, 1365(sp)", sd(S11, 1365, SP)),
+            ("ecall", ecall()),
+            ("ebreak", ebreak()),
+            ("mul t1, s1, a0", mul(T1, S1, A0)),
+            ("csrr a0, vlenb", csrr_vlenb(A0)),
+            ("vsetvli t0, a3, e8, m4, ta, ma", vsetvli(T0, A3, Sew::E8, Lmul::M4)),
+            ("vsetvli zero, s4, e16, m8, ta, ma", vsetvli(ZERO, S4, Sew::E16, Lmul::M8)),
+            ("vsetvli t6, zero, e8, m1, ta, ma", vsetvli(T6, ZERO, Sew::E8, Lmul::M1)),
+            ("vsetvli a0, t6, e16, m2, ta, ma", vsetvli(A0, T6, Sew::E16, Lmul::M2)),
+            ("vle8.v v31, (t0)", vle8(v(31), T0)),
+            ("vle32.v v16, (s1)", vle32(v(16), S1)),
+            ("vse32.v v24, (a1)", vse32(v(24), A1)),
+            ("vl1re8.v v9, (t3)", vl1re8(v(9), T3)),
+            ("vl2re8.v v10, (t1)", vl2re8(v(10), T1)),
+            ("vwadd.wv v16, v24, v5", vwadd_wv(v(16), v(24), v(5))),
+            ("vand.vi v12, v8, 3", vand_vi(v(12), v(8), 3)),
+            ("vand.vi v1, v2, -16", vand_vi(v(1), v(2), -16)),
+            ("vsrl.vi v30, v21, 6", vsrl_vi(v(30), v(21), 6)),
+            ("vsrl.vi v1, v2, 31", vsrl_vi(v(1), v(2), 31)),
+            ("vwmacc.vx v8, s4, v28", vwmacc_vx(v(8), S4, v(28))),
+            ("vmv.v.i v16, 0", vmv_v_i(v(16), 0)),
+            ("vmv.v.i v7, -16", vmv_v_i(v(7), -16)),
+            ("vslidedown.vx v0, v8, a5", vslidedown_vx(v(0), v(8), A5)),
+        ]
+    }
+
+    #[test]
+    fn words_equal_those_of_llvm_mc() {
+        let golden = golden();
+        let encoded = encoded();
+        assert_eq!(encoded.len(), golden.len(), "each line of the table is encoded once");
+        for (text, word) in encoded {
+            assert_eq!(golden.get(text), Some(&word), "{text}: encoded as {word:08x}");
+        }
+    }
+
+    #[test]
+    fn every_instruction_is_in_the_table() {
+        let golden = golden();
+        for name in NAMES {
+            let shown = golden.keys().any(|text| {
+                let mnemonic = text.split(' ').next().expect("a line has a mnemonic").replace('.', "_");
+                let operands = if text.contains("vlenb") { "_vlenb" } else { "" };
+                let loads = mnemonic.strip_suffix("_v").unwrap_or(&mnemonic);
+                format!("{mnemonic}{operands}") == *name || loads == *name
+            });
+            assert!(shown, "{name} has no golden line");
+        }
+    }
+}

@@ -305,7 +305,7 @@ impl Lanes {
     }
 
     /// Integer lanes read as the bits of f32.
-    pub fn from_bits(&self, f: &mut FunctionCx) -> Lanes {
+    pub fn as_float(&self, f: &mut FunctionCx) -> Lanes {
         let ty = self.shape.float();
         self.map(f, |f, x| f.ins().bitcast(ty, plain_bits(), x))
     }

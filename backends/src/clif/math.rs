@@ -43,7 +43,7 @@ pub fn exp(f: &mut FunctionCx, x: &Lanes) -> Lanes {
     let y = p.fma(f, &square, &r).add(f, &one);
     // ROUND_MAGIC's low nine bits are 0, so shifting the biased sum by 23 leaves n in the exponent field.
     let exponent = biased.bits(f).shift_left(f, 23);
-    let y = y.bits(f).int_add(f, &exponent).from_bits(f);
+    let y = y.bits(f).int_add(f, &exponent).as_float(f);
     let zero = constant(f, 0.0);
     smallest.if_greater(f, x, &zero, &y)
 }
@@ -56,7 +56,7 @@ pub fn load_float(f: &mut FunctionCx, shape: Shape, dtype: DType, base: Value, i
         DType::F32 => Lanes::load_fixed(f, shape, address),
         DType::Bf16 => {
             let bits = Lanes::load_fixed_u16(f, shape, address);
-            bits.shift_left(f, 16).from_bits(f)
+            bits.shift_left(f, 16).as_float(f)
         }
         DType::F16 => {
             // Exponent and mantissa move to f32's place under a copied sign; the multiplication is exact, also for
@@ -65,7 +65,7 @@ pub fn load_float(f: &mut FunctionCx, shape: Shape, dtype: DType, base: Value, i
             let kept = Lanes::int_constant(f, shape, 0x8fff_e000_u32.cast_signed());
             let bits = bits.shift_left(f, 16).shift_right_signed(f, 3).and(f, &kept);
             let rebias = Lanes::constant(f, shape, F16_REBIAS);
-            bits.from_bits(f).mul(f, &rebias)
+            bits.as_float(f).mul(f, &rebias)
         }
         DType::I8 | DType::I32 | DType::U32 | DType::Trit => unreachable!("type rules admit floats, found {dtype}"),
     }
@@ -90,11 +90,11 @@ pub fn to_f16_bits(f: &mut FunctionCx, x: &Lanes) -> Lanes {
     // Subnormal results: adding 0.5 leaves units of 2^-24 at the low end, rounded once by the addition.
     let point_five = Lanes::constant(f, shape, 0.5);
     let point_five_bits = int(f, 0.5f32.to_bits().cast_signed());
-    let subnormal = size.from_bits(f).add(f, &point_five).bits(f).int_sub(f, &point_five_bits);
+    let subnormal = size.as_float(f).add(f, &point_five).bits(f).int_sub(f, &point_five_bits);
 
     // Both candidates are read as f32 bits only to be selected.
-    let smallest_normal = int(f, F16_MIN_NORMAL_BITS).from_bits(f);
-    let [size, normal, subnormal] = [size, normal, subnormal].map(|bits| bits.from_bits(f));
+    let smallest_normal = int(f, F16_MIN_NORMAL_BITS).as_float(f);
+    let [size, normal, subnormal] = [size, normal, subnormal].map(|bits| bits.as_float(f));
     let chosen = smallest_normal.if_greater(f, &size, &subnormal, &normal);
     chosen.bits(f).or(f, &sign)
 }

@@ -7,9 +7,9 @@
 pub mod api;
 pub(crate) mod exe;
 pub mod func;
-pub mod isa;
+mod isa;
 pub mod kernel;
-pub mod lanes;
+mod lanes;
 mod link;
 mod math;
 pub mod micro;

@@ -8,7 +8,7 @@ use super::lanes::{Lanes, Shape};
 
 /// Runs `body` over elements `0..k`: with sixteen lanes while they last, then with one; the value is the index of
 /// the first element.
-pub fn for_elements(f: &mut FunctionCx, k: usize, body: impl Fn(&mut FunctionCx, Shape, Value)) {
+pub(super) fn for_elements(f: &mut FunctionCx, k: usize, body: impl Fn(&mut FunctionCx, Shape, Value)) {
     let whole = k / LANES * LANES;
     let (start, middle, end) = (f.i64(0), f.size(whole), f.size(k));
     let block = Shape::block(f);
@@ -24,7 +24,7 @@ pub fn for_elements(f: &mut FunctionCx, k: usize, body: impl Fn(&mut FunctionCx,
 ///
 /// `step` is given the shape, the index of the first element, and the partials to replace, in that shape. Elements
 /// that do not exist leave their partials alone.
-pub fn fold(
+pub(super) fn fold(
     f: &mut FunctionCx,
     k: usize,
     init: Vec<Lanes>,
@@ -54,7 +54,7 @@ pub fn fold(
 }
 
 /// `values` split among lanes shaped as `like`.
-pub fn regroup(like: &[Lanes], values: &[Value]) -> Vec<Lanes> {
+pub(super) fn regroup(like: &[Lanes], values: &[Value]) -> Vec<Lanes> {
     let mut rest = values;
     like.iter()
         .map(|lanes| {

@@ -21,6 +21,28 @@ pub struct Machine {
 
 /// Every machine; tests use those of a target that have the features they need.
 pub const MACHINES: &[Machine] = &[
+    Machine { target: "x86_64", name: "host", emulator_args: &[], features: None, vlen: 0 },
+    Machine {
+        target: "aarch64",
+        name: "cortex-a53",
+        emulator_args: &["-cpu", "cortex-a53"],
+        features: Some(&[]),
+        vlen: 0,
+    },
+    Machine {
+        target: "aarch64",
+        name: "cortex-a76",
+        emulator_args: &["-cpu", "cortex-a76"],
+        features: Some(&["lse", "dotprod"]),
+        vlen: 0,
+    },
+    Machine {
+        target: "aarch64",
+        name: "max",
+        emulator_args: &["-cpu", "max"],
+        features: Some(&["lse", "dotprod", "i8mm", "sve", "sve2"]),
+        vlen: 0,
+    },
     Machine {
         target: "riscv64",
         name: "rv64gc",
@@ -56,7 +78,6 @@ pub const MACHINES: &[Machine] = &[
         features: Some(&["v"]),
         vlen: 1024,
     },
-    Machine { target: "x86_64", name: "host", emulator_args: &[], features: None, vlen: 0 },
 ];
 
 impl Machine {

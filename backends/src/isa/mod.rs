@@ -89,7 +89,7 @@ pub trait Backend: Sync {
 }
 
 /// Every CPU backend.
-pub const BACKENDS: &[&dyn Backend] = &[&riscv64::Riscv64, &x86_64::X86_64];
+pub const BACKENDS: &[&dyn Backend] = &[&x86_64::X86_64, &aarch64::Aarch64, &riscv64::Riscv64];
 
 /// The backend named `name`.
 pub fn backend(name: &str) -> Option<&'static dyn Backend> {

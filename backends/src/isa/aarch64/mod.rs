@@ -1,4 +1,80 @@
-//! The aarch64 backend.
+//! The aarch64 backend: Armv8.0 with NEON as the baseline; dotprod, i8mm and SVE where declared.
+//!
+//! [`desc`] says what the target is, [`abi`] how its code enters and leaves, [`inst`] encodes, [`micro`] multiplies.
+
+mod abi;
+mod desc;
+mod form;
+#[cfg(test)]
+mod golden;
+mod inst;
+mod micro;
+
+use tcc_ir::target::{Features, MicroKernel, TargetDesc};
+
+use crate::code::{Function, RelocKind};
+use crate::isa::{Backend, ElfAbi, Syscalls};
 
 /// The aarch64 instruction set.
 pub struct Aarch64;
+
+impl Backend for Aarch64 {
+    fn desc(&self) -> &'static TargetDesc {
+        &desc::DESC
+    }
+
+    fn clif_triple(&self) -> &'static str {
+        "aarch64-unknown-none-elf"
+    }
+
+    fn clif_flags(&self, features: Features) -> Vec<&'static str> {
+        let mut flags = vec!["use_bti"];
+        if features.contains(desc::LSE) {
+            flags.push("has_lse");
+        }
+        flags
+    }
+
+    fn has_vectors(&self, features: Features) -> bool {
+        features.contains(desc::NEON)
+    }
+
+    fn micro(&self, row: &MicroKernel) -> Option<Function> {
+        micro::code(row)
+    }
+
+    fn probe(&self) -> Function {
+        abi::probe()
+    }
+
+    fn start(&self) -> Function {
+        abi::start()
+    }
+
+    fn syscall(&self) -> Function {
+        abi::syscall()
+    }
+
+    fn hwcap(&self) -> Function {
+        abi::hwcap()
+    }
+
+    fn emulated_cpu(&self, features: Features, _vlen: u32) -> Option<String> {
+        // The smallest core of the emulator that has them: code that uses more does not run.
+        let cores = [("cortex-a53", desc::NEON), ("cortex-a76", desc::V82)];
+        let core = cores.iter().find(|(_, has)| has.contains(features)).map_or("max", |(name, _)| name);
+        Some(core.to_owned())
+    }
+
+    fn syscalls(&self) -> Syscalls {
+        abi::SYSCALLS
+    }
+
+    fn elf(&self) -> ElfAbi {
+        abi::ELF
+    }
+
+    fn apply(&self, kind: RelocKind, code: &mut [u8], at: usize, place: u64, target: u64) -> Result<(), String> {
+        abi::apply(kind, code, at, place, target)
+    }
+}

@@ -1,0 +1,65 @@
+//! Judges of the encoder: bytes from an outside assembler, and what the emitted code is made of.
+
+use std::collections::BTreeSet;
+
+use super::desc::DESC;
+use super::inst::FORMS;
+use super::{abi, micro};
+use crate::code::Function;
+
+const GOLDEN: &str = include_str!("golden.txt");
+
+/// Lines `text | bytes` of the table.
+fn golden() -> impl Iterator<Item = (&'static str, u32)> {
+    GOLDEN.lines().filter(|line| !line.starts_with(';')).map(|line| {
+        let (text, bytes) = line.split_once(" | ").expect("lines are 'text | bytes'");
+        let bytes = u32::from_str_radix(bytes, 16).expect("four bytes in hexadecimal");
+        (text, bytes.swap_bytes())
+    })
+}
+
+fn functions() -> Vec<Function> {
+    let rows = DESC.menu.iter().map(|row| micro::code(row).expect("every row is assembled"));
+    rows.chain([abi::probe(), abi::start(), abi::syscall(), abi::hwcap()]).collect()
+}
+
+fn words(function: &Function) -> impl Iterator<Item = u32> {
+    function.bytes.chunks(4).map(|word| u32::from_le_bytes(word.try_into().expect("whole words")))
+}
+
+#[test]
+fn golden_bytes() {
+    let mut seen = BTreeSet::new();
+    for (text, word) in golden() {
+        let hits: Vec<_> = FORMS.iter().filter_map(|(form, _)| Some((form, form.parse(text)?))).collect();
+        assert!(!hits.is_empty(), "no form for '{text}'");
+        for (form, fields) in hits {
+            assert_eq!(form.encode(&fields), word, "'{text}' by '{}'", form.text);
+            seen.insert(form.text);
+        }
+    }
+    for (form, _) in FORMS {
+        assert_eq!(form.layout_bits(), 32, "'{}'", form.text);
+        assert!(seen.contains(form.text), "no golden bytes for '{}'", form.text);
+    }
+}
+
+#[test]
+fn every_form_is_used_and_within_the_features_of_its_row() {
+    let mut used = BTreeSet::new();
+    for word in functions().iter().flat_map(words) {
+        let forms: Vec<_> = FORMS.iter().filter(|(form, _)| form.matches(word)).collect();
+        assert!(!forms.is_empty(), "{word:08x} is no known form");
+        used.extend(forms.iter().map(|(form, _)| form.text));
+    }
+    for (form, _) in FORMS {
+        assert!(used.contains(form.text), "no code uses '{}'", form.text);
+    }
+    for row in DESC.menu {
+        let code = micro::code(row).expect("every row is assembled");
+        for word in words(&code) {
+            let (form, needs) = FORMS.iter().find(|(form, _)| form.matches(word)).expect("known, see above");
+            assert!(DESC.close(row.needs).contains(*needs), "'{}' needs more than '{}'", form.text, row.name);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The A64 instructions that kernels and start-up code use: one line each, with its bit layout.
+//!
+//! Layouts are those of the Arm Architecture Reference Manual (DDI 0487), under the name given at the end of each
+//! line: chapter C6.2 for the base instructions, C7.2 for Advanced SIMD (NEON), C8.2 for SVE. [`form`](super::form)
+//! explains the notation. `golden.txt` holds the bytes an outside assembler gives for them.
+
+#[cfg(test)]
+use tcc_ir::target::Features;
+
+#[cfg(test)]
+use super::desc::{DOTPROD, NEON};
+use super::form::Form;
+use crate::asm::{Asm, Label};
+
+/// A general register, 0..=30.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct X(pub u8);
+
+/// A vector register: `v`, its low half `d`, all of it `q`, or the SVE register `z` it is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct V(pub u8);
+
+/// What an instruction field can be given.
+trait Field {
+    fn value(self) -> i64;
+}
+
+impl Field for X {
+    fn value(self) -> i64 {
+        self.0.into()
+    }
+}
+
+impl Field for V {
+    fn value(self) -> i64 {
+        self.0.into()
+    }
+}
+
+impl Field for i64 {
+    fn value(self) -> i64 {
+        self
+    }
+}
+
+/// Code under construction.
+#[derive(Default)]
+pub(super) struct A64 {
+    pub asm: Asm,
+}
+
+/// Every aarch64 core.
+#[cfg(test)]
+const BASE: Features = Features::NONE;
+
+/// Displacement in bytes to a 19-bit word displacement at bit 5.
+fn branch19(word: u32, displacement: i64) -> u32 {
+    assert!((-(1 << 20)..1 << 20).contains(&displacement), "branches within one kernel are short");
+    // Bounded just above.
+    word | ((displacement >> 2) as u32 & 0x7ffff) << 5
+}
+
+/// Turns the tables below into one method of [`A64`] per line and the list of all forms.
+macro_rules! forms {
+    (
+        plain { $( $name:ident($($field:ident: $ty:ty),*) $needs:ident $text:literal $layout:literal; )* }
+        branches { $( $branch:ident($($bfield:ident: $bty:ty),*) $btext:literal $blayout:literal; )* }
+    ) => {
+        impl A64 {
+            $(
+                #[doc = concat!("`", $text, "`")]
+                pub fn $name(&mut self, $($field: $ty),*) {
+                    let form = Form { text: $text, layout: $layout };
+                    self.asm.word(form.encode(&[$((stringify!($field), $field.value())),*]));
+                }
+            )*
+            $(
+                #[doc = concat!("`", $btext, "`")]
+                pub fn $branch(&mut self, $($bfield: $bty,)* to: Label) {
+                    let form = Form { text: $btext, layout: $blayout };
+                    self.asm.branch(form.encode(&[$((stringify!($bfield), $bfield.value())),*]), to, branch19);
+                }
+            )*
+        }
+
+        /// Every form there is, with the CPU features it belongs to.
+        #[cfg(test)]
+        pub(super) const FORMS: &[(Form, Features)] = &[
+            $((Form { text: $text, layout: $layout }, $needs),)*
+            $((Form { text: $btext, layout: $blayout }, BASE),)*
+        ];
+    };
+}
+
+#[rustfmt::skip]
+forms! {
+    plain {
+        // Integer arithmetic: C6.2.
+        mov(d: X, m: X) BASE "mov x{d}, x{m}" "10101010000 mmmmm 000000 11111 ddddd";                   // MOV (register)
+        mov_from_sp(d: X) BASE "mov x{d}, sp" "1001000100 000000000000 11111 ddddd";                    // MOV (to/from SP)
+        mov_imm(d: X, i: i64) BASE "mov x{d}, #{i}" "110100101 00 iiiiiiiiiiiiiiii ddddd";              // MOVZ
+        add_imm(d: X, n: X, i: i64) BASE "add x{d}, x{n}, #{i}" "1001000100 iiiiiiiiiiii nnnnn ddddd";  // ADD (immediate)
+        subs_imm(d: X, n: X, i: i64) BASE "subs x{d}, x{n}, #{i}" "1111000100 iiiiiiiiiiii nnnnn ddddd"; // SUBS (immediate)
+        sub_imm(d: X, n: X, i: i64) BASE "sub x{d}, x{n}, #{i}" "1101000100 iiiiiiiiiiii nnnnn ddddd";  // SUB (immediate)
+        cmp(n: X, m: X) BASE "cmp x{n}, x{m}" "11101011000 mmmmm 000000 nnnnn 11111";                   // CMP (shifted register)
+        cmp_imm(n: X, i: i64) BASE "cmp x{n}, #{i}" "1111000100 iiiiiiiiiiii nnnnn 11111";              // CMP (immediate)
+        add(d: X, n: X, m: X) BASE "add x{d}, x{n}, x{m}" "10001011000 mmmmm 000000 nnnnn ddddd";       // ADD (shifted register)
+        sub(d: X, n: X, m: X) BASE "sub x{d}, x{n}, x{m}" "11001011000 mmmmm 000000 nnnnn ddddd";       // SUB (shifted register)
+        orr_lsl(d: X, n: X, m: X, i: i64) BASE "orr x{d}, x{n}, x{m}, lsl #{i}" "10101010000 mmmmm iiiiii nnnnn ddddd"; // ORR (shifted register)
+        lsr(d: X, n: X, i: i64) BASE "lsr x{d}, x{n}, #{i}" "1101001101 iiiiii 111111 nnnnn ddddd";     // LSR (immediate)
+        and_1(d: X, n: X) BASE "and x{d}, x{n}, #0x1" "1001001001 000000 000000 nnnnn ddddd";           // AND (immediate)
+        and_15(d: X, n: X) BASE "and x{d}, x{n}, #0xf" "1001001001 000000 000011 nnnnn ddddd";          // the same
+        csel_lo(d: X, n: X, m: X) BASE "csel x{d}, x{n}, x{m}, lo" "10011010100 mmmmm 0011 00 nnnnn ddddd"; // CSEL
+        cset_hs(d: X) BASE "cset x{d}, hs" "10011010100 11111 0011 01 11111 ddddd";                     // CSET
+        cset_ne(d: X) BASE "cset x{d}, ne" "10011010100 11111 0000 01 11111 ddddd";                     // the same
+
+        // Memory, general registers: C6.2.
+        ldp(d: X, e: X, n: X, i: i64) BASE "ldp x{d}, x{e}, [x{n}, #{i:s8}]" "1010100101 iiiiiii eeeee nnnnn ddddd"; // LDP, signed offset
+
+        // System and control: C6.2.
+        ret() BASE "ret" "1101011001011111000000 11110 00000";                                          // RET
+        bti_c() BASE "hint #34" "11010101000000110010 0100 010 11111";                                  // BTI c
+        bl_0() BASE "bl #0" "100101 00000000000000000000000000";                                        // BL
+        svc_0() BASE "svc #0" "11010100000 0000000000000000 00001";                                     // SVC
+        brk_0() BASE "brk #0" "11010100001 0000000000000000 00000";                                     // BRK
+        mrs_id(d: X, m: i64, p: i64) BASE "mrs x{d}, S3_0_C0_C{m}_{p}" "110101010011 1 000 0000 mmmm ppp ddddd"; // MRS
+
+        // Memory, vectors: C7.2.
+        ldr_q(d: V, n: X, i: i64) NEON "ldr q{d}, [x{n}, #{i:u16}]" "0011110111 iiiiiiiiiiii nnnnn ddddd"; // LDR (immediate, SIMD&FP)
+        ldr_q_post(d: V, n: X, i: i64) NEON "ldr q{d}, [x{n}], #{i:s1}" "00111100110 iiiiiiiii 01 nnnnn ddddd"; // the same
+        str_q(d: V, n: X, i: i64) NEON "str q{d}, [x{n}, #{i:u16}]" "0011110110 iiiiiiiiiiii nnnnn ddddd"; // STR (immediate, SIMD&FP)
+        ldp_q_post(d: V, e: V, n: X, i: i64) NEON "ldp q{d}, q{e}, [x{n}], #{i:s16}" "1010110011 iiiiiii eeeee nnnnn ddddd"; // LDP (SIMD&FP)
+        stp_d(d: V, e: V, i: i64) NEON "stp d{d}, d{e}, [sp, #{i:s8}]" "0110110100 iiiiiii eeeee 11111 ddddd"; // STP (SIMD&FP)
+        stp_d_pre(d: V, e: V, i: i64) NEON "stp d{d}, d{e}, [sp, #{i:s8}]!" "0110110110 iiiiiii eeeee 11111 ddddd"; // the same
+        ldp_d(d: V, e: V, i: i64) NEON "ldp d{d}, d{e}, [sp, #{i:s8}]" "0110110101 iiiiiii eeeee 11111 ddddd"; // LDP (SIMD&FP)
+        ldp_d_post(d: V, e: V, i: i64) NEON "ldp d{d}, d{e}, [sp], #{i:s8}" "0110110011 iiiiiii eeeee 11111 ddddd"; // the same
+        ld1r_s(d: V, n: X) NEON "ld1r { v{d}.4s }, [x{n}], #4" "0100110111011111110010 nnnnn ddddd";    // LD1R, post-index
+
+        // Vectors: C7.2.
+        movi(d: V, i: i64) NEON "movi v{d}.16b, #{i}" "0100111100000 iii 111001 iiiii ddddd";           // MOVI
+        and_v(d: V, n: V, m: V) NEON "and v{d}.16b, v{n}.16b, v{m}.16b" "01001110001 mmmmm 000111 nnnnn ddddd"; // AND (vector)
+        ushr_b(d: V, n: V, i: i64) NEON "ushr v{d}.16b, v{n}.16b, #{i:r8}" "0110111100001 iii 000001 nnnnn ddddd"; // USHR
+        ssra_h(d: V, n: V, i: i64) NEON "ssra v{d}.8h, v{n}.8h, #{i:r16}" "010011110001 iiii 000101 nnnnn ddddd"; // SSRA
+        ssra_s(d: V, n: V, i: i64) NEON "ssra v{d}.4s, v{n}.4s, #{i:r32}" "01001111001 iiiii 000101 nnnnn ddddd"; // the same
+        smlal(d: V, n: V, m: V) NEON "smlal v{d}.8h, v{n}.8b, v{m}.8b" "00001110001 mmmmm 100000 nnnnn ddddd"; // SMLAL, SMLAL2 (vector)
+        smlal2(d: V, n: V, m: V) NEON "smlal2 v{d}.8h, v{n}.16b, v{m}.16b" "01001110001 mmmmm 100000 nnnnn ddddd"; // the same
+        addp_h(d: V, n: V, m: V) NEON "addp v{d}.8h, v{n}.8h, v{m}.8h" "01001110011 mmmmm 101111 nnnnn ddddd"; // ADDP (vector)
+        sadalp_h(d: V, n: V) NEON "sadalp v{d}.4s, v{n}.8h" "0100111001 10000 00110 10 nnnnn ddddd";    // SADALP
+        sdot_lane(d: V, n: V, m: V, i: i64) DOTPROD "sdot v{d}.4s, v{n}.16b, v{m}.4b[{i}]" "0100111110 I mmmmm 1110 i 0 nnnnn ddddd"; // SDOT (by element)
+    }
+    branches {
+        cbz(n: X) "cbz x{n}, #{l:s4}" "10110100 lllllllllllllllllll nnnnn";                             // CBZ
+        cbnz(n: X) "cbnz x{n}, #{l:s4}" "10110101 lllllllllllllllllll nnnnn";                           // CBNZ
+        b_hs() "b.hs #{l:s4}" "01010100 lllllllllllllllllll 0 0010";                                    // B.cond
+        b_lo() "b.lo #{l:s4}" "01010100 lllllllllllllllllll 0 0011";                                    // the same
+        b_ne() "b.ne #{l:s4}" "01010100 lllllllllllllllllll 0 0001";                                    // the same
+    }
+}
+
+impl A64 {
+    /// Saves d8..d15, whose values belong to the caller; 64 bytes of stack.
+    pub fn save_vectors(&mut self) {
+        self.stp_d_pre(V(8), V(9), -SAVED_BYTES);
+        for i in 1..4 {
+            self.stp_d(V(8 + 2 * i), V(9 + 2 * i), 16 * i64::from(i));
+        }
+    }
+
+    /// Restores what [`A64::save_vectors`] saved, and returns.
+    pub fn restore_vectors_and_ret(&mut self) {
+        for i in 1..4 {
+            self.ldp_d(V(8 + 2 * i), V(9 + 2 * i), 16 * i64::from(i));
+        }
+        self.ldp_d_post(V(8), V(9), SAVED_BYTES);
+        self.ret();
+    }
+}
+
+/// Bytes of stack that [`A64::save_vectors`] uses.
+pub(super) const SAVED_BYTES: i64 = 64;

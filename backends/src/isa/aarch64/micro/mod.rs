@@ -1,0 +1,91 @@
+//! The micro-kernels of the menu. One `i2x4` block is one register: four rows, sixteen columns, four planes.
+//!
+//! Every kernel is `extern "C" fn(args: *const MicroArgs)`: it adds Σ code·q to `acc[panels][mr][4]`, where the code
+//! of weight w is w + 1. Panels go in groups; accumulators of a group stay in registers over k.
+
+mod dotprod;
+mod neon;
+
+use tcc_ir::target::{MicroKernel, micro_args};
+
+use super::abi::function;
+use super::inst::{A64, SAVED_BYTES, X};
+use crate::asm::Label;
+use crate::code::Function;
+
+/// Bytes of weights or activations in one block of one row of panels: one register.
+const BLOCK_BYTES: i64 = 16;
+
+// The argument block in registers. x18 belongs to the platform; x19 and up are never touched.
+const ARGS: X = X(0);
+const ACC: X = X(1);
+const W: X = X(2);
+const W_STRIDE: X = X(3);
+const PANELS: X = X(4);
+const Q: X = X(5);
+const Q_STRIDE: X = X(6);
+const BLOCKS: X = X(7);
+
+/// The code of a menu row; `None` if it is not one of the assembled ones.
+pub(super) fn code(row: &MicroKernel) -> Option<Function> {
+    let body: fn(&mut A64) = match row.name {
+        "dotprod" => dotprod::emit,
+        "neon" => neon::emit,
+        _ => return None,
+    };
+    let mut a = A64::default();
+    a.bti_c();
+    load_args(&mut a);
+    a.save_vectors();
+    body(&mut a);
+    a.restore_vectors_and_ret();
+    let frame = u32::try_from(SAVED_BYTES).expect("a small constant");
+    Some(function(row.name, a, frame))
+}
+
+fn load_args(a: &mut A64) {
+    let pairs = [
+        (ACC, W, micro_args::ACC, micro_args::W),
+        (W_STRIDE, PANELS, micro_args::W_PANEL_STRIDE, micro_args::PANELS),
+        (Q, Q_STRIDE, micro_args::Q, micro_args::Q_STRIDE),
+    ];
+    for (first, second, offset, next) in pairs {
+        assert_eq!(offset + 8, next, "pairs are adjacent");
+        a.ldp(first, second, ARGS, offset.into());
+    }
+    a.ldp(BLOCKS, ARGS, ARGS, micro_args::K_BLOCKS.into());
+}
+
+/// Runs `group(panels)` over all panels: as long as there are at least `widest`, that many at a time, then one by one.
+///
+/// `group` must leave `ACC` and `W` at the next panel.
+fn for_panels(a: &mut A64, widest: usize, group: impl Fn(&mut A64, usize)) {
+    // Panel groups are a few registers wide.
+    let step = widest as i64;
+    let (single, done) = (a.asm.label(), a.asm.label());
+    a.cmp_imm(PANELS, step);
+    a.b_lo(single);
+    let wide = a.asm.bound();
+    group(a, widest);
+    a.sub_imm(PANELS, PANELS, step);
+    a.cmp_imm(PANELS, step);
+    a.b_hs(wide);
+    a.asm.bind(single);
+    a.cbz(PANELS, done);
+    let one = a.asm.bound();
+    group(a, 1);
+    a.subs_imm(PANELS, PANELS, 1);
+    a.b_ne(one);
+    a.asm.bind(done);
+}
+
+/// `for _ in 0..count`, with `count` left at 0; skipped if it is 0.
+fn repeat(a: &mut A64, count: X, body: impl FnOnce(&mut A64)) {
+    let done: Label = a.asm.label();
+    a.cbz(count, done);
+    let again = a.asm.bound();
+    body(a);
+    a.subs_imm(count, count, 1);
+    a.b_ne(again);
+    a.asm.bind(done);
+}

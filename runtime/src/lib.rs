@@ -14,6 +14,8 @@ pub mod session;
 #[cfg(feature = "std")]
 pub mod arena;
 #[cfg(feature = "std")]
+pub mod bandwidth;
+#[cfg(feature = "std")]
 mod gate;
 #[cfg(feature = "std")]
 pub mod host;

@@ -2,6 +2,7 @@
 //! error.
 
 mod args;
+mod bench;
 mod cache;
 mod check;
 mod compile;
@@ -56,6 +57,8 @@ enum Command {
     Compile(compile::CompileArgs),
     /// Compile for this machine and generate text
     Run(run::RunArgs),
+    /// Tokens per second on this machine, beside the bandwidth that limits them
+    Bench(bench::BenchArgs),
     /// Logits of given tokens, and their hash
     Eval(eval::EvalArgs),
     /// Sizes and RAM by part, and what is unsupported; writes nothing
@@ -104,6 +107,7 @@ fn dispatch(cx: &Cx, command: Command) -> Result<(), Error> {
     match command {
         Command::Compile(args) => compile::run(cx, args),
         Command::Run(args) => run::run(cx, args),
+        Command::Bench(args) => bench::run(cx, args),
         Command::Eval(args) => eval::run(cx, args),
         Command::Check(args) => check::run(cx, args),
         Command::Inspect(args) => inspect::run(cx, args),

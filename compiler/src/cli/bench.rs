@@ -1,0 +1,168 @@
+//! `tcc bench`: decode and prefill rates on this machine, beside the read bandwidth measured in the same run.
+
+use std::time::Instant;
+
+use clap::Args;
+use serde_json::{Value, json};
+use tcc_ir::plan::{Plan, StepList};
+use tcc_runtime::abi::{Sampler, Status};
+use tcc_runtime::arena::Arena;
+use tcc_runtime::bandwidth::read_bandwidth;
+use tcc_runtime::pool::Pool;
+use tcc_runtime::session::Session;
+
+use super::args::{MachineArgs, ModelArgs};
+use super::progress::Progress;
+use super::{Cx, prepare};
+use crate::driver;
+use crate::error::Error;
+use crate::run::host::HostModel;
+
+const EXAMPLES: &str = "\
+Bytes per token are those the plan says each step reads and writes; the share is theirs of the bandwidth measured now.
+
+Examples:
+  tcc bench model/ --threads 1,2
+  cargo xtask synth synth-2b && tcc bench synth-2b --json";
+
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    #[command(flatten)]
+    machine: MachineArgs,
+
+    /// Numbers of threads to measure
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1])]
+    threads: Vec<u32>,
+
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    prompt: usize,
+
+    /// Tokens to generate
+    #[arg(short, long, value_name = "N", default_value_t = 32)]
+    n: usize,
+
+    /// Runs of which the median counts
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    runs: usize,
+}
+
+/// Seconds of one run.
+struct Run {
+    prefill: f64,
+    decode: f64,
+}
+
+pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
+    if args.runs == 0 || args.n == 0 || args.prompt == 0 || args.threads.contains(&0) {
+        return Err(Error::usage("nothing to measure", "give at least 1 for --runs, --threads, --prompt and -n"));
+    }
+    let model = prepare::open(cx, &args.model)?;
+    let target = prepare::target(None, &args.machine)?;
+    let bar = Progress::spinner(cx, "compiling");
+    let begin = Instant::now();
+    let front = prepare::front(&model, &args.model)?;
+    let most = args.threads.iter().copied().max().unwrap_or(1).max(prepare::DEFAULT_MAX_THREADS);
+    let options = prepare::plan_options(&args.machine, most)?;
+    let mut back = driver::back(&front, &target, "model", &options, false)?;
+    let code = begin.elapsed().as_secs_f64();
+    let folder = tempfile::tempdir()?;
+    let weights = folder.path().join("weights");
+    back.write_weights(&front.store, &weights, |_| {})?;
+    let compile = begin.elapsed().as_secs_f64();
+    let host = match HostModel::load(&back, &weights) {
+        Ok(host) => host,
+        Err(_) => return Err(Error::usage("this machine cannot run the code", "leave out --cpu and --features")),
+    };
+    bar.message("measuring");
+    let bytes = bytes_per_token(&back.plan);
+    let mut rows = Vec::new();
+    for &threads in &args.threads {
+        let bandwidth = read_bandwidth(threads as usize);
+        let mut runs = Vec::new();
+        for _ in 0..args.runs {
+            runs.push(measure(&host, &args, threads, back.plan.facts.vocab)?);
+        }
+        let decode = args.n as f64 / median(runs.iter().map(|r| r.decode));
+        let prefill = args.prompt as f64 / median(runs.iter().map(|r| r.prefill));
+        rows.push(json!({
+            "threads": threads, "decode_tokens_per_second": decode, "prefill_tokens_per_second": prefill,
+            "read_bandwidth_gb_per_second": bandwidth / 1e9,
+            "decode_gb_per_second": decode * bytes as f64 / 1e9,
+            "share_of_bandwidth": decode * bytes as f64 / bandwidth,
+        }));
+    }
+    drop(bar);
+    let features = target.machine.desc.feature_names(target.machine.features);
+    let value = json!({
+        "target": target.triple, "cpu_features": features, "bytes_per_token": bytes,
+        "code_seconds": code, "compile_seconds": compile, "prompt": args.prompt, "generated": args.n, "rows": rows,
+    });
+    if cx.json { println!("{value}") } else { print!("{}", text(&value)) }
+    Ok(())
+}
+
+/// Bytes that one decoded token moves, head included.
+fn bytes_per_token(plan: &Plan) -> u64 {
+    let bytes = |list: &StepList| list.steps.iter().map(|s| s.bytes).sum::<u64>();
+    plan.bodies.first().map_or(0, bytes) + bytes(&plan.head)
+}
+
+fn measure(host: &HostModel, args: &BenchArgs, threads: u32, vocab: usize) -> Result<Run, Error> {
+    let failed = |status: Status| Error::Status { status };
+    let model = host.module().model();
+    let mut arena = Arena::new(model.info().arena_bytes).map_err(Error::io("reserved", "memory for the arena"))?;
+    let pool = Pool::new(threads).map_err(Error::io("started", "a thread"))?;
+    let hooks = pool.hooks();
+    let mut session = Session::new(model, arena.bytes_mut(), Some(&hooks)).map_err(failed)?;
+    // Any tokens do: time does not depend on them.
+    let prompt: Vec<u32> = (0..args.prompt).map(|i| (i * 7919 % vocab) as u32).collect();
+    session.eval(&prompt[..1]).map_err(failed)?;
+    session.logits().map_err(failed)?;
+    session.reset();
+    let begin = Instant::now();
+    session.eval(&prompt).map_err(failed)?;
+    let prefill = begin.elapsed().as_secs_f64();
+    let mut sampler = Sampler::GREEDY;
+    let begin = Instant::now();
+    for _ in 0..args.n {
+        let token = session.sample(&mut sampler).map_err(failed)?;
+        session.eval(&[token]).map_err(failed)?;
+    }
+    Ok(Run { prefill, decode: begin.elapsed().as_secs_f64() })
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+fn text(value: &Value) -> String {
+    let number = |v: &Value, digits: usize| format!("{:.digits$}", v.as_f64().unwrap_or(0.0));
+    let mut out = format!(
+        "{} ({})\n  compiled in {} s (code {} s), {} MB per token\n",
+        value["target"].as_str().unwrap_or(""),
+        value["cpu_features"].as_str().unwrap_or(""),
+        number(&value["compile_seconds"], 2),
+        number(&value["code_seconds"], 2),
+        value["bytes_per_token"].as_u64().unwrap_or(0) / 1_000_000,
+    );
+    out += "  threads  decode tok/s  prefill tok/s  decode GB/s  read GB/s  share\n";
+    for row in value["rows"].as_array().into_iter().flatten() {
+        let share = row["share_of_bandwidth"].as_f64().unwrap_or(0.0) * 100.0;
+        out += &format!(
+            "  {:>7}  {:>12}  {:>13}  {:>11}  {:>9}  {share:>4.0} %\n",
+            row["threads"],
+            number(&row["decode_tokens_per_second"], 1),
+            number(&row["prefill_tokens_per_second"], 1),
+            number(&row["decode_gb_per_second"], 1),
+            number(&row["read_bandwidth_gb_per_second"], 1),
+        );
+    }
+    out
+}

@@ -26,7 +26,11 @@ static long system_call(long number, long a, long b, long c) {
 enum { SYS_WRITE = 64, SYS_EXIT_GROUP = 94 };
 
 void _start(void) {
-  tcc_hooks hooks = {.size = sizeof hooks, .cpu_features = MODEL_CPU_FEATURE_BITS, .vlen = MODEL_VLEN};
+  /* Static, so that the compiler needs no memset to clear it. */
+  static tcc_hooks hooks;
+  hooks.size = sizeof hooks;
+  hooks.cpu_features = MODEL_CPU_FEATURE_BITS;
+  hooks.vlen = MODEL_VLEN;
   tcc_status status = model_self_test(arena, sizeof arena, 0, &hooks);
   const char *text = model_strerror(status);
   long length = 0;

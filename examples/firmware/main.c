@@ -32,7 +32,10 @@ static void fail(const char *what, tcc_status status) {
 
 void board_main(void) {
   static const uint32_t prompt[] = {PROMPT};
-  tcc_hooks hooks = {.size = sizeof hooks, .cpu_features = board_cpu_features()};
+  /* Static, so that the compiler needs no memset to clear it. */
+  static tcc_hooks hooks;
+  hooks.size = sizeof hooks;
+  hooks.cpu_features = board_cpu_features();
   tcc_sampler greedy = {.size = sizeof greedy, .top_k = 1, .temperature_q16 = 65536, .top_p_q16 = 65536, .rng = {1, 2}};
   model *m = 0;
 

@@ -102,7 +102,11 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
         "target": target.triple, "cpu_features": features, "bytes_per_token": bytes,
         "code_seconds": code, "compile_seconds": compile, "prompt": args.prompt, "generated": args.n, "rows": rows,
     });
-    if cx.json { println!("{value}") } else { print!("{}", text(&value)) }
+    if cx.json {
+        println!("{value}")
+    } else {
+        print!("{}", text(&value))
+    }
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 use tcc_ir::encoding::Encoding;
 use tcc_ir::target::{Cpu, Feature, Features, Memory, MicroKernel, TargetDesc};
 
+use crate::clif::ternary_portable::PORTABLE;
+
 pub(super) const AVX2: Features = Features::bit(0);
 pub(super) const FMA: Features = Features::bit(1);
 /// BMI1, BMI2 and LZCNT.
@@ -73,6 +75,7 @@ const MENU: &[MicroKernel] = &[
     row("avx512vnni-m4", AVX512VNNI, 4, SHIFTED_PLANES_MAX_K, 115.0),
     row("avx512vnni-m2", AVX512VNNI, 2, MASKED_PLANES_MAX_K, 110.0),
     row("avx512vnni-m1", AVX512VNNI, 1, MASKED_PLANES_MAX_K, 100.0),
+    MicroKernel { macs_per_cycle: 4.0, ..PORTABLE },
 ];
 
 /// Portable code needs these to be free of library calls; all are part of the baseline.

@@ -1,3 +1,5 @@
+//! The header compiles in every standard of C and C++, with the numbers and offsets that the code uses.
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

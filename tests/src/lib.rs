@@ -8,6 +8,7 @@ pub mod flip;
 pub mod machines;
 pub mod memory;
 pub mod oracle;
+pub mod parsers;
 pub mod patch;
 pub mod random;
 pub mod runner;

@@ -2,6 +2,7 @@
 //! line; the tables are in `rules.rs`.
 
 mod docs;
+mod op_table;
 mod rules;
 mod source;
 

@@ -80,9 +80,9 @@ pub const MACHINES: &[Machine] = &[
     },
     Machine {
         target: "riscv64",
-        name: "rv64gcv, 256 bits",
-        emulator_args: &["-cpu", "rv64,v=true,vext_spec=v1.0,vlen=256"],
-        features: Some(&["v"]),
+        name: "spacemit-x60",
+        emulator_args: &["-cpu", "rv64,v=true,vext_spec=v1.0,vlen=256,zba=true,zbb=true"],
+        features: Some(&["v", "zba", "zbb"]),
         vlen: 256,
     },
     Machine {

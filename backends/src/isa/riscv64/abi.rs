@@ -1,14 +1,13 @@
 //! Binary interface of riscv64 Linux and ELF: start-up, system calls, probes, relocations.
 //!
-//! Sources: RISC-V ELF psABI 1.0 (calling convention, relocations); Linux `arch/riscv/include/uapi/asm/hwcap.h` and
-//! `Documentation/arch/riscv/hwprobe.rst`.
+//! Source: RISC-V ELF psABI 1.0 (calling convention, relocations).
 
 use tcc_ir::target::Features;
 
-use super::desc::{RV64GC, V, ZBA, ZBB};
+use super::desc::RV64GC;
 use super::inst::{
-    A0, A1, A2, A3, A4, A5, A6, A7, RA, SP, T0, T1, T2, X, ZERO, addi, andi, auipc, bne, csrr_vlenb, ebreak, ecall,
-    jalr, ld, li, mv, or, patch_branch, put, ret, sd, slli, srli,
+    A0, A1, A2, A3, A4, A5, A6, A7, RA, SP, ZERO, auipc, bne, csrr_vlenb, ebreak, ecall, jalr, li, mv, patch_branch,
+    put, ret,
 };
 use crate::asm::Asm;
 use crate::code::{Function, Reloc, RelocKind, Target};
@@ -20,21 +19,12 @@ pub const ELF: ElfAbi = ElfAbi { machine: 243, flags: 0x1 | 0x4, pc64: &[35, 39]
 /// The generic table of Linux, `include/uapi/asm-generic/unistd.h`.
 pub const SYSCALLS: Syscalls = Syscalls { read: 63, write: 64, mmap: 222, exit_group: 94 };
 
-/// `riscv_hwprobe(pairs, pair_count, cpusetsize, cpus, flags)`.
-const SYS_HWPROBE: i32 = 258;
-/// RISCV_HWPROBE_KEY_IMA_EXT_0.
-const HWPROBE_EXTENSIONS: i32 = 4;
-/// Bit of its value, feature.
-const HWPROBE_BITS: [(u32, Features); 3] = [(2, V), (3, ZBA), (4, ZBB)];
-/// Bit of `AT_HWCAP`: the letter's place in the alphabet.
-const HWCAP_V: u32 = 21;
-
-fn function(name: &str, asm: Asm, frame_bytes: u32) -> Function {
+pub(super) fn function(name: &str, asm: Asm, frame_bytes: u32) -> Function {
     Function { name: name.into(), bytes: asm.finish(), align: 16, frame_bytes, is_code: true, ..Function::default() }
 }
 
 /// The immediate of a feature set.
-fn bits(set: Features) -> i32 {
+pub(super) fn bits(set: Features) -> i32 {
     i32::try_from(set.0).expect("few features")
 }
 
@@ -47,31 +37,6 @@ pub fn probe() -> Function {
     asm.bind(hinted);
     asm.word(ret());
     function("probe", asm, 0)
-}
-
-/// Ors `feature` into `set` if bit `from` of `word` is set.
-fn copy_bit(asm: &mut Asm, set: X, word: X, from: u32, feature: Features) {
-    put(asm, &[srli(T2, word, from), andi(T2, T2, 1), slli(T2, T2, feature.0.trailing_zeros()), or(set, set, T2)]);
-}
-
-/// `AT_HWCAP` knows V; kernels from 6.4 on answer for the others too.
-pub fn hwcap() -> Function {
-    let (set, value) = (T0, T1);
-    let mut asm = Asm::new();
-    asm.word(li(set, bits(RV64GC)));
-    copy_bit(&mut asm, set, A0, HWCAP_V, V);
-    // One pair of key and value on the stack; no set of harts, no flags: all harts together.
-    put(&mut asm, &[addi(SP, SP, -16), li(value, HWPROBE_EXTENSIONS), sd(value, 0, SP), sd(ZERO, 8, SP)]);
-    put(&mut asm, &[mv(A0, SP), li(A1, 1), li(A2, 0), li(A3, 0), li(A4, 0), li(A7, SYS_HWPROBE), ecall()]);
-    let unknown = asm.label();
-    asm.branch(bne(A0, ZERO), unknown, patch_branch);
-    asm.word(ld(value, 8, SP));
-    for (bit, feature) in HWPROBE_BITS {
-        copy_bit(&mut asm, set, value, bit, feature);
-    }
-    asm.bind(unknown);
-    put(&mut asm, &[mv(A0, set), addi(SP, SP, 16), ret()]);
-    function("hwcap", asm, 16)
 }
 
 /// Register bytes: reads `vlenb`, which traps on cores without V.

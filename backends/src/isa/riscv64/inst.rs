@@ -182,6 +182,9 @@ instructions! {
     ebreak() = 1 << 20 | 0x73;
     // M, 13.1.
     mul(rd: X, rs1: X, rs2: X) = r(0x01, rs2, rs1, 0, rd, 0x33);
+    // Zba and Zbb, 28.4.
+    sh1add(rd: X, rs1: X, rs2: X) = r(0x10, rs2, rs1, 2, rd, 0x33);
+    max(rd: X, rs1: X, rs2: X) = r(0x05, rs2, rs1, 6, rd, 0x33);
     /// Zicsr 6.1: `csrrs rd, vlenb, zero`; vlenb is CSR 0xC22 (V 1.0, section 3.3).
     csrr_vlenb(rd: X) = 0xc22 << 20 | 2 << 12 | rd.0 << 7 | 0x73;
     /// V 6.1: 0 | vma | vta | vsew | vlmul | rs1 | 111 | rd | 1010111, tail and mask agnostic.
@@ -230,6 +233,12 @@ pub fn patch_branch(word: u32, displacement: i64) -> u32 {
     word | (d >> 12 & 1) << 31 | (d >> 5 & 63) << 25 | (d >> 1 & 15) << 8 | (d >> 11 & 1) << 7
 }
 
+/// Completes the `addi` that follows an `auipc` of immediate 0 to the address of a label nearby. Panics beyond 2 KiB.
+pub fn patch_address(word: u32, displacement: i64) -> u32 {
+    let from_auipc = i32::try_from(displacement + 4).expect("functions are far below 2 GiB");
+    word | signed(from_auipc, 12) << 20
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -276,6 +285,8 @@ mod tests {
             ("ecall", ecall()),
             ("ebreak", ebreak()),
             ("mul t1, s1, a0", mul(T1, S1, A0)),
+            ("sh1add a0, a1, t6", sh1add(A0, A1, T6)),
+            ("max s2, t0, a7", max(S2, T0, A7)),
             ("csrr a0, vlenb", csrr_vlenb(A0)),
             ("vsetvli t0, a3, e8, m4, ta, ma", vsetvli(T0, A3, Sew::E8, Lmul::M4)),
             ("vsetvli zero, s4, e16, m8, ta, ma", vsetvli(ZERO, S4, Sew::E16, Lmul::M8)),

@@ -2,6 +2,7 @@
 
 mod abi;
 mod desc;
+mod hwcap;
 mod inst;
 mod micro;
 
@@ -55,7 +56,7 @@ impl Backend for Riscv64 {
     }
 
     fn hwcap(&self) -> Function {
-        abi::hwcap()
+        hwcap::hwcap()
     }
 
     fn vlen(&self) -> Option<Function> {

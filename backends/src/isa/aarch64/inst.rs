@@ -8,7 +8,7 @@
 use tcc_ir::target::Features;
 
 #[cfg(test)]
-use super::desc::{DOTPROD, NEON};
+use super::desc::{DOTPROD, I8MM, NEON};
 use super::form::Form;
 use crate::asm::{Asm, Label};
 
@@ -105,6 +105,7 @@ forms! {
         cmp(n: X, m: X) BASE "cmp x{n}, x{m}" "11101011000 mmmmm 000000 nnnnn 11111";                   // CMP (shifted register)
         cmp_imm(n: X, i: i64) BASE "cmp x{n}, #{i}" "1111000100 iiiiiiiiiiii nnnnn 11111";              // CMP (immediate)
         add(d: X, n: X, m: X) BASE "add x{d}, x{n}, x{m}" "10001011000 mmmmm 000000 nnnnn ddddd";       // ADD (shifted register)
+        add_lsl(d: X, n: X, m: X, i: i64) BASE "add x{d}, x{n}, x{m}, lsl #{i}" "10001011000 mmmmm iiiiii nnnnn ddddd"; // the same
         sub(d: X, n: X, m: X) BASE "sub x{d}, x{n}, x{m}" "11001011000 mmmmm 000000 nnnnn ddddd";       // SUB (shifted register)
         orr_lsl(d: X, n: X, m: X, i: i64) BASE "orr x{d}, x{n}, x{m}, lsl #{i}" "10101010000 mmmmm iiiiii nnnnn ddddd"; // ORR (shifted register)
         lsr(d: X, n: X, i: i64) BASE "lsr x{d}, x{n}, #{i}" "1101001101 iiiiii 111111 nnnnn ddddd";     // LSR (immediate)
@@ -146,6 +147,14 @@ forms! {
         smlal2(d: V, n: V, m: V) NEON "smlal2 v{d}.8h, v{n}.16b, v{m}.16b" "01001110001 mmmmm 100000 nnnnn ddddd"; // the same
         addp_h(d: V, n: V, m: V) NEON "addp v{d}.8h, v{n}.8h, v{m}.8h" "01001110011 mmmmm 101111 nnnnn ddddd"; // ADDP (vector)
         sadalp_h(d: V, n: V) NEON "sadalp v{d}.4s, v{n}.8h" "0100111001 10000 00110 10 nnnnn ddddd";    // SADALP
+        saddlp_h(d: V, n: V) NEON "saddlp v{d}.4s, v{n}.8h" "0100111001 10000 00010 10 nnnnn ddddd";    // SADDLP
+        addp_s(d: V, n: V, m: V) NEON "addp v{d}.4s, v{n}.4s, v{m}.4s" "01001110101 mmmmm 101111 nnnnn ddddd"; // ADDP (vector)
+        add_s(d: V, n: V, m: V) NEON "add v{d}.4s, v{n}.4s, v{m}.4s" "01001110101 mmmmm 100001 nnnnn ddddd"; // ADD (vector)
+        trn1_s(d: V, n: V, m: V) NEON "trn1 v{d}.4s, v{n}.4s, v{m}.4s" "01001110100 mmmmm 001010 nnnnn ddddd"; // TRN1
+        trn2_s(d: V, n: V, m: V) NEON "trn2 v{d}.4s, v{n}.4s, v{m}.4s" "01001110100 mmmmm 011010 nnnnn ddddd"; // TRN2
+        trn1_d(d: V, n: V, m: V) NEON "trn1 v{d}.2d, v{n}.2d, v{m}.2d" "01001110110 mmmmm 001010 nnnnn ddddd"; // TRN1
+        trn2_d(d: V, n: V, m: V) NEON "trn2 v{d}.2d, v{n}.2d, v{m}.2d" "01001110110 mmmmm 011010 nnnnn ddddd"; // TRN2
+        smmla(d: V, n: V, m: V) I8MM "smmla v{d}.4s, v{n}.16b, v{m}.16b" "01001110100 mmmmm 101001 nnnnn ddddd"; // SMMLA (vector)
         sdot_lane(d: V, n: V, m: V, i: i64) DOTPROD "sdot v{d}.4s, v{n}.16b, v{m}.4b[{i}]" "0100111110 I mmmmm 1110 i 0 nnnnn ddddd"; // SDOT (by element)
     }
     branches {

@@ -4,12 +4,15 @@
 //! of weight w is w + 1. Panels go in groups; accumulators of a group stay in registers over k.
 
 mod dotprod;
+mod dotprod_tile;
+pub(super) mod i8mm;
 mod neon;
+mod neon_tile;
 
 use tcc_ir::target::{MicroKernel, micro_args};
 
 use super::abi::function;
-use super::inst::{A64, SAVED_BYTES, X};
+use super::inst::{A64, SAVED_BYTES, V, X};
 use crate::asm::Label;
 use crate::code::Function;
 
@@ -25,19 +28,24 @@ const PANELS: X = X(4);
 const Q: X = X(5);
 const Q_STRIDE: X = X(6);
 const BLOCKS: X = X(7);
+/// Private memory, free for other use in kernels that ask for none.
+const SCRATCH: X = X(17);
 
 /// The code of a menu row; `None` if it is not one of the assembled ones.
 pub(super) fn code(row: &MicroKernel) -> Option<Function> {
-    let body: fn(&mut A64) = match row.name {
-        "dotprod" => dotprod::emit,
-        "neon" => neon::emit,
+    let body: fn(&mut A64, usize) = match row.name {
+        "dotprod" => |a, _| dotprod::emit(a),
+        "dotprod-m4" | "dotprod-m8" => dotprod_tile::emit,
+        "i8mm-m4" | "i8mm-m8" => i8mm::emit,
+        "neon" => |a, _| neon::emit(a),
+        "neon-m4" => |a, _| neon_tile::emit(a),
         _ => return None,
     };
     let mut a = A64::default();
     a.bti_c();
     load_args(&mut a);
     a.save_vectors();
-    body(&mut a);
+    body(&mut a, row.mr);
     a.restore_vectors_and_ret();
     let frame = u32::try_from(SAVED_BYTES).expect("a small constant");
     Some(function(row.name, a, frame))
@@ -53,7 +61,20 @@ fn load_args(a: &mut A64) {
         assert_eq!(offset + 8, next, "pairs are adjacent");
         a.ldp(first, second, ARGS, offset.into());
     }
-    a.ldp(BLOCKS, ARGS, ARGS, micro_args::K_BLOCKS.into());
+    assert_eq!(micro_args::K_BLOCKS + 8, micro_args::SCRATCH, "pairs are adjacent");
+    a.ldp(BLOCKS, SCRATCH, ARGS, micro_args::K_BLOCKS.into());
+}
+
+/// The codes of one plane, shifted down.
+fn shift_plane(a: &mut A64, codes: V, packed: V, plane: i64, mask: V) {
+    match plane {
+        0 => a.and_v(codes, packed, mask),
+        3 => a.ushr_b(codes, packed, 6),
+        _ => {
+            a.ushr_b(codes, packed, 2 * plane);
+            a.and_v(codes, codes, mask);
+        }
+    }
 }
 
 /// Runs `group(panels)` over all panels: as long as there are at least `widest`, that many at a time, then one by one.

@@ -16,7 +16,7 @@ use crate::clif::func::{FunctionCx, signature};
 use crate::code::{EmitError, Function};
 
 /// Symbol of the function that runs the head: `(instance) -> status`.
-pub(super) const HEAD: &str = "head";
+pub(super) const HEAD: &str = "head_m1";
 
 /// Symbol of the function that asks the caller whether to stop: `(instance) -> i32`, not 0 = stop.
 const STOP_ASKED: &str = "stop_asked";

@@ -17,6 +17,7 @@ use tcc_ir::plan::{ArenaPlan, Arg, KernelId, Plan, Step, StepList};
 use tcc_ir::program::ModelFacts;
 use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
+use tcc_runtime::abi::offsets::hooks;
 
 use crate::memory::Memory;
 use crate::runner::{Process, RunError, Runner};
@@ -28,6 +29,9 @@ const WIDTH: usize = 16;
 const ROW_BYTES: usize = 4 * WIDTH;
 /// Token rows of the larger body.
 const PREFILL: usize = 4;
+
+/// Tokens of the golden run and the hash that `self_test` expects.
+pub type Golden<'a> = (&'a [u32], [u8; HashSlot::BYTES]);
 
 /// Symbols of hooks that tests pass.
 pub const HOOK_PARALLEL_FOR: &str = "hook_parallel_for";
@@ -107,21 +111,10 @@ pub fn weights(first: &[f32], second: &[f32]) -> Vec<u8> {
     table.chain(head).flatten().flat_map(f32::to_le_bytes).collect()
 }
 
-/// Builds the model's object under the prefix `toy`, with hooks beside it, and starts it.
-pub fn start(
-    backend: &dyn Backend,
-    needs: Features,
-    emulator_args: &[&str],
-    golden: (&[u32], [u8; HashSlot::BYTES]),
-) -> Result<Process, RunError> {
-    let functions = functions(backend, needs, golden).map_err(|e| RunError::Build(e.to_string()))?;
-    Runner::new(backend, needs, functions)?.start(emulator_args)
-}
-
 fn functions(
     backend: &dyn Backend,
     needs: Features,
-    (golden_tokens, golden): (&[u32], [u8; HashSlot::BYTES]),
+    (golden_tokens, golden): Golden,
 ) -> Result<Vec<Function>, EmitError> {
     let plan = plan(needs);
     let info = InfoStrings { target: "any", cpu_features: "some", tcc_version: "1.2.3", licence: "" };
@@ -130,13 +123,13 @@ fn functions(
     let mut functions = emit::functions(backend, &plan, &kernels, &options)?;
     let hashes = functions.iter_mut().find(|f| f.name == HASHES).expect("an object states its hashes");
     hashes.bytes[HashSlot::Golden.offset_bytes()..][..HashSlot::BYTES].copy_from_slice(&golden);
-    functions.extend(hooks(backend)?);
+    functions.extend(hook_functions(backend)?);
     Ok(functions)
 }
 
 /// `parallel_for` that runs tasks backwards and counts its calls at `user`; `should_stop` that returns what is there;
 /// and the function that reads the image.
-fn hooks(backend: &dyn Backend) -> Result<[Function; 3], EmitError> {
+fn hook_functions(backend: &dyn Backend) -> Result<[Function; 3], EmitError> {
     let cx = ClifContext::new(backend, Features::NONE)?;
     let parallel_for = cx.function(HOOK_PARALLEL_FOR, &signature(&[I64, I32, I64, I64], &[]), |f| {
         let (user, n, task, arg) = (f.param(0), f.param(1), f.param(2), f.param(3));
@@ -172,6 +165,8 @@ fn hooks(backend: &dyn Backend) -> Result<[Function; 3], EmitError> {
 
 /// The model in a process, with arena, weights and hooks in its memory.
 pub struct Toy {
+    /// Owns the program that the process may still be loading.
+    _runner: Runner,
     pub process: Process,
     pub memory: Memory,
     pub arena: u64,
@@ -181,13 +176,26 @@ pub struct Toy {
     pub blob: u64,
     /// Memory for arguments and results of one call.
     pub buffer: u64,
+    /// Features the object needs, which hooks state because not every core can be asked.
+    needs: Features,
 }
 
 /// Bytes of [`Toy::buffer`]: the logits of a full context fit.
 pub const BUFFER_BYTES: usize = 4 * VOCAB * CTX;
 
 impl Toy {
-    pub fn new(process: Process, weights: &[u8]) -> Toy {
+    /// Builds the model's object under the prefix `toy` for cores with the features `needs`, with hooks beside it,
+    /// and starts it.
+    pub fn start(
+        backend: &dyn Backend,
+        needs: Features,
+        emulator_args: &[&str],
+        golden: Golden,
+        weights: &[u8],
+    ) -> Result<Toy, RunError> {
+        let functions = functions(backend, needs, golden).map_err(|e| RunError::Build(e.to_string()))?;
+        let runner = Runner::new(backend, needs, functions)?;
+        let process = runner.start(emulator_args)?;
         let mut memory = Memory::new();
         let arena_bytes = plan(Features::NONE).arena.total_bytes();
         let arena = memory.alloc(usize::try_from(arena_bytes).expect("a small arena"), 64);
@@ -195,7 +203,7 @@ impl Toy {
         let weights = memory.place(weights, 64);
         let blob = memory.place_words(&[weights, weights_bytes]);
         let buffer = memory.alloc(BUFFER_BYTES, 64);
-        Toy { process, memory, arena, arena_bytes, weights, blob, buffer }
+        Ok(Toy { _runner: runner, process, memory, arena, arena_bytes, weights, blob, buffer, needs })
     }
 
     /// Calls `toy_NAME` and returns its 32-bit result. Panics if the process dies or writes out of bounds.
@@ -205,8 +213,25 @@ impl Toy {
         result.unwrap_or_else(|e| panic!("{name}: {e}")) as i32
     }
 
-    /// `init` with the model's own weights and `hooks` (0 = none).
-    pub fn init(&mut self, hooks: u64) -> i32 {
+    /// A `tcc_hooks` of full size that names the core's features, with the words at some offsets replaced.
+    pub fn hooks(&mut self, words: &[(usize, u64)]) -> u64 {
+        let mut all = [0; hooks::SIZE / 8];
+        all[hooks::STRUCT_SIZE / 8] = hooks::SIZE as u64;
+        all[hooks::CPU_FEATURES / 8] = self.needs.0;
+        for (offset, word) in words {
+            all[offset / 8] = *word;
+        }
+        self.memory.place_words(&all)
+    }
+
+    /// `init` with the model's own weights and no hook but the core's features.
+    pub fn init(&mut self) -> i32 {
+        let hooks = self.hooks(&[]);
+        self.init_with(hooks)
+    }
+
+    /// `init` with the model's own weights and `hooks`.
+    pub fn init_with(&mut self, hooks: u64) -> i32 {
         self.call("init", &[self.arena, self.arena_bytes, self.blob, hooks, self.buffer])
     }
 

@@ -16,11 +16,11 @@ const GOLDEN_TOKENS: [u32; 6] = [3, 299, 0, 17, 17, 250];
 fn on_every_machine(golden: [u8; 32], weights: &[u8], mut test: impl FnMut(Toy)) {
     for machine in MACHINES {
         let backend = isa::backend(machine.target).expect("a machine of a known target");
-        let started = machine
-            .features(backend)
-            .and_then(|features| toy::start(backend, features, machine.emulator_args, (&GOLDEN_TOKENS, golden)));
+        let started = machine.features(backend).and_then(|features| {
+            Toy::start(backend, features, machine.emulator_args, (&GOLDEN_TOKENS, golden), weights)
+        });
         match started {
-            Ok(process) => test(Toy::new(process, weights)),
+            Ok(toy) => test(toy),
             Err(error) => report_skipped(machine.name, &error),
         }
     }
@@ -57,18 +57,19 @@ fn init_refuses_what_it_cannot_use() {
         let short = toy.memory.place_words(&[toy.weights, 64]);
         let misaligned = toy.memory.place_words(&[toy.weights + 4, toy.read_u64(toy.blob + 8)]);
         let empty = toy.memory.place_words(&[0, toy.read_u64(toy.blob + 8)]);
-        let no_size = toy.memory.place_words(&[0; hooks::SIZE / 8]);
+        let no_size = toy.hooks(&[(hooks::STRUCT_SIZE, 0)]);
+        let hooks = toy.hooks(&[]);
         let cases = [
             ([0, bytes, blob, 0, out], Status::ARG),
             ([arena, bytes, blob, 0, 0], Status::ARG),
             ([arena + 32, bytes, blob, 0, out], Status::ARENA_ALIGN),
             ([arena, bytes - 1, blob, 0, out], Status::ARENA_SIZE),
-            ([arena, bytes, 0, 0, out], Status::WEIGHTS),
-            ([arena, bytes, short, 0, out], Status::WEIGHTS),
-            ([arena, bytes, misaligned, 0, out], Status::WEIGHTS),
-            ([arena, bytes, empty, 0, out], Status::WEIGHTS),
+            ([arena, bytes, 0, hooks, out], Status::WEIGHTS),
+            ([arena, bytes, short, hooks, out], Status::WEIGHTS),
+            ([arena, bytes, misaligned, hooks, out], Status::WEIGHTS),
+            ([arena, bytes, empty, hooks, out], Status::WEIGHTS),
             ([arena, bytes, blob, no_size, out], Status::ABI),
-            ([arena, bytes, blob, 0, out], Status::OK),
+            ([arena, bytes, blob, hooks, out], Status::OK),
         ];
         for (args, expected) in cases {
             assert_eq!(Status(toy.call("init", &args)), expected, "{args:x?}");
@@ -83,21 +84,16 @@ fn a_core_without_the_features_is_refused() {
     for machine in MACHINES {
         let backend = isa::backend(machine.target).expect("a machine of a known target");
         let needs = Features::bit(63).with(backend.desc().baseline);
-        match toy::start(backend, needs, machine.emulator_args, (&GOLDEN_TOKENS, [0; 32])) {
-            Ok(process) => {
-                let mut toy = Toy::new(process, &random_weights());
-                let mut words = [0; hooks::SIZE / 8];
-                words[0] = hooks::SIZE as u64;
-                words[hooks::CPU_FEATURES / 8] = backend.desc().baseline.0.max(1);
-                let refused = toy.memory.place_words(&words);
-                words[hooks::CPU_FEATURES / 8] = needs.0;
-                let accepted = toy.memory.place_words(&words);
-                assert_eq!(Status(toy.init(refused)), Status::CPU, "{}", machine.name);
-                assert_eq!(Status(toy.init(accepted)), Status::OK, "{}", machine.name);
+        match Toy::start(backend, needs, machine.emulator_args, (&GOLDEN_TOKENS, [0; 32]), &random_weights()) {
+            Ok(mut toy) => {
+                let known = backend.desc().baseline.0.max(1);
+                let refused = toy.hooks(&[(hooks::CPU_FEATURES, known)]);
+                let accepted = toy.hooks(&[]);
                 // Members past the size the caller states count as 0: the hint is not read.
-                words[0] = hooks::CPU_FEATURES as u64;
-                let shorter = toy.memory.place_words(&words);
-                assert_eq!(Status(toy.init(shorter)), Status::CPU, "{}", machine.name);
+                let shorter = toy.hooks(&[(hooks::STRUCT_SIZE, hooks::CPU_FEATURES as u64)]);
+                for (hooks, expected) in [(refused, Status::CPU), (accepted, Status::OK), (shorter, Status::CPU)] {
+                    assert_eq!(Status(toy.init_with(hooks)), expected, "{}", machine.name);
+                }
             }
             Err(error) => report_skipped(machine.name, &error),
         }
@@ -107,7 +103,7 @@ fn a_core_without_the_features_is_refused() {
 #[test]
 fn tokens_become_logits_and_positions() {
     on_every_machine([0; 32], &random_weights(), |mut toy| {
-        assert_eq!(toy.init(0), 0);
+        assert_eq!(toy.init(), 0);
         assert_eq!(Status(toy.logits().0), Status::ARG, "nothing was evaluated");
         // Six tokens are a chunk of four and one of two.
         let tokens = [5, 0, 299, 7, 1, 250];
@@ -142,12 +138,9 @@ fn an_error_leaves_the_instance_as_before() {
     weights[poisoned_row..poisoned_row + 4].copy_from_slice(&f32::INFINITY.to_le_bytes());
     on_every_machine([0; 32], &weights, |mut toy| {
         let flag = toy.memory.alloc(64, 64);
-        let mut words = [0; hooks::SIZE / 8];
-        words[0] = hooks::SIZE as u64;
-        words[hooks::USER / 8] = flag;
-        words[hooks::SHOULD_STOP / 8] = toy.process.address(toy::HOOK_SHOULD_STOP).expect("a hook");
-        let hooks = toy.memory.place_words(&words);
-        assert_eq!(toy.init(hooks), 0);
+        let should_stop = toy.process.address(toy::HOOK_SHOULD_STOP).expect("a hook");
+        let hooks = toy.hooks(&[(hooks::USER, flag), (hooks::SHOULD_STOP, should_stop)]);
+        assert_eq!(toy.init_with(hooks), 0);
         assert_eq!(toy.eval(&[1, 2]), 0);
         let before = toy.logits();
         assert_eq!(before.0, 0);
@@ -184,16 +177,18 @@ fn functions_refuse_what_is_no_instance() {
 #[test]
 fn threads_share_a_step_and_leave_the_bits_alone() {
     on_every_machine([0; 32], &random_weights(), |mut toy| {
-        assert_eq!(toy.init(0), 0);
+        assert_eq!(toy.init(), 0);
         let alone = toy.eval_all(&[5, 6, 7]);
         for threads in [1, 2, 3, 100] {
             let counter = toy.memory.alloc(64, 64);
-            let mut words = [0; hooks::SIZE / 8];
-            words[0] = hooks::SIZE as u64 | threads << 32;
-            words[hooks::USER / 8] = counter;
-            words[hooks::PARALLEL_FOR / 8] = toy.process.address(toy::HOOK_PARALLEL_FOR).expect("a hook");
-            let hooks = toy.memory.place_words(&words);
-            assert_eq!(toy.init(hooks), 0);
+            let parallel_for = toy.process.address(toy::HOOK_PARALLEL_FOR).expect("a hook");
+            let size_and_threads = hooks::SIZE as u64 | threads << 32;
+            let hooks = toy.hooks(&[
+                (hooks::STRUCT_SIZE, size_and_threads),
+                (hooks::USER, counter),
+                (hooks::PARALLEL_FOR, parallel_for),
+            ]);
+            assert_eq!(toy.init_with(hooks), 0);
             assert_eq!(toy.eval_all(&[5, 6, 7]), alone);
             // One call per run of the head; none for a single thread.
             assert_eq!(toy.read_u64(counter), if threads == 1 { 0 } else { 3 });
@@ -261,7 +256,7 @@ fn sampling_is_what_its_definition_says() {
     for _ in 0..6 {
         let logits = hard_logits(&mut rng);
         on_every_machine([0; 32], &toy::weights(&logits, &[0.0; VOCAB]), |mut toy| {
-            assert_eq!((toy.init(0), toy.eval(&[0])), (0, 0));
+            assert_eq!((toy.init(), toy.eval(&[0])), (0, 0));
             // The object's own logits: a sum with +0 turns -0 into it.
             let (_, logits) = toy.logits();
             for _ in 0..40 {
@@ -301,13 +296,16 @@ fn the_self_test_confirms_the_golden_logits() {
     let weights = random_weights();
     let mut golden = [0; 32];
     on_every_machine([0; 32], &weights, |mut toy| {
-        assert_eq!(toy.init(0), 0);
+        assert_eq!(toy.init(), 0);
         let (status, rows) = toy.eval_all(&GOLDEN_TOKENS);
         assert_eq!(status, 0);
         let bytes: Vec<u8> = rows.iter().flat_map(|x| x.to_le_bytes()).collect();
         golden = Sha256::digest(&bytes).into();
     });
-    let self_test = |toy: &mut Toy| Status(toy.call("self_test", &[toy.arena, toy.arena_bytes, toy.blob, 0]));
+    let self_test = |toy: &mut Toy| {
+        let hooks = toy.hooks(&[]);
+        Status(toy.call("self_test", &[toy.arena, toy.arena_bytes, toy.blob, hooks]))
+    };
     on_every_machine(golden, &weights, |mut toy| assert_eq!(self_test(&mut toy), Status::OK));
     let mut flipped = weights.clone();
     // The lowest bit of a weight that every golden token reads.

@@ -14,7 +14,7 @@ use crate::code::{Function, Reloc, RelocKind, Target};
 use crate::isa::{ElfAbi, Syscalls};
 
 /// EM_RISCV; EF_RISCV_RVC and EF_RISCV_FLOAT_ABI_DOUBLE; R_RISCV_ADD64 and R_RISCV_SUB64.
-pub const ELF: ElfAbi = ElfAbi { machine: 243, flags: 0x1 | 0x4, pc64: &[35, 39] };
+pub const ELF: ElfAbi = ElfAbi { machine: 243, flags: 0x1 | 0x4, pc64: &[36, 40] };
 
 /// The generic table of Linux, `include/uapi/asm-generic/unistd.h`.
 pub const SYSCALLS: Syscalls = Syscalls { read: 63, write: 64, mmap: 222, exit_group: 94 };

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 
 use tcc_backends::code::Function;
 use tcc_backends::isa::Backend;
@@ -41,7 +42,7 @@ pub enum RunError {
 /// An executable that holds functions under test.
 pub struct Runner {
     emulator: Option<String>,
-    file: tempfile::TempPath,
+    file: Rc<tempfile::TempPath>,
     addresses: BTreeMap<String, u64>,
 }
 
@@ -54,23 +55,26 @@ impl Runner {
         file.as_file().set_permissions(std::fs::Permissions::from_mode(0o700))?;
         let name = backend.desc().name;
         let emulator = (name != std::env::consts::ARCH).then(|| format!("qemu-{name}"));
-        Ok(Runner { emulator, file: file.into_temp_path(), addresses: exe.addresses })
+        Ok(Runner { emulator, file: Rc::new(file.into_temp_path()), addresses: exe.addresses })
     }
 
     /// Starts a process; `emulator_args` go to the emulator, if one is needed.
     pub fn start(&self, emulator_args: &[&str]) -> Result<Process, RunError> {
         let mut command = match &self.emulator {
-            None => Command::new(&self.file),
+            None => Command::new(&**self.file),
             Some(emulator) => {
                 let mut command = Command::new(emulator);
-                command.args(emulator_args).arg(&self.file);
+                command.args(emulator_args).arg(&**self.file);
                 command
             }
         };
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         loop {
             match command.spawn() {
-                Ok(child) => return Ok(Process { child, addresses: self.addresses.clone() }),
+                Ok(child) => {
+                    let (file, addresses) = (Rc::clone(&self.file), self.addresses.clone());
+                    return Ok(Process { child, _file: file, addresses });
+                }
                 // Another test's fork may still hold the file open for writing, until it executes its own program.
                 Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
                 Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -86,6 +90,8 @@ impl Runner {
 /// A running executable; ends when dropped.
 pub struct Process {
     child: Child,
+    /// Kept until the end: an emulator opens it some time after it has started.
+    _file: Rc<tempfile::TempPath>,
     addresses: BTreeMap<String, u64>,
 }
 

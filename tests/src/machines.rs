@@ -44,27 +44,6 @@ pub const MACHINES: &[Machine] = &[
         vlen: 0,
     },
     Machine {
-        target: "aarch64",
-        name: "cortex-a53",
-        emulator_args: &["-cpu", "cortex-a53"],
-        features: Some(&[]),
-        vlen: 0,
-    },
-    Machine {
-        target: "aarch64",
-        name: "cortex-a76",
-        emulator_args: &["-cpu", "cortex-a76"],
-        features: Some(&["lse", "dotprod"]),
-        vlen: 0,
-    },
-    Machine {
-        target: "aarch64",
-        name: "max",
-        emulator_args: &["-cpu", "max"],
-        features: Some(&["lse", "dotprod", "i8mm", "sve", "sve2"]),
-        vlen: 0,
-    },
-    Machine {
         target: "riscv64",
         name: "rv64gc",
         emulator_args: &["-cpu", "rv64,v=false,zba=false,zbb=false"],

@@ -80,7 +80,8 @@ pub fn write(folder: &Path, shape: &Shape) -> io::Result<()> {
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(header.as_bytes())?;
     let mut random = SplitMix(1);
-    let codes: Vec<u8> = (0..81u32).map(|i| (i % 3 | i / 3 % 3 << 2 | i / 9 % 3 << 4 | i / 27 << 6) as u8).collect();
+    let codes: Vec<u8> =
+        (0..81u32).map(|i| ((i % 3) | ((i / 3 % 3) << 2) | ((i / 9 % 3) << 4) | ((i / 27) << 6)) as u8).collect();
     for tensor in &tensors {
         fill(tensor, &codes, &mut random, &mut out)?;
     }
@@ -96,7 +97,7 @@ fn fill(tensor: &Tensor, codes: &[u8], random: &mut SplitMix, out: &mut impl Wri
             let bits = random.next();
             match tensor.fill {
                 // 81 divides 2^16 almost evenly; a benchmark does not care for the rest.
-                Fill::Codes => run.extend((0..4).map(|i| codes[(bits >> (16 * i)) as u16 as usize * 81 >> 16])),
+                Fill::Codes => run.extend((0..4).map(|i| codes[((bits >> (16 * i)) as u16 as usize * 81) >> 16])),
                 Fill::Embedding => {
                     let value = (bits >> 40) as f32 / (1 << 24) as f32 * 0.08 - 0.04;
                     run.extend_from_slice(&half::bf16::from_f32(value).to_bits().to_le_bytes());

@@ -2,7 +2,8 @@
 //! `std` also threads, mapped weights and loading of objects.
 //!
 //! **Invariant:** without features this crate is `no_std`, allocates nothing and depends on nothing.
-//! **Invariant:** other crates of the compiler import [`abi`] alone; only what runs models imports the rest.
+//! **Invariant:** other crates of the compiler import [`abi`] alone; only what reads files and runs models imports
+//! the rest.
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 #![deny(unsafe_op_in_unsafe_fn)]
 

@@ -19,6 +19,7 @@ use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
 use tcc_runtime::abi::offsets::hooks;
 
+use crate::machines::Machine;
 use crate::memory::Memory;
 use crate::runner::{Process, RunError, Runner};
 
@@ -43,8 +44,8 @@ fn step(kernel: u32, args: Vec<Arg>, label: &str, bytes: u64) -> Step {
     Step { kernel: KernelId(kernel), args, label: label.into(), layer_start: kernel < 2, bytes }
 }
 
-/// The plan, for cores with the features `needs`.
-pub fn plan(needs: Features) -> Plan {
+/// The plan, for cores with the features `needs` and vector registers of `vlen` bits (0 = any).
+pub fn plan(needs: Features, vlen: u32) -> Plan {
     let embed = |m| KernelSpec::Embed { m, h: WIDTH, table: DType::F32, scale: 1.0 };
     let head = KernelSpec::DenseMatmul {
         m: 1,
@@ -73,7 +74,7 @@ pub fn plan(needs: Features) -> Plan {
     Plan {
         facts: ModelFacts { vocab: VOCAB, hidden: WIDTH, layers: 1, ctx: CTX, kv: DType::F16, bos: None, eos: vec![] },
         needs,
-        vlen: 0,
+        vlen,
         kernels: vec![embed(1), embed(PREFILL), head],
         bodies: vec![body(1, 0), body(PREFILL, 1)],
         head: head_list,
@@ -114,9 +115,10 @@ pub fn weights(first: &[f32], second: &[f32]) -> Vec<u8> {
 fn functions(
     backend: &dyn Backend,
     needs: Features,
+    vlen: u32,
     (golden_tokens, golden): Golden,
 ) -> Result<Vec<Function>, EmitError> {
-    let plan = plan(needs);
+    let plan = plan(needs, vlen);
     let info = InfoStrings { target: "any", cpu_features: "some", tcc_version: "1.2.3", licence: "" };
     let options = EmitOptions { name: "toy", weights_inside: false, golden_tokens, info };
     let kernels = emit::emit_kernels(backend, &plan)?;
@@ -184,20 +186,20 @@ pub struct Toy {
 pub const BUFFER_BYTES: usize = 4 * VOCAB * CTX;
 
 impl Toy {
-    /// Builds the model's object under the prefix `toy` for cores with the features `needs`, with hooks beside it,
-    /// and starts it.
+    /// Builds the model's object under the prefix `toy` for cores with the features `needs` and the vector length of
+    /// `machine`, with hooks beside it, and starts it there.
     pub fn start(
         backend: &dyn Backend,
+        machine: &Machine,
         needs: Features,
-        emulator_args: &[&str],
         golden: Golden,
         weights: &[u8],
     ) -> Result<Toy, RunError> {
-        let functions = functions(backend, needs, golden).map_err(|e| RunError::Build(e.to_string()))?;
+        let functions = functions(backend, needs, machine.vlen, golden).map_err(|e| RunError::Build(e.to_string()))?;
         let runner = Runner::new(backend, needs, functions)?;
-        let process = runner.start(emulator_args)?;
+        let process = runner.start(machine.emulator_args)?;
         let mut memory = Memory::new();
-        let arena_bytes = plan(Features::NONE).arena.total_bytes();
+        let arena_bytes = plan(Features::NONE, 0).arena.total_bytes();
         let arena = memory.alloc(usize::try_from(arena_bytes).expect("a small arena"), 64);
         let weights_bytes = weights.len() as u64;
         let weights = memory.place(weights, 64);

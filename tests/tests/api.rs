@@ -16,9 +16,9 @@ const GOLDEN_TOKENS: [u32; 6] = [3, 299, 0, 17, 17, 250];
 fn on_every_machine(golden: [u8; 32], weights: &[u8], mut test: impl FnMut(Toy)) {
     for machine in MACHINES {
         let backend = isa::backend(machine.target).expect("a machine of a known target");
-        let started = machine.features(backend).and_then(|features| {
-            Toy::start(backend, features, machine.emulator_args, (&GOLDEN_TOKENS, golden), weights)
-        });
+        let started = machine
+            .features(backend)
+            .and_then(|features| Toy::start(backend, machine, features, (&GOLDEN_TOKENS, golden), weights));
         match started {
             Ok(toy) => test(toy),
             Err(error) => report_skipped(machine.name, &error),
@@ -84,7 +84,7 @@ fn a_core_without_the_features_is_refused() {
     for machine in MACHINES {
         let backend = isa::backend(machine.target).expect("a machine of a known target");
         let needs = Features::bit(63).with(backend.desc().baseline);
-        match Toy::start(backend, needs, machine.emulator_args, (&GOLDEN_TOKENS, [0; 32]), &random_weights()) {
+        match Toy::start(backend, machine, needs, (&GOLDEN_TOKENS, [0; 32]), &random_weights()) {
             Ok(mut toy) => {
                 let known = backend.desc().baseline.0.max(1);
                 let refused = toy.hooks(&[(hooks::CPU_FEATURES, known)]);
@@ -93,6 +93,25 @@ fn a_core_without_the_features_is_refused() {
                 let shorter = toy.hooks(&[(hooks::STRUCT_SIZE, hooks::CPU_FEATURES as u64)]);
                 for (hooks, expected) in [(refused, Status::CPU), (accepted, Status::OK), (shorter, Status::CPU)] {
                     assert_eq!(Status(toy.init_with(hooks)), expected, "{}", machine.name);
+                }
+            }
+            Err(error) => report_skipped(machine.name, &error),
+        }
+    }
+}
+
+#[test]
+fn vectors_of_another_length_are_refused() {
+    for machine in MACHINES.iter().filter(|m| m.vlen != 0) {
+        let backend = isa::backend(machine.target).expect("a machine of a known target");
+        let features = machine.features(backend).expect("features named by the machine");
+        let vlen = u64::from(machine.vlen);
+        match Toy::start(backend, machine, features, (&GOLDEN_TOKENS, [0; 32]), &random_weights()) {
+            Ok(mut toy) => {
+                // Where the caller does not say, the core is asked.
+                for (hint, expected) in [(0, Status::OK), (vlen, Status::OK), (2 * vlen, Status::CPU)] {
+                    let hooks = toy.hooks(&[(hooks::VLEN, hint)]);
+                    assert_eq!(Status(toy.init_with(hooks)), expected, "{}, hint {hint}", machine.name);
                 }
             }
             Err(error) => report_skipped(machine.name, &error),
@@ -205,7 +224,7 @@ fn info_states_the_build() {
         toy.memory.write(out, &(info::SIZE as u32).to_le_bytes());
         assert_eq!(toy.call("info", &[out]), 0);
         let at = |toy: &Toy, field: usize, bytes: usize| toy.memory.read(out + field as u64, bytes).to_vec();
-        let plan = toy::plan(Features::NONE);
+        let plan = toy::plan(Features::NONE, 0);
         assert_eq!(at(&toy, info::GOLDEN_SHA256, 32), [9; 32]);
         assert_eq!(at(&toy, info::ARENA_BYTES, 8), plan.arena.total_bytes().to_le_bytes());
         assert_eq!(at(&toy, info::WEIGHTS_BYTES, 8), plan.weights_bytes.to_le_bytes());

@@ -16,6 +16,25 @@ pub fn explain(code: &str) -> Option<&'static Explanation> {
 /// All explanations, ascending by code.
 pub const EXPLANATIONS: &[Explanation] = &[
     Explanation {
+        code: "TCC-E0101",
+        title: "the command line asks for something impossible",
+        text: "An argument has a value that cannot be used, or arguments contradict each other. The help line says \
+               which values are possible; `tcc COMMAND --help` has examples.",
+    },
+    Explanation {
+        code: "TCC-E0102",
+        title: "the target, CPU or feature is not known",
+        text: "A target is `host`, a short name such as aarch64, or a full ELF triple. `tcc targets` lists every \
+               target with its CPUs, features and kernels. Features every object of a target needs cannot be \
+               removed.",
+    },
+    Explanation {
+        code: "TCC-E0103",
+        title: "a file cannot be read or written",
+        text: "The operating system refused. Output is written under a temporary name beside its target and renamed \
+               when it is whole, so nothing half-written is left.",
+    },
+    Explanation {
         code: "TCC-E0201",
         title: "a file cannot be read",
         text: "The operating system refused to open or read a file of the model, or the file became shorter while it \
@@ -131,6 +150,12 @@ pub const EXPLANATIONS: &[Explanation] = &[
                other values. One of the two statements is wrong.",
     },
     Explanation {
+        code: "TCC-E0219",
+        title: "a weight could not be read again",
+        text: "The checkpoint was valid when it was opened, but a tensor could not be read when it was needed. Do \
+               not change a model's files while tcc runs.",
+    },
+    Explanation {
         code: "TCC-E0231",
         title: "the context is out of bounds",
         text: "--ctx sets the number of positions the caches hold. It may not exceed max_position_embeddings. Without \
@@ -151,6 +176,98 @@ pub const EXPLANATIONS: &[Explanation] = &[
         code: "TCC-E0234",
         title: "the builder made a program that does not verify",
         text: "This is a bug in tcc, not in the model. Please report it with the model's config.json.",
+    },
+    Explanation {
+        code: "TCC-E0301",
+        title: "there is no such pass",
+        text: "`tcc explain` lists the passes in the order in which they run.",
+    },
+    Explanation {
+        code: "TCC-E0302",
+        title: "a pass broke the program",
+        text: "Every pass is followed by the verifier, which found something wrong. This is a bug in tcc; please \
+               report it with the command line and the model's config.json.",
+    },
+    Explanation {
+        code: "TCC-E0311",
+        title: "no kernel fits",
+        text: "No micro-kernel of the target can run with the enabled features on the encoding asked for. Leave out \
+               --encoding, or enable a feature that the message lists.",
+    },
+    Explanation {
+        code: "TCC-E0312",
+        title: "the reduction is too long",
+        text: "Sums of ternary products are exact in 32 bits up to a length that depends on the kernel. The matrix \
+               is longer than that for every kernel of the target.",
+    },
+    Explanation {
+        code: "TCC-E0313",
+        title: "no plan could be made",
+        text: "The program holds a form of an op that no kernel computes, or the checker found two live buffers of \
+               the arena on the same bytes. This is a bug in tcc; please report it.",
+    },
+    Explanation {
+        code: "TCC-E0401",
+        title: "no kernel could be generated",
+        text: "The code generator has no code for a kernel of the plan on this target.",
+    },
+    Explanation {
+        code: "TCC-E0402",
+        title: "code generation failed",
+        text: "This is a bug in tcc; please report it with the command line and the model's config.json.",
+    },
+    Explanation {
+        code: "TCC-E0411",
+        title: "the object could not be written",
+        text: "The file system refused, or the object's layout is impossible. Nothing is left behind.",
+    },
+    Explanation {
+        code: "TCC-E0412",
+        title: "the weights are too large for an object",
+        text: "More than 1.75 GiB in one section breaks the start-up code and libc of the program that links it: \
+               their 32-bit references no longer reach across. Pass --weights file: the weights become \
+               NAME.weights, which the program maps and hands to init.",
+    },
+    Explanation {
+        code: "TCC-E0501",
+        title: "the tokens cannot be evaluated",
+        text: "A token id is outside the vocabulary, or there are more tokens than the context holds.",
+    },
+    Explanation {
+        code: "TCC-E0502",
+        title: "the compiled model returned a status",
+        text: "The status is one of those in the generated header. TCC_E_CPU means that this processor lacks a \
+               feature the code was compiled for; TCC_E_CTX_FULL that the context is full; TCC_E_NONFINITE that an \
+               activation overflowed, which a damaged checkpoint can cause.",
+    },
+    Explanation {
+        code: "TCC-E0503",
+        title: "an object cannot be loaded",
+        text: "Only objects made by tcc for this machine's instruction set can be loaded into the running process.",
+    },
+    Explanation {
+        code: "TCC-E0504",
+        title: "an emulator is missing",
+        text: "Code of another instruction set runs under a user-mode emulator (qemu-aarch64, qemu-riscv64), which \
+               Debian ships in the package qemu-user.",
+    },
+    Explanation {
+        code: "TCC-E0505",
+        title: "emulated code ended with an error",
+        text: "The executable returned a status of the generated header as its exit status, or the emulator stopped \
+               it; what it said stands behind the colon.",
+    },
+    Explanation {
+        code: "TCC-E0506",
+        title: "text cannot be handled",
+        text: "The model has no tokenizer.json or chat template, or they cannot be read. `tcc eval --ids` needs \
+               neither.",
+    },
+    Explanation {
+        code: "TCC-E0601",
+        title: "a limit does not hold",
+        text: "--ram or --stack of `tcc check` is smaller than what the compiled model needs. A shorter --ctx, a \
+               smaller --prefill or fewer --threads need less RAM.",
     },
 ];
 

@@ -1,6 +1,6 @@
 //! Wrong input: exit statuses, messages that name what and where, nothing half-written.
 
-use super::harness::{example, ok, tcc};
+use super::harness::{self, example, ok, tcc};
 
 fn fails(args: &[&str], status: i32, words: &[&str]) {
     let output = tcc(args);
@@ -64,6 +64,17 @@ fn every_topic_is_explained() {
     assert!(topics.contains(&"TCC-E0217") && topics.contains(&"fuse-norm-quant"), "{list}");
     for topic in topics {
         assert!(ok(&["explain", topic]).len() > 40, "{topic}");
+    }
+}
+
+/// Every code that an error can carry has an explanation.
+#[test]
+fn every_code_in_the_source_is_explained() {
+    let source = std::fs::read_to_string(harness::root().join("compiler/src/error.rs")).expect("the source");
+    let codes: Vec<&str> = source.split('"').filter(|word| word.starts_with("TCC-E")).collect();
+    assert!(codes.len() > 15, "{codes:?}");
+    for code in codes {
+        assert!(tcc::explain::explain(code).is_some(), "{code} is not explained");
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tcc_ir::plan::{Plan, StepList};
+use tcc_ir::kernel::KernelSpec;
+use tcc_ir::plan::{Plan, Step, StepList};
 use tcc_runtime::abi::{Sampler, Status};
 use tcc_runtime::arena::Arena;
 use tcc_runtime::bandwidth::read_bandwidth;
@@ -79,7 +80,7 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
         Err(_) => return Err(Error::usage("this machine cannot run the code", "leave out --cpu and --features")),
     };
     bar.message("measuring");
-    let bytes = bytes_per_token(&back.plan);
+    let bytes = bytes_per_token(&back.plan, args.prompt + args.n / 2);
     let mut rows = Vec::new();
     for &threads in &args.threads {
         let bandwidth = read_bandwidth(threads as usize);
@@ -110,10 +111,21 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
     Ok(())
 }
 
-/// Bytes that one decoded token moves, head included.
-fn bytes_per_token(plan: &Plan) -> u64 {
-    let bytes = |list: &StepList| list.steps.iter().map(|s| s.bytes).sum::<u64>();
+/// Bytes that one token decoded at position `position` moves, head included.
+fn bytes_per_token(plan: &Plan, position: usize) -> u64 {
+    let bytes = |list: &StepList| list.steps.iter().map(|step| step_bytes(plan, step, position)).sum::<u64>();
     plan.bodies.first().map_or(0, bytes) + bytes(&plan.head)
+}
+
+/// Attention reads its caches up to the position; the plan states their whole size.
+fn step_bytes(plan: &Plan, step: &Step, position: usize) -> u64 {
+    match plan.kernel(step.kernel) {
+        KernelSpec::Attention { heads, kv_heads, d, cache, .. } => {
+            let element = cache.size_bytes().unwrap_or(4);
+            (2 * kv_heads * d * element * (position + 1) + 8 * heads * d) as u64
+        }
+        _ => step.bytes,
+    }
 }
 
 fn measure(host: &HostModel, args: &BenchArgs, threads: u32, vocab: usize) -> Result<Run, Error> {

@@ -7,19 +7,21 @@
 /// Columns of one block.
 pub const KR: usize = 16;
 
+/// Code 1, weight 0, in four planes: the byte of padding.
+const PADDING: u8 = 0b01_01_01_01;
+
 pub(super) fn pack_panel(rows: &[i8], k: usize, nr: usize, out: &mut Vec<u8>) {
-    let height = rows.len() / k;
-    for block in 0..k.div_ceil(KR) {
-        for i in 0..nr {
-            for j in 0..4 {
-                let mut byte = 0u8;
-                for p in 0..4 {
-                    let column = block * KR + 4 * p + j;
-                    let w = if i < height && column < k { rows[i * k + column] } else { 0 };
-                    byte |= ((w + 1) as u8) << (2 * p);
-                }
-                out.push(byte);
-            }
+    let start = out.len();
+    out.resize(start + k.div_ceil(KR) * nr * 4, PADDING);
+    let panel = &mut out[start..];
+    for (i, row) in rows.chunks_exact(k).enumerate() {
+        for (block, columns) in row.chunks(KR).enumerate() {
+            let mut padded = [0i8; KR];
+            padded[..columns.len()].copy_from_slice(columns);
+            // Plane p of all four bytes at once: columns 4p..4p+4 as one word of codes.
+            let plane = |p: usize| u32::from_le_bytes(std::array::from_fn(|j| (padded[4 * p + j] + 1) as u8));
+            let word = plane(0) | plane(1) << 2 | plane(2) << 4 | plane(3) << 6;
+            panel[(block * nr + i) * 4..][..4].copy_from_slice(&word.to_le_bytes());
         }
     }
 }

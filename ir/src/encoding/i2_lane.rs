@@ -7,17 +7,20 @@
 /// Columns of one block.
 pub const KR: usize = 4;
 
+/// Code 1, weight 0, in four columns: the byte of padding.
+const PADDING: u8 = 0b01_01_01_01;
+
 pub(super) fn pack_panel(rows: &[i8], k: usize, nr: usize, out: &mut Vec<u8>) {
-    let height = rows.len() / k;
-    for block in 0..k.div_ceil(KR) {
-        for i in 0..nr {
-            let mut byte = 0u8;
-            for p in 0..KR {
-                let column = block * KR + p;
-                let w = if i < height && column < k { rows[i * k + column] } else { 0 };
-                byte |= ((w + 1) as u8) << (2 * p);
+    let start = out.len();
+    out.resize(start + k.div_ceil(KR) * nr, PADDING);
+    let panel = &mut out[start..];
+    for (i, row) in rows.chunks_exact(k).enumerate() {
+        for (block, columns) in row.chunks(KR).enumerate() {
+            let mut byte = PADDING;
+            for (p, w) in columns.iter().enumerate() {
+                byte = byte & !(3 << (2 * p)) | ((w + 1) as u8) << (2 * p);
             }
-            out.push(byte);
+            panel[block * nr + i] = byte;
         }
     }
 }

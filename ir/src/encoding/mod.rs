@@ -103,3 +103,47 @@ impl fmt::Display for Encoding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The check matrix of `docs/encodings.md`: w[r, c] = ((r + c + c div 7) mod 3) - 1, 4 rows of 256.
+    fn check_matrix() -> Vec<i8> {
+        (0..4 * 256).map(|i| ((i / 256 + i % 256 + i % 256 / 7) % 3) as i8 - 1).collect()
+    }
+
+    /// CRC-32 as in zlib, bit by bit.
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0u32, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+        })
+    }
+
+    #[test]
+    fn bytes_are_the_documented_ones() {
+        for (encoding, bytes, crc) in [
+            (Encoding::I2 { nr: 4 }, 256, 0x8d80_86c5),
+            (Encoding::I2 { nr: 8 }, 512, 0x0f2d_c872),
+            (Encoding::I2 { nr: 16 }, 1024, 0xdc7e_aa90),
+            (Encoding::I2Lane { nr: 16 }, 1024, 0x3996_d5b2),
+        ] {
+            let packed = encoding.pack(&check_matrix(), 4, 256);
+            assert_eq!((packed.len(), crc32(&packed)), (bytes, crc), "{encoding}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn unpacking_undoes_packing(n in 1usize..70, k in 1usize..90, seed in any::<u64>()) {
+            let w: Vec<i8> = (0..(n * k) as u64).map(|i| ((i ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as i8 % 2).collect();
+            for encoding in ENCODINGS {
+                let packed = encoding.pack(&w, n, k);
+                prop_assert_eq!(packed.len(), encoding.matrix_bytes(n, k));
+                prop_assert_eq!(&encoding.unpack(&packed, n, k), &w);
+            }
+        }
+    }
+}

@@ -5,9 +5,9 @@ use std::process::{Command, Output};
 
 use super::harness::{example, json, ok, root, tcc};
 
-const TARGETS: [&str; 3] = ["x86_64", "aarch64", "riscv64"];
+pub const TARGETS: [&str; 3] = ["x86_64", "aarch64", "riscv64"];
 
-fn compile(out: &Path, args: &[&str]) {
+pub fn compile(out: &Path, args: &[&str]) {
     let model = example();
     let mut all =
         vec!["compile", "-q", model.to_str().expect("UTF-8"), "-n", "model", "-o", out.to_str().expect("UTF-8")];
@@ -15,15 +15,15 @@ fn compile(out: &Path, args: &[&str]) {
     ok(&all);
 }
 
-fn run(program: &str, args: &[&str]) -> Output {
+pub fn run(program: &str, args: &[&str]) -> Output {
     Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program} is needed (tests/setup.sh): {e}"))
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn tool(target: &str, name: &str) -> String {
+pub fn tool(target: &str, name: &str) -> String {
     if target == std::env::consts::ARCH { name.to_owned() } else { format!("{target}-linux-gnu-{name}") }
 }
 

@@ -4,4 +4,5 @@ mod bits;
 mod files;
 mod firmware;
 mod harness;
+mod linking;
 mod usage;

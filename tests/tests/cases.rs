@@ -66,3 +66,26 @@ fn the_harness_can_fail() {
     assert_eq!(judge(&format!("{head}{wrong}")), Ok(()));
     assert!(judge(&format!("{head}; error: expected a value defined above\n{graph}")).is_err(), "on another line");
 }
+
+/// Cases shown in `docs/` do what they say; those without an expectation are accepted.
+#[test]
+fn cases_in_documents() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let mut count = 0;
+    for entry in fs::read_dir(docs).expect("the documents") {
+        let path = entry.expect("an entry").path();
+        let text = fs::read_to_string(&path).expect("a document");
+        for block in text.split("```text\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            if !block.starts_with("; test: ") {
+                continue;
+            }
+            let case = Case::read(block).unwrap_or_else(|e| panic!("{}: {e}\n{block}", path.display()));
+            let outcome = directive::run(&case.directive, block).expect("a known directive");
+            let is_accepted = matches!(outcome, Outcome::Text(_)) && case.error.is_none() && case.expect.is_none();
+            let checked = if is_accepted { Ok(()) } else { case.check(&outcome) };
+            assert_eq!(checked, Ok(()), "{}:\n{block}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count >= 5, "only {count} cases in the documents");
+}

@@ -241,3 +241,64 @@ impl<'a> Placer<'a> {
 fn problem(function: &Function, symbol: &str, problem: &str) -> EmitError {
     EmitError::Reloc { function: function.name.clone(), symbol: symbol.into(), problem: problem.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::BACKENDS;
+
+    fn block(name: &str, bytes: usize, relocs: Vec<Reloc>) -> Function {
+        Function { name: name.into(), bytes: vec![0; bytes], align: 8, relocs, ..Function::default() }
+    }
+
+    fn displacement(offset: u32, target: Target) -> Reloc {
+        Reloc { offset, kind: RelocKind::Pc64, target, addend: 0 }
+    }
+
+    fn word(image: &Image, at: u64) -> i64 {
+        let at = at as usize;
+        i64::from_le_bytes(image.text[at..at + 8].try_into().expect("eight bytes"))
+    }
+
+    #[test]
+    fn references_become_displacements() {
+        let functions = [
+            block("far", 24, vec![displacement(16, Target::Symbol("near".into()))]),
+            block(WEIGHTS_SLOT, 8, vec![displacement(0, Target::Weights)]),
+            block("near", 8, vec![]),
+            block(HASHES, HashSlot::COUNT * HashSlot::BYTES, vec![]),
+        ];
+        for backend in BACKENDS {
+            let mut image = layout(*backend, &functions).expect("a whole image");
+            let offset = |image: &Image, name: &str| image.symbol(name).expect("placed").offset;
+            let (far, near) = (offset(&image, "far"), offset(&image, "near"));
+            assert_eq!(word(&image, far + 16), near as i64 - (far as i64 + 16));
+            let slot = image.weights_slot.expect("a slot");
+            assert_eq!(slot, offset(&image, WEIGHTS_SLOT));
+            image.set_weights(1 << 40);
+            assert_eq!(slot as i64 + word(&image, slot), 1 << 40);
+            image.set_golden([7; 32]);
+            let end = offset(&image, HASHES) as usize + HashSlot::COUNT * HashSlot::BYTES;
+            assert_eq!(image.text[end - 32..end], [7; 32]);
+            assert_eq!(image.text[end - 64..end - 32], [0; 32]);
+        }
+    }
+
+    #[test]
+    fn an_incomplete_image_is_refused() {
+        let to = |name: &str| vec![displacement(0, Target::Symbol(name.into()))];
+        let weights = || vec![displacement(0, Target::Weights)];
+        let cases = [
+            (vec![block("a", 8, to("b"))], "'a' refers to 'b', which is not part of the image"),
+            (vec![block("a", 8, vec![]), block("a", 8, vec![])], "'a' refers to 'a', which is defined twice"),
+            (
+                vec![block("a", 8, weights()), block("b", 8, weights())],
+                "'b' refers to 'weights', which is reached other than by the one 64-bit displacement",
+            ),
+        ];
+        for (functions, message) in cases {
+            let error = layout(BACKENDS[0], &functions).expect_err("refused");
+            assert_eq!(error.to_string(), message);
+        }
+    }
+}

@@ -206,6 +206,11 @@ instructions! {
     vslidedown_vx(vd: V, vs2: V, rs1: X) = op_v(0x0f, vs2, rs1.0, OPIVX, vd);
 }
 
+/// Bytes of the instruction that begins with the byte `first`: the low bits tell words from compressed forms (1.5).
+pub fn length(first: u8) -> usize {
+    if first & 3 == 3 { 4 } else { 2 }
+}
+
 /// Copies a register: `addi rd, rs, 0`.
 pub fn mv(rd: X, rs: X) -> u32 {
     addi(rd, rs, 0)

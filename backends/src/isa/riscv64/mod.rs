@@ -70,6 +70,19 @@ impl Backend for Riscv64 {
         Some(format!("rv64,{vectors},zba={},zbb={}", has(desc::ZBA), has(desc::ZBB)))
     }
 
+    /// Words for an assembler; only the lengths are read from the code.
+    fn disassemble(&self, code: &[u8], _address: u64) -> Vec<(usize, String)> {
+        let mut rest = code;
+        let mut listed = Vec::new();
+        while let Some(first) = rest.first() {
+            let (bytes, after) = rest.split_at(inst::length(*first).min(rest.len()));
+            let digits: String = bytes.iter().rev().map(|b| format!("{b:02x}")).collect();
+            listed.push((bytes.len(), format!(".{}byte 0x{digits}", bytes.len())));
+            rest = after;
+        }
+        listed
+    }
+
     fn syscalls(&self) -> Syscalls {
         abi::SYSCALLS
     }
@@ -80,5 +93,18 @@ impl Backend for Riscv64 {
 
     fn apply(&self, kind: RelocKind, code: &mut [u8], at: usize, place: u64, target: u64) -> Result<(), String> {
         abi::apply(kind, code, at, place, target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compressed_instructions_are_listed_by_their_length() {
+        // c.nop, nop, c.nop, and a word cut short.
+        let code = [0x01, 0x00, 0x13, 0x00, 0x00, 0x00, 0x01, 0x00, 0x13];
+        let expected = [(2, ".2byte 0x0001"), (4, ".4byte 0x00000013"), (2, ".2byte 0x0001"), (1, ".1byte 0x13")];
+        assert_eq!(Riscv64.disassemble(&code, 0), expected.map(|(length, text)| (length, text.to_owned())));
     }
 }

@@ -8,7 +8,7 @@
 use tcc_ir::target::Features;
 
 #[cfg(test)]
-use super::desc::{DOTPROD, I8MM, NEON};
+use super::desc::{DOTPROD, I8MM, NEON, SVE};
 use super::form::Form;
 use crate::asm::{Asm, Label};
 
@@ -19,6 +19,10 @@ pub(super) struct X(pub u8);
 /// A vector register: `v`, its low half `d`, all of it `q`, or the SVE register `z` it is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct V(pub u8);
+
+/// An SVE predicate register, 0..=7: those an instruction can be governed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct P(pub u8);
 
 /// What an instruction field can be given.
 trait Field {
@@ -32,6 +36,12 @@ impl Field for X {
 }
 
 impl Field for V {
+    fn value(self) -> i64 {
+        self.0.into()
+    }
+}
+
+impl Field for P {
     fn value(self) -> i64 {
         self.0.into()
     }
@@ -52,6 +62,9 @@ pub(super) struct A64 {
 /// Every aarch64 core.
 #[cfg(test)]
 const BASE: Features = Features::NONE;
+
+#[cfg(test)]
+const SVE_I8MM: Features = SVE.with(I8MM);
 
 /// Displacement in bytes to a 19-bit word displacement at bit 5.
 fn branch19(word: u32, displacement: i64) -> u32 {
@@ -156,12 +169,35 @@ forms! {
         trn2_d(d: V, n: V, m: V) NEON "trn2 v{d}.2d, v{n}.2d, v{m}.2d" "01001110110 mmmmm 011010 nnnnn ddddd"; // TRN2
         smmla(d: V, n: V, m: V) I8MM "smmla v{d}.4s, v{n}.16b, v{m}.16b" "01001110100 mmmmm 101001 nnnnn ddddd"; // SMMLA (vector)
         sdot_lane(d: V, n: V, m: V, i: i64) DOTPROD "sdot v{d}.4s, v{n}.16b, v{m}.4b[{i}]" "0100111110 I mmmmm 1110 i 0 nnnnn ddddd"; // SDOT (by element)
+
+        // Scalable vectors: C8.2.
+        rdvl(d: X, i: i64) SVE "rdvl x{d}, #{i:s1}" "00000100 101 11111 01010 iiiiii ddddd";             // RDVL
+        addvl(d: X, n: X, i: i64) SVE "addvl x{d}, x{n}, #{i:s1}" "00000100 001 nnnnn 01010 iiiiii ddddd"; // ADDVL
+        incb(d: X) SVE "incb x{d}" "00000100 00 11 0000 111000 11111 ddddd";                              // INCB (scalar)
+        whilelo_b(d: P, n: X, m: X) SVE "whilelo p{d}.b, x{n}, x{m}" "00100101 00 1 mmmmm 000 111 nnnnn 0 0ddd"; // WHILELO (predicate)
+        ld1b(d: V, g: P, n: X, m: X) SVE "ld1b { z{d}.b }, p{g}/z, [x{n}, x{m}]" "1010010 0000 mmmmm 010 ggg nnnnn ddddd"; // LD1B (scalar plus scalar)
+        ldr_z(d: V, n: X, i: i64) SVE "ldr z{d}, [x{n}, #{i:s1}, mul vl]" "1000010110 iiiiii 010 iii nnnnn ddddd"; // LDR (vector)
+        str_z(d: V, n: X, i: i64) SVE "str z{d}, [x{n}, #{i:s1}, mul vl]" "1110010110 iiiiii 010 iii nnnnn ddddd"; // STR (vector)
+        mov_z_imm(d: V, i: i64) SVE "mov z{d}.b, #{i:s1}" "00100101 00 111000 110 iiiiiiii ddddd";        // DUP (immediate)
+        orr_z(d: V, n: V, m: V) SVE "orr z{d}.d, z{n}.d, z{m}.d" "00000100 011 mmmmm 001100 nnnnn ddddd"; // ORR (vectors, unpredicated)
+        and_z(d: V, n: V, m: V) SVE "and z{d}.d, z{n}.d, z{m}.d" "00000100 001 mmmmm 001100 nnnnn ddddd"; // AND (vectors, unpredicated)
+        lsr_z_b(d: V, n: V, i: i64) SVE "lsr z{d}.b, z{n}.b, #{i:r8}" "00000100 001 01 iii 100101 nnnnn ddddd"; // LSR (immediate, unpredicated)
+        asr_z_s(d: V, n: V, i: i64) SVE "asr z{d}.s, z{n}.s, #{i:r32}" "00000100 011 iiiii 100100 nnnnn ddddd"; // ASR (immediate, unpredicated)
+        add_z_s(d: V, n: V, m: V) SVE "add z{d}.s, z{n}.s, z{m}.s" "00000100 101 mmmmm 000000 nnnnn ddddd"; // ADD (vectors, unpredicated)
+        ext_z(d: V, m: V, i: i64) SVE "ext z{d}.b, z{d}.b, z{m}.b, #{i}" "00000101 001 iiiii 000 iii mmmmm ddddd"; // EXT
+        trn1_z_s(d: V, n: V, m: V) SVE "trn1 z{d}.s, z{n}.s, z{m}.s" "00000101 101 mmmmm 011100 nnnnn ddddd"; // TRN1, TRN2 (vectors)
+        trn2_z_s(d: V, n: V, m: V) SVE "trn2 z{d}.s, z{n}.s, z{m}.s" "00000101 101 mmmmm 011101 nnnnn ddddd"; // the same
+        trn1_z_d(d: V, n: V, m: V) SVE "trn1 z{d}.d, z{n}.d, z{m}.d" "00000101 111 mmmmm 011100 nnnnn ddddd"; // the same
+        trn2_z_d(d: V, n: V, m: V) SVE "trn2 z{d}.d, z{n}.d, z{m}.d" "00000101 111 mmmmm 011101 nnnnn ddddd"; // the same
+        sdot_z_lane(d: V, n: V, m: V, i: i64) SVE "sdot z{d}.s, z{n}.b, z{m}.b[{i}]" "01000100 101 ii mmm 000000 nnnnn ddddd"; // SDOT (4-way, indexed)
+        smmla_z(d: V, n: V, m: V) SVE_I8MM "smmla z{d}.s, z{n}.b, z{m}.b" "01000101 000 mmmmm 100110 nnnnn ddddd"; // SMMLA
     }
     branches {
         cbz(n: X) "cbz x{n}, #{l:s4}" "10110100 lllllllllllllllllll nnnnn";                             // CBZ
         cbnz(n: X) "cbnz x{n}, #{l:s4}" "10110101 lllllllllllllllllll nnnnn";                           // CBNZ
         b_hs() "b.hs #{l:s4}" "01010100 lllllllllllllllllll 0 0010";                                    // B.cond
         b_lo() "b.lo #{l:s4}" "01010100 lllllllllllllllllll 0 0011";                                    // the same
+        b_mi() "b.mi #{l:s4}" "01010100 lllllllllllllllllll 0 0100";                                    // the same
         b_ne() "b.ne #{l:s4}" "01010100 lllllllllllllllllll 0 0001";                                    // the same
     }
 }

@@ -8,6 +8,9 @@ mod dotprod_tile;
 pub(super) mod i8mm;
 mod neon;
 mod neon_tile;
+mod sve;
+pub(super) mod sve_i8mm;
+mod sve_tile;
 
 use tcc_ir::target::{MicroKernel, micro_args};
 
@@ -38,6 +41,9 @@ pub(super) fn code(row: &MicroKernel) -> Option<Function> {
         "dotprod-m4" | "dotprod-m8" => dotprod_tile::emit,
         "i8mm-m4" | "i8mm-m8" => i8mm::emit,
         "neon" => |a, _| neon::emit(a),
+        "sve" => |a, _| sve::emit(a),
+        "sve-m8" => |a, _| sve_tile::emit(a),
+        "sve-i8mm-m4" | "sve-i8mm-m8" => sve_i8mm::emit,
         "neon-m4" => |a, _| neon_tile::emit(a),
         _ => return None,
     };

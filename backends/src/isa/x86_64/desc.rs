@@ -75,6 +75,10 @@ const MENU: &[MicroKernel] = &[
     row("avx512vnni-m4", AVX512VNNI, 4, SHIFTED_PLANES_MAX_K, 115.0),
     row("avx512vnni-m2", AVX512VNNI, 2, MASKED_PLANES_MAX_K, 110.0),
     row("avx512vnni-m1", AVX512VNNI, 1, MASKED_PLANES_MAX_K, 100.0),
+    row("avxvnni-m4", AVXVNNI, 4, SHIFTED_PLANES_MAX_K, 60.0),
+    row("avxvnni-m1", AVXVNNI, 1, MASKED_PLANES_MAX_K, 50.0),
+    row("avx2-m4", AVX2, 4, SHIFTED_PLANES_MAX_K, 45.0),
+    row("avx2-m1", AVX2, 1, SHIFTED_PLANES_MAX_K, 36.0),
     MicroKernel { macs_per_cycle: 4.0, ..PORTABLE },
 ];
 

@@ -9,7 +9,6 @@ use iced_x86::code_asm::CodeAssembler;
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
 
 use super::{Backend, ElfAbi, Syscalls};
-use crate::clif::ternary_portable::PORTABLE;
 use crate::code::{Function, RelocKind};
 
 /// The x86_64 instruction set.
@@ -35,7 +34,7 @@ impl Backend for X86_64 {
     }
 
     fn micro(&self, row: &MicroKernel) -> Option<Function> {
-        (row.name != PORTABLE.name).then(|| micro::emit(row))
+        micro::emit(row)
     }
 
     fn probe(&self) -> Function {

@@ -113,3 +113,49 @@ fn patch(code: &mut [u8], at: usize, field: u32) -> Result<(), String> {
 fn outside(at: usize) -> String {
     format!("a field at offset {at}, which is outside the code")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `auipc a5, 0` and `addi a5, a5, 0`, then both halves filled in for `distance`.
+    fn applied(distance: i64) -> Result<[u8; 8], String> {
+        let place = 0x4000_0000_u64;
+        let target = place.wrapping_add_signed(distance);
+        let mut code = [auipc(A5).to_le_bytes(), mv(A5, A5).to_le_bytes()].concat();
+        apply(RelocKind::RiscvPcrelHigh20, &mut code, 0, place, target)?;
+        apply(RelocKind::RiscvPcrelLow12I, &mut code, 4, place, target)?;
+        Ok(code.try_into().expect("two words"))
+    }
+
+    /// What the pair adds to its own address: U-type and I-type immediates, both signed.
+    fn displacement(code: [u8; 8]) -> i64 {
+        let word = |at: usize| i32::from_le_bytes(code[at..at + 4].try_into().expect("a word"));
+        i64::from(word(0) & !0xfff) + i64::from(word(4) >> 20)
+    }
+
+    #[test]
+    fn both_halves_split_one_displacement() {
+        for distance in [0, 1, 0x7fe, 0x7ff, 0x800, 0xfff, 0x1000, 0x7fff_f7ff, -1, -0x800, -0x801, -0x8000_0800] {
+            assert_eq!(displacement(applied(distance).expect("within reach")), distance);
+        }
+        assert!(applied(0x7fff_f800).is_err());
+        assert!(applied(-0x8000_0801).is_err());
+    }
+
+    #[test]
+    fn a_call_reaches_its_target() {
+        let mut code = [auipc(RA).to_le_bytes(), jalr(RA, RA, 0).to_le_bytes()].concat();
+        apply(RelocKind::RiscvCall, &mut code, 0, 0x1000, 0x800).expect("within reach");
+        assert_eq!(displacement(code.try_into().expect("two words")), -0x800);
+    }
+
+    #[test]
+    fn wide_fields_and_wrong_ones() {
+        let mut code = [0; 12];
+        apply(RelocKind::Pc64, &mut code, 4, 0x1004, 0x9_0000_1000).expect("a field in the code");
+        assert_eq!(code[4..], 0x8_ffff_fffc_u64.to_le_bytes());
+        assert!(apply(RelocKind::Pc64, &mut code, 5, 0, 0).is_err(), "outside the code");
+        assert!(apply(RelocKind::X86Pc32, &mut code, 0, 0, 0).is_err(), "of another machine");
+    }
+}

@@ -10,8 +10,8 @@
 //!
 //! | kernel | group | 128 bits | 256 bits | 512 bits | other lengths |
 //! |---|---|---|---|---|---|
-//! | m 1 | 4 | panel | 2 panels | 4 panels | panel |
-//! | m 2 | 4 | panel | 2 panels | 4 panels | panel |
+//! | m 1, 2 | 4 | panel | 2 panels | 4 panels | panel |
+//! | m 1, 2 | 2 | | | 2 panels, of what is left | |
 //! | m 4 | 2 | half a panel | panel | 2 panels | panel |
 
 use tcc_ir::target::micro_args;
@@ -55,38 +55,40 @@ struct Shape {
     m: usize,
     /// Panels at once; more than one only where `512 · panels / group` is the exact vector length.
     panels: usize,
+    /// Registers of one group of code bytes: with the sums of `m` token rows, three planes and the raw bytes fit in 32.
+    group: usize,
 }
 
 impl Shape {
-    /// Registers of one group of code bytes: with the sums of `m` token rows, three planes and the raw bytes fit in 32.
-    fn group(self) -> usize {
-        if self.m == 4 { 2 } else { 4 }
+    /// Largest group for `m` token rows.
+    fn widest(m: usize) -> usize {
+        if m == 4 { 2 } else { 4 }
     }
 
     /// Registers of the sums of token row `t`.
     fn sums(self, t: usize) -> V {
-        V::new(2 * self.group() * t)
+        V::new(2 * self.group * t)
     }
 
     /// Registers of plane `p`; plane 3 takes the place of the raw bytes, which it uses last.
     fn plane(self, p: usize) -> V {
-        let first = (2 * self.group() * self.m).max(8);
-        V::new(first + self.group() * ((p + 1) % 4))
+        let first = (2 * self.group * self.m).max(8);
+        V::new(first + self.group * ((p + 1) % 4))
     }
 
     fn raw(self, panel: usize) -> V {
-        let first = (2 * self.group() * self.m).max(8);
-        V::new(first + self.group() / self.panels * panel)
+        let first = (2 * self.group * self.m).max(8);
+        V::new(first + self.group / self.panels * panel)
     }
 
     /// `vtype` of code bytes.
     fn bytes(self) -> (Sew, Lmul) {
-        (Sew::E8, Lmul::of(self.group()))
+        (Sew::E8, Lmul::of(self.group))
     }
 
     /// `vtype` of the sums of one token row.
     fn halves(self) -> (Sew, Lmul) {
-        (Sew::E16, Lmul::of(2 * self.group()))
+        (Sew::E16, Lmul::of(2 * self.group))
     }
 }
 
@@ -95,13 +97,13 @@ pub fn kernel(m: usize) -> (Vec<u8>, u32) {
     let mut asm = Asm::new();
     FRAME.enter(&mut asm);
     put(&mut asm, &[arg(ACC, micro_args::ACC), arg(W, micro_args::W), arg(PANELS_LEFT, micro_args::PANELS)]);
-    let group = Shape { m, panels: 1 }.group();
-    for panels in [4, 2] {
-        if panels <= group {
-            several_panels(&mut asm, Shape { m, panels });
+    let widest = Shape::widest(m);
+    for (panels, group) in [(4, 4), (2, 2), (2, 4)] {
+        if group <= widest {
+            several_panels(&mut asm, Shape { m, panels, group });
         }
     }
-    one_panel(&mut asm, Shape { m, panels: 1 });
+    one_panel(&mut asm, Shape { m, panels: 1, group: widest });
     FRAME.leave(&mut asm);
     // A hundred bytes or less.
     (asm.finish(), FRAME.bytes() as u32)
@@ -114,7 +116,7 @@ fn int(value: usize) -> i32 {
 /// Takes `shape.panels` panels at a time while that many are left, on machines of the fitting vector length.
 fn several_panels(asm: &mut Asm, shape: Shape) {
     let skip = asm.label();
-    let bytes_per_register = int(64 * shape.panels / shape.group());
+    let bytes_per_register = int(64 * shape.panels / shape.group);
     put(asm, &[vsetvli(TMP[0], ZERO, Sew::E8, Lmul::M1), li(TMP[1], bytes_per_register)]);
     asm.branch(bne(TMP[0], TMP[1]), skip, patch_branch);
     asm.word(addi(PANELS_LEFT, PANELS_LEFT, -int(shape.panels)));
@@ -181,7 +183,7 @@ fn chunks(asm: &mut Asm, shape: Shape) {
     blocks(asm, shape);
     if shape.panels > 1 {
         widen_panels(asm, shape);
-    } else if shape.group() == 4 {
+    } else if shape.group == 4 {
         widen_halves(asm, shape);
     } else {
         widen(asm, shape);
@@ -219,7 +221,7 @@ fn blocks(asm: &mut Asm, shape: Shape) {
 fn block(asm: &mut Asm, shape: Shape, u: usize) {
     for (panel, w) in W_AT[..shape.panels].iter().enumerate() {
         let raw = shape.raw(panel);
-        asm.word(match shape.group() / shape.panels {
+        asm.word(match shape.group / shape.panels {
             _ if shape.panels == 1 => vle8(raw, *w),
             1 => vl1re8(raw, *w),
             _ => vl2re8(raw, *w),
@@ -280,11 +282,11 @@ fn widen_halves(asm: &mut Asm, shape: Shape) {
 
 /// The same for several panels, whose registers are known because the vector length is.
 fn widen_panels(asm: &mut Asm, shape: Shape) {
-    let per_panel = 2 * shape.group() / shape.panels;
+    let per_panel = 2 * shape.group / shape.panels;
     put(asm, &[li(TMP[1], int(NR)), vsetvli(ZERO, TMP[1], Sew::E16, Lmul::of(per_panel))]);
     for panel in 0..shape.panels {
         for t in 0..shape.m {
-            let sums = V::new(2 * shape.group() * t + per_panel * panel);
+            let sums = V::new(2 * shape.group * t + per_panel * panel);
             put(asm, &[addi(TMP[0], ACC, int(4 * NR * (panel * shape.m + t))), vle32(wide(), TMP[0])]);
             put(asm, &[vwadd_wv(wide(), wide(), sums), vse32(wide(), TMP[0])]);
         }

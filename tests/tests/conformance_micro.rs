@@ -107,7 +107,8 @@ fn cases(encoding: Encoding) -> Vec<Case> {
         cases.extend(WORST.map(|(q, w)| whole(nr, k, q, w)));
     }
     // Many panels, and one group of columns inside a longer row.
-    cases.push(whole(7 * nr, 528, Fill::Random, Fill::Random));
+    cases.push(whole(7 * nr - 1, 528, Fill::Random, Fill::Random));
+    cases.extend(WORST.map(|(q, w)| whole(7 * nr, 528, q, w)));
     cases.push(Case { n: 3 * nr, k: 1024, blocks: 128 / kr..256 / kr, q: Fill::Random, w: Fill::Random });
     cases
 }

@@ -24,7 +24,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     Explanation {
         code: "TCC-E0102",
         title: "the target, CPU or feature is not known",
-        text: "A target is `host`, a short name such as aarch64, or a full ELF triple. `tcc targets` lists every \
+        text: "A target is `host`, the short name of an instruction set, or a full ELF triple. `tcc targets` lists every \
                target with its CPUs, features and kernels. Features every object of a target needs cannot be \
                removed.",
     },
@@ -248,7 +248,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     Explanation {
         code: "TCC-E0504",
         title: "an emulator is missing",
-        text: "Code of another instruction set runs under a user-mode emulator (qemu-aarch64, qemu-riscv64), which \
+        text: "Code of another instruction set runs under a user-mode emulator, which \
                Debian ships in the package qemu-user.",
     },
     Explanation {

@@ -28,3 +28,5 @@ pub mod module;
 pub mod pool;
 #[cfg(feature = "std")]
 pub mod shuffled;
+#[cfg(feature = "std")]
+pub mod weights;

@@ -11,6 +11,7 @@ use object::{Object, ObjectSection, ObjectSymbol, Relocation, RelocationFlags, R
 use crate::abi::{Blob, Functions, TEXT_SECTION_PREFIX, WEIGHTS_SECTION};
 use crate::map::MappedFile;
 use crate::session::Model;
+use crate::weights::MappedWeights;
 
 /// Architecture of objects that this process can run.
 #[cfg(target_arch = "x86_64")]
@@ -26,7 +27,7 @@ pub struct Module {
     model: Model,
     // Held for the model, which points into both.
     _text: Mmap,
-    _weights: MappedFile,
+    _weights: MappedWeights,
 }
 
 /// Why an object could not be loaded.
@@ -75,13 +76,11 @@ impl Module {
         let text = Text::find(&elf)?;
         let code = load_text(text.data)?;
         let functions = text.functions(&elf, &code)?;
-        let (held, blob) = match weights {
-            Some(path) => outside(path)?,
-            None => {
-                let range = weights_range(&elf)?;
-                inside(file, range)?
-            }
+        let held = match weights {
+            Some(path) => MappedWeights::open(path, None)?,
+            None => MappedWeights::open(path, Some(weights_range(&elf)?))?,
         };
+        let blob = Blob { data: held.bytes().as_ptr().cast(), len: held.bytes().len() };
         // SAFETY: the functions lie in `code` and the blob in `held`; both are kept beside the model.
         let model = unsafe { Model::new(functions, Some(blob)) }.map_err(ModuleError::Status)?;
         Ok(Module { model, _text: code, _weights: held })
@@ -145,21 +144,35 @@ fn load_text(data: &[u8]) -> Result<Mmap, ModuleError> {
     }
     let mut map = MmapMut::map_anon(data.len())?;
     map.copy_from_slice(data);
-    Ok(map.make_exec()?)
+    let code = map.make_exec()?;
+    make_visible(&code);
+    Ok(code)
 }
 
-/// A weights file of its own.
-fn outside(path: &Path) -> Result<(MappedFile, Blob), ModuleError> {
-    let file = MappedFile::open(path)?;
-    let range = 0..file.len();
-    inside(file, range)
-}
+/// Makes new code visible to instruction fetch: caches of instructions and of data are coherent here.
+#[cfg(not(target_arch = "aarch64"))]
+fn make_visible(_code: &[u8]) {}
 
-/// Bytes `range` of `file` as a blob.
-fn inside(file: MappedFile, range: std::ops::Range<usize>) -> Result<(MappedFile, Blob), ModuleError> {
-    let bytes = file.bytes(range)?;
-    let blob = Blob { data: bytes.as_ptr().cast(), len: bytes.len() };
-    Ok((file, blob))
+/// Makes new code visible to instruction fetch: cleans the data cache to the point of unification, then invalidates
+/// the instruction cache (Arm Architecture Reference Manual, B2.4.4).
+#[cfg(target_arch = "aarch64")]
+fn make_visible(code: &[u8]) {
+    use std::arch::asm;
+
+    /// Smallest line any core has, bytes: touching a line twice costs little and needs no register that a
+    /// hypervisor may misreport between unlike cores.
+    const LINE: usize = 16;
+    // SAFETY: maintenance by address of readable memory changes no content and is allowed to user code on Linux.
+    unsafe {
+        for line in code.chunks(LINE) {
+            asm!("dc cvau, {}", in(reg) line.as_ptr(), options(nostack, preserves_flags));
+        }
+        asm!("dsb ish", options(nostack, preserves_flags));
+        for line in code.chunks(LINE) {
+            asm!("ic ivau, {}", in(reg) line.as_ptr(), options(nostack, preserves_flags));
+        }
+        asm!("dsb ish", "isb", options(nostack, preserves_flags));
+    }
 }
 
 /// Where the weights lie in the object's file.
@@ -174,3 +187,7 @@ fn weights_range(elf: &object::File) -> Result<std::ops::Range<usize>, ModuleErr
         None => malformed(format!("no section '{WEIGHTS_SECTION}': give the weights file")),
     }
 }
+
+#[cfg(test)]
+#[path = "module_tests.rs"]
+mod tests;

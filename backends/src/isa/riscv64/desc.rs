@@ -44,7 +44,7 @@ const MENU: &[MicroKernel] = &[
     MicroKernel { name: RVV_M4, needs: RV64GC.with(V), mr: 4, macs_per_cycle: 6.2, ..ROW },
     // 13.1, 7.0, 4.1.
     MicroKernel { name: RVV_M2, needs: RV64GC.with(V), mr: 2, macs_per_cycle: 5.4, ..ROW },
-    // 17.6, 9.8, 6.0; by registers 68, 34, 18.
+    // 17.6, 9.8, 6.0; by registers 68, 35, 18.
     MicroKernel { name: RVV_M1, needs: RV64GC.with(V), mr: 1, macs_per_cycle: 4.1, ..ROW },
     // 230.
     MicroKernel { name: SCALAR_M2, mr: 2, macs_per_cycle: 1.1, ..ROW },

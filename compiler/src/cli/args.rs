@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+/// Most tasks an object runs at once unless the user says otherwise.
+pub const DEFAULT_MAX_THREADS: u32 = 8;
+
 /// Which model, and how to read it.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
@@ -50,6 +53,31 @@ pub struct MachineArgs {
     /// Encoding of ternary weights [default: chosen by the cost model]
     #[arg(long, value_name = "NAME", help_heading = "Target")]
     pub encoding: Option<String>,
+}
+
+/// Which machines, for commands that take several.
+#[derive(Args, Clone, Debug)]
+pub struct TargetsArgs {
+    /// host, a short name (`tcc targets` lists them), or a full triple; repeats
+    #[arg(short, long, value_name = "TARGET", help_heading = "Target")]
+    pub target: Vec<String>,
+
+    #[command(flatten)]
+    pub machine: MachineArgs,
+
+    /// Most tasks that may run at once
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_THREADS, help_heading = "Target")]
+    pub threads: u32,
+}
+
+impl TargetsArgs {
+    /// The targets asked for; `None` is this machine.
+    pub fn requested(&self) -> Vec<Option<&str>> {
+        match self.target.is_empty() {
+            true => vec![None],
+            false => self.target.iter().map(|t| Some(t.as_str())).collect(),
+        }
+    }
 }
 
 /// `--dense`.

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::args::{MachineArgs, ModelArgs};
+use super::args::{ModelArgs, TargetsArgs};
 use super::{Cx, prepare};
 use crate::driver;
 use crate::error::Error;
@@ -14,16 +14,8 @@ pub struct CheckArgs {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// host, a short name (x86_64, aarch64, riscv64), or a full triple; repeats
-    #[arg(short, long, value_name = "TARGET", help_heading = "Target")]
-    target: Vec<String>,
-
     #[command(flatten)]
-    machine: MachineArgs,
-
-    /// Most tasks that may run at once
-    #[arg(long, value_name = "N", default_value_t = prepare::DEFAULT_MAX_THREADS, help_heading = "Target")]
-    threads: u32,
+    targets: TargetsArgs,
 
     /// Fail with exit status 5 where the arena is larger than this many bytes
     #[arg(long, value_name = "BYTES", help_heading = "Limits")]
@@ -37,12 +29,11 @@ pub struct CheckArgs {
 pub(super) fn run(cx: &Cx, args: CheckArgs) -> Result<(), Error> {
     let model = prepare::open(cx, &args.model)?;
     let front = prepare::front(&model, &args.model)?;
-    let requested: Vec<Option<&str>> =
-        if args.target.is_empty() { vec![None] } else { args.target.iter().map(|t| Some(t.as_str())).collect() };
+    let requested = args.targets.requested();
     let mut reports = Vec::new();
     for name in requested {
-        let target = prepare::target(name, &args.machine)?;
-        let options = prepare::plan_options(&args.machine, args.threads)?;
+        let target = prepare::target(name, &args.targets.machine)?;
+        let options = prepare::plan_options(&args.targets.machine, args.targets.threads)?;
         let back = driver::back(&front, &target, "check", &options, true)?;
         if !cx.json {
             print!("{}", text(&back));

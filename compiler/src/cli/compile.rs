@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tcc_backends::image::HashSlot;
 use tcc_ir::program::Program;
 
-use super::args::{MachineArgs, ModelArgs};
+use super::args::{ModelArgs, TargetsArgs};
 use super::progress::Progress;
 use super::{Cx, prepare};
 use crate::driver::{self, Back, Front};
@@ -30,16 +30,8 @@ pub struct CompileArgs {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// host, a short name (x86_64, aarch64, riscv64), or a full triple; repeats
-    #[arg(short, long, value_name = "TARGET", help_heading = "Target")]
-    target: Vec<String>,
-
     #[command(flatten)]
-    machine: MachineArgs,
-
-    /// Most tasks that may run at once
-    #[arg(long, value_name = "N", default_value_t = prepare::DEFAULT_MAX_THREADS, help_heading = "Target")]
-    threads: u32,
+    targets: TargetsArgs,
 
     /// C prefix of every symbol [default: the folder's name]
     #[arg(short, long)]
@@ -124,13 +116,12 @@ pub(super) fn run(cx: &Cx, args: CompileArgs) -> Result<(), Error> {
         return Ok(());
     }
     let name = prepare::model_name(args.name.as_deref(), &model)?;
-    let requested: Vec<Option<&str>> =
-        if args.target.is_empty() { vec![None] } else { args.target.iter().map(|t| Some(t.as_str())).collect() };
+    let requested = args.targets.requested();
     let inside = args.weights == Weights::Object;
     let mut written = Vec::new();
     for target in &requested {
-        let target = prepare::target(*target, &args.machine)?;
-        let plan_options = prepare::plan_options(&args.machine, args.threads)?;
+        let target = prepare::target(*target, &args.targets.machine)?;
+        let plan_options = prepare::plan_options(&args.targets.machine, args.targets.threads)?;
         let back = driver::back(&front, &target, &name, &plan_options, inside)?;
         let folder = match &args.out {
             Some(out) if requested.len() > 1 => out.join(&target.triple),

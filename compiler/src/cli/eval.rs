@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
-use super::args::{MachineArgs, ModelArgs, parse_ids};
+use super::args::{DEFAULT_MAX_THREADS, MachineArgs, ModelArgs, parse_ids};
 use super::progress::Progress;
 use super::{Cx, prepare};
 use crate::driver::{self, Front};
@@ -117,7 +117,7 @@ fn check_ids(front: &Front, ids: &[u32]) -> Result<(), Error> {
 
 fn compiled(cx: &Cx, args: &EvalArgs, front: &Front, target: &Target) -> Result<Vec<f32>, Error> {
     let bar = Progress::spinner(cx, format!("compiling for {}", target.triple));
-    let threads = args.threads.max(prepare::DEFAULT_MAX_THREADS);
+    let threads = args.threads.max(DEFAULT_MAX_THREADS);
     let options = prepare::plan_options(&args.machine, threads)?;
     let mut back = driver::back(front, target, "model", &options, false)?;
     let folder = tempfile::tempdir()?;

@@ -9,6 +9,7 @@ mod compile;
 mod eval;
 mod explain;
 mod inspect;
+mod memory;
 mod prepare;
 mod progress;
 mod render;

@@ -16,9 +16,6 @@ use crate::model::{Activations, Model};
 use crate::plan::PlanOptions;
 use crate::target::{self, Target, TargetRequest};
 
-/// Most tasks an object runs at once unless the user says otherwise.
-pub const DEFAULT_MAX_THREADS: u32 = 8;
-
 /// Opens and checks the model, saying its warnings.
 pub fn open(cx: &Cx, args: &ModelArgs) -> Result<Model, Error> {
     let dense = match args.dense {

@@ -10,7 +10,7 @@ use tcc_runtime::arena::Arena;
 use tcc_runtime::pool::Pool;
 use tcc_runtime::session::Session;
 
-use super::args::{MachineArgs, ModelArgs};
+use super::args::{DEFAULT_MAX_THREADS, MachineArgs, ModelArgs};
 use super::progress::Progress;
 use super::{Cx, cache, prepare};
 use crate::driver::{self, VERSION};
@@ -146,7 +146,7 @@ fn compiled(cx: &Cx, args: &RunArgs, model: &Model) -> Result<PathBuf, Error> {
             eprintln!("   compiling for this machine ({})", target.machine.desc.feature_names(target.machine.features));
         }
         let front = prepare::front(model, &args.model)?;
-        let options = prepare::plan_options(&args.machine, prepare::DEFAULT_MAX_THREADS)?;
+        let options = prepare::plan_options(&args.machine, DEFAULT_MAX_THREADS)?;
         let mut back = driver::back(&front, &target, "model", &options, false)?;
         let bar = Progress::bytes(cx, "packing", back.plan.weights_bytes);
         back.write_weights(&front.store, &folder.join("model.weights"), |done| bar.set(done))?;

@@ -61,8 +61,8 @@ impl Body for Masked {
 
     fn block(&self, a: &mut CodeAssembler, panels: usize, block: usize) -> Result<(), IcedError> {
         let (codes, planes, activations) = (&ZMM[16..18], &ZMM[18..20], ZMM[20]);
-        for panel in 0..panels {
-            a.vmovdqu64(codes[panel], zmmword_ptr(w_address(panel, block, 0)))?;
+        for (panel, code) in codes.iter().copied().enumerate().take(panels) {
+            a.vmovdqu64(code, zmmword_ptr(w_address(panel, block, 0)))?;
         }
         for plane in 0..4 {
             for panel in 0..panels {
@@ -112,8 +112,8 @@ impl Body for Shifted {
     fn block(&self, a: &mut CodeAssembler, panels: usize, block: usize) -> Result<(), IcedError> {
         let (planes, activations) = (&ZMM[24..27], ZMM[27]);
         for plane in 0..4 {
-            for panel in 0..panels {
-                let (code, bytes) = (planes[panel], zmmword_ptr(w_address(panel, block, 0)));
+            for (panel, code) in planes.iter().copied().enumerate().take(panels) {
+                let bytes = zmmword_ptr(w_address(panel, block, 0));
                 if plane == 0 {
                     a.vpandd(code, LOW_BITS, bytes)?;
                 } else {

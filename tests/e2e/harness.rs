@@ -104,7 +104,7 @@ pub fn hash(model: &Path, ids: &str, args: &[&str]) -> String {
 }
 
 /// Runs `jobs` on two threads and returns the results in order.
-pub fn parallel<T: Sync, R: Send>(jobs: Vec<T>, run: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub fn parallel<T: Sync, R: Send>(jobs: Vec<T>, run: impl Fn(&T) -> R + Send + Sync) -> Vec<R> {
     use rayon::prelude::*;
     jobs.par_iter().map(run).collect()
 }

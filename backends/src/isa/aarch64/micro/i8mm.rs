@@ -13,7 +13,8 @@ const CHUNK_BLOCKS: usize = 64;
 const COUNT: X = X(0);
 const POINTER: X = X(15);
 const CHUNK: X = X(16);
-const KEPT: [(X, X); 3] = [(X(8), ACC), (X(9), W), (X(10), PANELS)];
+/// Registers that the panel loop moves, and where they are kept meanwhile.
+pub(super) const KEPT: [(X, X); 3] = [(X(8), ACC), (X(9), W), (X(10), PANELS)];
 const MASK: V = V(15);
 
 /// Scratch bytes of the kernel for `mr` token rows.
@@ -23,32 +24,32 @@ pub(crate) const fn scratch_bytes(mr: usize) -> usize {
 
 /// A tile of `mr` token rows by `panels` panels.
 #[derive(Clone, Copy)]
-struct Tile {
-    mr: usize,
-    panels: usize,
+pub(super) struct Tile {
+    pub mr: usize,
+    pub panels: usize,
 }
 
 impl Tile {
-    /// Two interleaved blocks of a panel: rows 0 and 2 (`half` 0), 1 and 3 (`half` 1).
-    fn packed(self, panel: usize, half: usize) -> V {
+    /// Two interleaved blocks (or vectors of blocks) of a panel: rows 0 and 2 (`half` 0), 1 and 3 (`half` 1).
+    pub fn packed(self, panel: usize, half: usize) -> V {
         V((2 * panel + half) as u8)
     }
 
     /// Activations of two token rows.
-    fn pair(self, pair: usize) -> V {
+    pub fn pair(self, pair: usize) -> V {
         V((8 + pair) as u8)
     }
 
     /// Sums of two output rows and two token rows.
-    fn acc(self, panel: usize, pair: usize, half: usize) -> V {
+    pub fn acc(self, panel: usize, pair: usize, half: usize) -> V {
         V((16 + panel * self.mr + 2 * pair + half) as u8)
     }
 
-    fn w_pointer(self, panel: usize) -> X {
+    pub fn w_pointer(self, panel: usize) -> X {
         X((11 + panel) as u8)
     }
 
-    fn pairs(self) -> usize {
+    pub fn pairs(self) -> usize {
         self.mr / 2
     }
 }

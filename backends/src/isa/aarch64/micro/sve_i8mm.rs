@@ -4,8 +4,9 @@
 //! the end of the chunk load as zero, in weights and in rearranged activations. See [`sve`](super::sve).
 
 use super::super::inst::{A64, P, V, X};
+use super::i8mm::{KEPT, Tile};
 use super::sve::{add_segments, shift_plane_z, while_active};
-use super::{ACC, BLOCKS, PANELS, Q, Q_STRIDE, SCRATCH, W, W_STRIDE, for_panels};
+use super::{ACC, BLOCKS, Q, Q_STRIDE, SCRATCH, W, W_STRIDE, for_panels};
 
 /// Columns whose activations are rearranged at a time.
 const CHUNK_COLUMNS: usize = 1024;
@@ -16,45 +17,12 @@ const INDEX: X = X(0);
 const POINTER: X = X(15);
 /// Bytes of weights of a panel and of activations of a row in this chunk.
 const CHUNK: X = X(16);
-const KEPT: [(X, X); 3] = [(X(8), ACC), (X(9), W), (X(10), PANELS)];
 const MASK: V = V(15);
 const ACTIVE: [P; 2] = [P(0), P(1)];
 
 /// Scratch bytes of the kernel for `mr` token rows.
 pub(crate) const fn scratch_bytes(mr: usize) -> usize {
     (CHUNK_COLUMNS + STEP_COLUMNS) * mr
-}
-
-/// A tile of `mr` token rows by `panels` panels.
-#[derive(Clone, Copy)]
-struct Tile {
-    mr: usize,
-    panels: usize,
-}
-
-impl Tile {
-    /// Two interleaved vectors of a panel: rows 0 and 2 (`half` 0), 1 and 3 (`half` 1).
-    fn packed(self, panel: usize, half: usize) -> V {
-        V((2 * panel + half) as u8)
-    }
-
-    /// Activations of two token rows.
-    fn pair(self, pair: usize) -> V {
-        V((8 + pair) as u8)
-    }
-
-    /// Sums of two output rows and two token rows.
-    fn acc(self, panel: usize, pair: usize, half: usize) -> V {
-        V((16 + panel * self.mr + 2 * pair + half) as u8)
-    }
-
-    fn w_pointer(self, panel: usize) -> X {
-        X((11 + panel) as u8)
-    }
-
-    fn pairs(self) -> usize {
-        self.mr / 2
-    }
 }
 
 /// `mr` is 4 or 8.

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -19,6 +19,12 @@ pub const DEFAULT_LIMIT_BYTES: u64 = 8 << 30;
 
 /// Remembered hashes of files, by path, size and time of change.
 const INDEX: &str = "files.json";
+
+/// What the names of entries under construction begin with.
+const SCRATCH: &str = ".tcc-";
+
+/// Age at which an entry under construction was left by a process that ended.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// A folder of compiled models.
 pub struct Cache {
@@ -68,7 +74,7 @@ impl Cache {
     pub fn entry(&self, key: &str, fill: impl FnOnce(&Path) -> Result<(), Error>) -> Result<PathBuf, Error> {
         let path = self.folder.join(key);
         if !path.is_dir() {
-            let scratch = tempfile::Builder::new().prefix(".tcc-").tempdir_in(&self.folder)?;
+            let scratch = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(&self.folder)?;
             fill(scratch.path())?;
             let made = scratch.keep();
             // Another process may have made the same entry meanwhile; either is as good.
@@ -82,7 +88,7 @@ impl Cache {
         Ok(path)
     }
 
-    /// Every entry, least recently used first.
+    /// Every entry, least recently used first; what a process is still making is none.
     pub fn entries(&self) -> Result<Vec<Entry>, Error> {
         let mut entries = Vec::new();
         for item in fs::read_dir(&self.folder).map_err(Error::io("read", &self.folder))? {
@@ -90,6 +96,9 @@ impl Cache {
             let Ok(meta) = path.metadata() else { continue };
             if meta.is_dir() {
                 let used = meta.modified().unwrap_or(UNIX_EPOCH);
+                if is_under_construction(&path, used) {
+                    continue;
+                }
                 entries.push(Entry { bytes: folder_bytes(&path), path, used });
             }
         }
@@ -136,6 +145,11 @@ impl Cache {
         crate::output::write_whole(&path, crate::output::Mode::Data, |out| out.write_all(text.as_bytes()))
             .map_err(Error::io("written", path))
     }
+}
+
+fn is_under_construction(path: &Path, changed: SystemTime) -> bool {
+    let scratch = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SCRATCH));
+    scratch && changed.elapsed().is_ok_and(|age| age < ABANDONED)
 }
 
 fn folder_bytes(folder: &Path) -> u64 {
@@ -198,6 +212,20 @@ mod tests {
         assert_eq!(names, ["b", "c"].map(|n| folder.path().join(n)));
         assert_eq!(cache.clear().expect("cleared"), 2000);
         assert!(cache.entries().expect("listed").is_empty());
+    }
+
+    #[test]
+    fn what_another_process_makes_is_left_alone_until_it_is_abandoned() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::open(Some(folder.path().to_owned()), 1 << 20).expect("opens");
+        let scratch = folder.path().join(".tcc-other");
+        fs::create_dir(&scratch).expect("writable");
+        assert_eq!(cache.clear().expect("cleared"), 0);
+        assert!(scratch.is_dir());
+        let long_ago = SystemTime::now() - 2 * ABANDONED;
+        fs::File::open(&scratch).and_then(|f| f.set_modified(long_ago)).expect("our own folder");
+        cache.clear().expect("cleared");
+        assert!(!scratch.is_dir());
     }
 
     #[test]

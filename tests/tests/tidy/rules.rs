@@ -27,7 +27,6 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("compiler/", &["tcc_ir"]),
     ("runtime/", &["tcc_runtime"]),
     ("tests/", &["tcc", "tcc_ir", "tcc_backends", "tcc_runtime", "tcc_tests"]),
-    ("examples/", &["tcc_runtime"]),
 ];
 
 /// Manifest and the crates of ours it may depend on.
@@ -51,7 +50,6 @@ pub const ISA_EXCEPTIONS: &[(&str, &str)] = &[
     ("backends/src/clif/link.rs", "maps the code generator's relocation kinds to ours"),
     ("backends/src/image.rs", "the two halves of a split displacement are relocated together"),
     ("compiler/src/cli/", "examples in help texts"),
-    ("compiler/src/explain.rs", "examples in explanations"),
     ("runtime/src/host.rs", "asks the CPU that the runtime was built for what it has"),
     ("runtime/src/module.rs", "loads objects of the architecture that the runtime was built for"),
 ];

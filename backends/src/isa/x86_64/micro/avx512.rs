@@ -11,16 +11,18 @@ use crate::code::Function;
 
 /// The kernel `name` for `mr` token rows.
 pub(super) fn emit(name: &str, mr: usize) -> Function {
-    if mr <= 2 {
-        let walk = Walk { mr, panels: &[2, 1], unroll: &[2, 1], widen_every: None };
-        walk.kernel(name, &Masked { mr })
-    } else {
-        let walk = Walk { mr, panels: &[2, 1], unroll: &[1], widen_every: None };
-        walk.kernel(name, &Shifted { mr })
+    match mr {
+        // One stream of weights, which the hardware follows best; eight chains of sums hide the latency.
+        1 => Walk { mr, panels: &[1], unroll: &[2, 1], widen_every: None }.kernel(name, &Masked { mr, sets: 2 }),
+        2 => Walk { mr, panels: &[2, 1], unroll: &[2, 1], widen_every: None }.kernel(name, &Masked { mr, sets: 1 }),
+        _ => {
+            let sets = if mr < 8 { 2 } else { 1 };
+            Walk { mr, panels: &[2, 1], unroll: &[1], widen_every: None }.kernel(name, &Shifted { mr, sets })
+        }
     }
 }
 
-const ZMM: [AsmRegisterZmm; 32] = [
+static ZMM: [AsmRegisterZmm; 32] = [
     zmm0, zmm1, zmm2, zmm3, zmm4, zmm5, zmm6, zmm7, zmm8, zmm9, zmm10, zmm11, zmm12, zmm13, zmm14, zmm15, zmm16, zmm17,
     zmm18, zmm19, zmm20, zmm21, zmm22, zmm23, zmm24, zmm25, zmm26, zmm27, zmm28, zmm29, zmm30, zmm31,
 ];
@@ -34,11 +36,13 @@ fn plane_mask(plane: usize) -> u32 {
 /// which are shifted once at the end; every bit shifted out is zero.
 struct Masked {
     mr: usize,
+    /// Blocks take turns on this many sets of sums.
+    sets: usize,
 }
 
 impl Masked {
-    fn sum(&self, panels: usize, plane: usize, row: usize, panel: usize) -> AsmRegisterZmm {
-        ZMM[(plane * self.mr + row) * panels + panel]
+    fn sum(&self, panels: usize, set: usize, plane: usize, row: usize, panel: usize) -> AsmRegisterZmm {
+        ZMM[((set * 4 + plane) * self.mr + row) * panels + panel]
     }
 
     fn mask(&self, plane: usize) -> AsmRegisterZmm {
@@ -56,7 +60,7 @@ impl Body for Masked {
     }
 
     fn begin(&self, a: &mut CodeAssembler, panels: usize) -> Result<(), IcedError> {
-        clear(a, &ZMM[..4 * self.mr * panels])
+        clear(a, &ZMM[..self.sets * 4 * self.mr * panels])
     }
 
     fn block(&self, a: &mut CodeAssembler, panels: usize, block: usize) -> Result<(), IcedError> {
@@ -69,7 +73,8 @@ impl Body for Masked {
                 a.vpandd(planes[panel], codes[panel], self.mask(plane))?;
             }
             for row in 0..self.mr {
-                let sums: Vec<_> = (0..panels).map(|panel| self.sum(panels, plane, row, panel)).collect();
+                let sums: Vec<_> =
+                    (0..panels).map(|panel| self.sum(panels, block % self.sets, plane, row, panel)).collect();
                 dot(a, &sums, planes, q_address(row, block, plane), activations)?;
             }
         }
@@ -79,9 +84,15 @@ impl Body for Masked {
     fn end(&self, a: &mut CodeAssembler, panels: usize) -> Result<(), IcedError> {
         for panel in 0..panels {
             for row in 0..self.mr {
-                let total = self.sum(panels, 0, row, panel);
+                let total = self.sum(panels, 0, 0, row, panel);
+                for set in 1..self.sets {
+                    for plane in 0..4 {
+                        let sum = self.sum(panels, 0, plane, row, panel);
+                        a.vpaddd(sum, sum, self.sum(panels, set, plane, row, panel))?;
+                    }
+                }
                 for plane in 1..4 {
-                    let sum = self.sum(panels, plane, row, panel);
+                    let sum = self.sum(panels, 0, plane, row, panel);
                     a.vpsrad(sum, sum, 2 * plane as i32)?;
                     a.vpaddd(total, total, sum)?;
                 }
@@ -95,6 +106,15 @@ impl Body for Masked {
 /// Planes are shifted to the low bits, which costs little when many token rows share them: one sum for each row.
 struct Shifted {
     mr: usize,
+    /// Planes take turns on this many sets of sums.
+    sets: usize,
+}
+
+impl Shifted {
+    /// Sums of token row `row` in set `set`, one for each panel.
+    fn sums(&self, panels: usize, set: usize, row: usize) -> &'static [AsmRegisterZmm] {
+        &ZMM[(set * self.mr + row) * panels..][..panels]
+    }
 }
 
 const LOW_BITS: AsmRegisterZmm = zmm31;
@@ -106,7 +126,7 @@ impl Body for Shifted {
     }
 
     fn begin(&self, a: &mut CodeAssembler, panels: usize) -> Result<(), IcedError> {
-        clear(a, &ZMM[..self.mr * panels])
+        clear(a, &ZMM[..self.sets * self.mr * panels])
     }
 
     fn block(&self, a: &mut CodeAssembler, panels: usize, block: usize) -> Result<(), IcedError> {
@@ -123,7 +143,7 @@ impl Body for Shifted {
                 }
             }
             for row in 0..self.mr {
-                let sums = &ZMM[row * panels..][..panels];
+                let sums = self.sums(panels, plane % self.sets, row);
                 dot(a, sums, planes, q_address(row, block, plane), activations)?;
             }
         }
@@ -133,7 +153,11 @@ impl Body for Shifted {
     fn end(&self, a: &mut CodeAssembler, panels: usize) -> Result<(), IcedError> {
         for panel in 0..panels {
             for row in 0..self.mr {
-                add_to_memory(a, ZMM[row * panels + panel], self.mr, panel, row)?;
+                let total = self.sums(panels, 0, row)[panel];
+                for set in 1..self.sets {
+                    a.vpaddd(total, total, self.sums(panels, set, row)[panel])?;
+                }
+                add_to_memory(a, total, self.mr, panel, row)?;
             }
         }
         Ok(())

@@ -1,0 +1,118 @@
+//! Speed of this host's micro-kernels: weights read per second from the second-level cache and from memory, and
+//! multiply-accumulates per cycle. Best of many runs; prints one line per menu row.
+//!
+//! `cargo bench -p tcc-tests --bench micro [-- NAME]` runs the rows whose name contains NAME.
+
+use std::time::Instant;
+
+use tcc_backends::isa::{Backend, backend};
+use tcc_ir::kernel::QuantLayout;
+use tcc_ir::target::{MicroKernel, micro_args};
+use tcc_tests::machines::MACHINES;
+use tcc_tests::memory::Memory;
+use tcc_tests::random::Rng;
+use tcc_tests::runner::{RunError, Runner};
+
+/// Reduction length: that of a 2B model's hidden rows.
+const K: usize = 2560;
+
+/// Bytes of weights that stay in the second-level cache, and that no cache holds.
+const SETS: [(&str, usize); 2] = [("L2", 384 << 10), ("DRAM", 96 << 20)];
+
+/// Shortest time of one measurement, seconds, and how many are made: short enough that some are not interrupted.
+const SECONDS: f64 = 0.002;
+const TRIES: usize = 400;
+
+fn main() -> Result<(), RunError> {
+    let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    let Some(host) = backend(std::env::consts::ARCH) else {
+        println!("no backend for this host");
+        return Ok(());
+    };
+    let machine = MACHINES.iter().find(|m| m.target == host.desc().name).expect("every target has a machine");
+    let features = machine.features(host)?;
+    let gigahertz = (0..TRIES).map(|_| clock_gigahertz()).fold(0.0, f64::max);
+    println!("clock {gigahertz:.2} GHz; k {K}; best of {TRIES}");
+    for row in host.desc().menu.iter().filter(|row| row.name.contains(&wanted)) {
+        if !features.contains(host.desc().close(row.needs)) {
+            println!("{:16} skipped: this core lacks {}", row.name, host.desc().feature_names(row.needs));
+            continue;
+        }
+        for (memory, bytes) in SETS {
+            if let Some(seconds) = measure(host, row, bytes)? {
+                let weights = bytes / row.encoding.panel_bytes(K) * row.encoding.nr() * K;
+                let gmacs = (weights * row.mr) as f64 / seconds / 1e9;
+                let gigabytes = bytes as f64 / seconds / 1e9;
+                let per_cycle = gmacs / gigahertz;
+                println!(
+                    "{:16} {memory:4} {gigabytes:6.1} GB/s {gmacs:6.0} GMAC/s {per_cycle:6.1} MAC/cycle",
+                    row.name
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Seconds of one pass over `bytes` bytes of weights; `None` for rows that are not assembled.
+fn measure(host: &dyn Backend, row: &MicroKernel, bytes: usize) -> Result<Option<f64>, RunError> {
+    let Some(code) = host.micro(row) else { return Ok(None) };
+    let name = code.name.clone();
+    let mut process = Runner::new(host, host.desc().baseline, vec![code])?.start(&[])?;
+    let mut random = Rng::new(1);
+    let panels = bytes / row.encoding.panel_bytes(K);
+    let layout = QuantLayout { k: K, sum_group: K };
+    let codes: Vec<u8> = (0..4096).map(|_| (0..4).fold(0, |byte, _| byte << 2 | random.below(3) as u8)).collect();
+    let weights: Vec<u8> = codes.iter().copied().cycle().take(panels * row.encoding.panel_bytes(K)).collect();
+    let q: Vec<u8> = (0..row.mr * layout.stride_bytes()).map(|_| random.below(256) as u8).collect();
+
+    let mut memory = Memory::new();
+    let w = memory.place(&weights, 4096);
+    let q = memory.place(&q, 64);
+    let acc = memory.alloc(4 * panels * row.mr * row.encoding.nr(), 64);
+    let scratch = memory.alloc(row.scratch_bytes, 64);
+    let mut block = [0; micro_args::BYTES as usize / 8];
+    for (at, value) in [
+        (micro_args::ACC, acc),
+        (micro_args::W, w),
+        (micro_args::W_PANEL_STRIDE, row.encoding.panel_bytes(K) as u64),
+        (micro_args::PANELS, panels as u64),
+        (micro_args::Q, q),
+        (micro_args::Q_STRIDE, layout.stride_bytes() as u64),
+        (micro_args::K_BLOCKS, K.div_ceil(row.encoding.kr()) as u64),
+        (micro_args::SCRATCH, scratch),
+    ] {
+        block[at as usize / 8] = value;
+    }
+    let args = [memory.place_words(&block)];
+    process.load(&name, &args, &mut memory)?;
+    let mut times = 1;
+    let mut best = f64::INFINITY;
+    let mut tries = 0;
+    while tries < TRIES {
+        let begin = Instant::now();
+        process.repeat(&name, &args, times)?;
+        let seconds = begin.elapsed().as_secs_f64();
+        if seconds < SECONDS {
+            times *= 2;
+        } else {
+            best = best.min(seconds / times as f64);
+            tries += 1;
+        }
+    }
+    Ok(Some(best))
+}
+
+/// Clock of this core: a chain of dependent multiplications, three cycles each on the cores of the last decade.
+fn clock_gigahertz() -> f64 {
+    const STEPS: u32 = 3_000_000;
+    const LATENCY: f64 = 3.0;
+    let begin = Instant::now();
+    let mut product = std::hint::black_box(3u64);
+    for _ in 0..STEPS {
+        product = std::hint::black_box(product.wrapping_mul(product));
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    std::hint::black_box(product);
+    f64::from(STEPS) * LATENCY / seconds / 1e9
+}

@@ -1,12 +1,13 @@
 //! Files that appear whole or not at all: written under a temporary name beside the target, then renamed.
 
 use std::fs::Permissions;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Bytes gathered before each write.
-const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes of each write, whose offset is a multiple of it: the size of a huge page. Linux then keeps the file in huge
+/// pages where its file system can, and mapping the weights right after making them costs few TLB entries.
+const BLOCK_BYTES: usize = 2 << 20;
 
 /// Who may do what with a new file, before the user's mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,16 +32,70 @@ pub fn write_whole<E: From<io::Error>>(
     };
     let file =
         tempfile::Builder::new().prefix(".tcc-").permissions(Permissions::from_mode(bits)).tempfile_in(folder)?;
-    let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, file);
-    fill(&mut buffered)?;
-    let file = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.persist(path).map_err(|e| e.error)?;
+    let mut blocks = Blocks { out: file, gathered: Vec::new() };
+    fill(&mut blocks)?;
+    blocks.flush()?;
+    blocks.out.persist(path).map_err(|e| e.error)?;
     Ok(())
+}
+
+/// Passes on what it is given in writes of exactly [`BLOCK_BYTES`], the last one apart.
+struct Blocks<W: Write> {
+    out: W,
+    /// Less than a block.
+    gathered: Vec<u8>,
+}
+
+impl<W: Write> Write for Blocks<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let taken = data.len().min(BLOCK_BYTES - self.gathered.len());
+        self.gathered.extend_from_slice(&data[..taken]);
+        if self.gathered.len() == BLOCK_BYTES {
+            self.out.write_all(&self.gathered)?;
+            self.gathered.clear();
+        }
+        Ok(taken)
+    }
+
+    /// Ends the file: later writes would no longer be blocks.
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.write_all(&self.gathered)?;
+        self.gathered.clear();
+        self.out.flush()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Remembers the size of every write.
+    #[derive(Default)]
+    struct Sizes(Vec<usize>, Vec<u8>);
+
+    impl Write for Sizes {
+        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+            self.0.push(data.len());
+            self.1.extend_from_slice(data);
+            Ok(data.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn writes_are_whole_blocks() {
+        let mut blocks = Blocks { out: Sizes::default(), gathered: Vec::new() };
+        let data: Vec<u8> = (0..2 * BLOCK_BYTES + 5).map(|i| (i % 253) as u8).collect();
+        let (first, rest) = data.split_at(3);
+        blocks.write_all(first).expect("to memory");
+        blocks.write_all(rest).expect("to memory");
+        blocks.flush().expect("to memory");
+        assert_eq!(blocks.out.0.iter().filter(|n| **n > 0).collect::<Vec<_>>(), [&BLOCK_BYTES, &BLOCK_BYTES, &5]);
+        assert_eq!(blocks.out.1, data);
+    }
 
     #[test]
     fn a_failed_write_leaves_nothing() {

@@ -89,14 +89,15 @@ mod place {
         }
     }
 
-    /// Hints: read ahead, and huge pages. A system that knows neither says so, and nothing is lost.
+    /// Linux: huge pages; faults then also read a huge page at a time, and reading ahead earlier would fill the page
+    /// cache with small ones. Elsewhere: reading ahead. A system that knows neither says so, and nothing is lost.
     fn advise(address: *mut libc::c_void, bytes: usize) {
-        // SAFETY: the range is a mapping of the caller; both advices leave its content alone.
-        unsafe {
-            libc::madvise(address, bytes, libc::MADV_WILLNEED);
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            libc::madvise(address, bytes, libc::MADV_HUGEPAGE);
-        }
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        const ADVICE: libc::c_int = libc::MADV_HUGEPAGE;
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        const ADVICE: libc::c_int = libc::MADV_WILLNEED;
+        // SAFETY: the range is a mapping of the caller; the advice leaves its content alone.
+        unsafe { libc::madvise(address, bytes, ADVICE) };
     }
 }
 

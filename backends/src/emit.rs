@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 
 use tcc_ir::kernel::KernelSpec;
 use tcc_ir::plan::{KernelId, Plan};
-use tcc_ir::target::{Features, MicroKernel};
+use tcc_ir::target::Features;
 
 use crate::clif::ClifContext;
 use crate::clif::api::{self, Api};
 use crate::clif::exe;
-use crate::clif::micro::emit_micro;
+use crate::clif::micro::emit_callees;
 use crate::code::{EmitError, Function};
 use crate::image::{self, Image, TASK};
 use crate::isa::Backend;
@@ -108,24 +108,13 @@ pub fn functions(
     functions.push(Function { name: PROBE.into(), ..backend.probe() });
     functions.extend(vlen.filter(|_| plan.vlen != 0).map(|f| Function { name: VLEN.into(), ..f }));
     functions.extend_from_slice(kernels);
-    functions.extend(micro_kernels(backend, &cx, plan)?);
+    functions.extend(emit_callees(&cx, backend, &plan.kernels)?);
     let bounds = StackBounds::of(&functions)?;
     let bytes = |f: &Function| bounds.bytes(&f.name).expect("every function has a bound");
     let stack_bytes = functions.iter().filter(|f| f.is_api).map(bytes).max().unwrap_or(0);
     let numbers = api::numbers(plan, stack_bytes, bounds.bytes(TASK).unwrap_or(0));
     functions.push(numbers);
     Ok(functions)
-}
-
-/// The micro-kernels that the plan's products call, each once, by name.
-fn micro_kernels(backend: &dyn Backend, cx: &ClifContext, plan: &Plan) -> Result<Vec<Function>, EmitError> {
-    let mut rows: BTreeMap<&str, &MicroKernel> = BTreeMap::new();
-    for kernel in &plan.kernels {
-        if let KernelSpec::TernaryMatmul { schedule, .. } = kernel {
-            rows.extend(schedule.micro.iter().map(|row| (row.name, *row)));
-        }
-    }
-    rows.into_values().map(|row| emit_micro(cx, backend, row)).collect()
 }
 
 /// Symbols of the plan's kernels: family and shape, with a number behind where several share them.

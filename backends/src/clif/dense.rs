@@ -1,27 +1,33 @@
-//! `DenseMatmul`: dot products with rows of f32, f16 or bf16 weights.
+//! `DenseMatmul`: dot products with rows of f32, f16 or bf16 weights, assembled where the backend has them.
 //!
-//! Weights are read strictly in order: one row's four vectors of sums hide enough latency, and two rows read side by
-//! side run at half the memory bandwidth. Token rows share the weight row that the nearest cache holds.
+//! Weights are read strictly in order: one row's partial sums hide enough latency, and two rows read side by side
+//! reach less of the memory's bandwidth. Token rows share the weight row that the nearest cache holds.
 
-use cranelift_codegen::ir::Value;
+use cranelift_codegen::ir::types::{F32, I64};
+use cranelift_codegen::ir::{InstBuilder, Value};
 use tcc_ir::ty::DType;
 
 use super::epilogue::{Epilogue, Operands, for_row_groups, task_range};
-use super::func::FunctionCx;
+use super::func::{FunctionCx, signature};
 use super::kernel::Kernel;
 use super::lanes::{Lanes, Shape};
 use super::math::load_float;
 use super::rows::fold;
 
-/// Token rows computed together: each widened weight serves all of them.
+/// Token rows computed together by portable code: each widened weight serves all of them.
 const ROWS_AT_ONCE: usize = 2;
 
-pub(super) struct Product {
+/// Token rows of one call of an assembled dot product; their sums wait on the stack.
+const ROWS_PER_CALL: usize = 8;
+
+pub(super) struct Product<'a> {
     pub n: usize,
     pub k: usize,
     pub weight: DType,
     pub scale: f32,
     pub task_rows: usize,
+    /// Symbol of the assembled dot product for this type of weight, if there is one.
+    pub dot: Option<&'a str>,
 }
 
 pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, product: &Product, has: Operands) {
@@ -33,16 +39,59 @@ pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, product: &Product, has:
         let row_bytes = product.k * product.weight.size_bytes().expect("type rules admit floats");
         f.for_range(first, end, 1, |f, column| {
             let w = f.index(w, column, row_bytes);
-            let row = f.i64(0);
-            for_row_groups(f, row, valid, ROWS_AT_ONCE, |f, row, count| {
-                let dots = dots(f, product, x, w, row, count);
-                for (i, dot) in dots.into_iter().enumerate() {
-                    let row = f.offset(row, i);
-                    let y = scaled(f, product.scale, dot);
-                    epilogue.store(f, y, row, column);
-                }
-            });
+            let finish = |f: &mut FunctionCx, row: Value, dot: Value| {
+                let y = scaled(f, product.scale, dot);
+                epilogue.store(f, y, row, column);
+            };
+            let operands = Rows { x, w, valid };
+            match product.dot {
+                Some(symbol) => assembled(f, product, symbol, &operands, finish),
+                None => portable(f, product, &operands, finish),
+            }
         });
+    });
+}
+
+/// One weight row and the token rows that meet it.
+struct Rows {
+    x: Value,
+    w: Value,
+    valid: Value,
+}
+
+/// Gives `finish` each token row and its dot product, computed by the function `symbol`.
+fn assembled(
+    f: &mut FunctionCx,
+    product: &Product,
+    symbol: &str,
+    rows: &Rows,
+    finish: impl Fn(&mut FunctionCx, Value, Value),
+) {
+    let (zero, k, most) = (f.i64(0), f.size(product.k), f.size(ROWS_PER_CALL));
+    let sums = f.stack(u32::try_from(4 * ROWS_PER_CALL).expect("a few rows"));
+    f.for_range(zero, rows.valid, ROWS_PER_CALL, |f, first| {
+        let x = f.index(rows.x, first, 4 * product.k);
+        let left = f.ins().isub(rows.valid, first);
+        let count = f.min(left, most);
+        f.call(symbol, &signature(&[I64; 5], &[]), &[x, rows.w, k, count, sums]);
+        f.for_range(zero, count, 1, |f, i| {
+            let at = f.index(sums, i, 4);
+            let dot = f.load(F32, at, 0);
+            let row = f.ins().iadd(first, i);
+            finish(f, row, dot);
+        });
+    });
+}
+
+/// Gives `finish` each token row and its dot product.
+fn portable(f: &mut FunctionCx, product: &Product, rows: &Rows, finish: impl Fn(&mut FunctionCx, Value, Value)) {
+    let zero = f.i64(0);
+    for_row_groups(f, zero, rows.valid, ROWS_AT_ONCE, |f, row, count| {
+        let dots = dots(f, product, rows.x, rows.w, row, count);
+        for (i, dot) in dots.into_iter().enumerate() {
+            let row = f.offset(row, i);
+            finish(f, row, dot);
+        }
     });
 }
 

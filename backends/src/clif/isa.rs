@@ -1,10 +1,14 @@
 //! The code generator's settings for one target: what all functions of one image share.
 
+use std::collections::BTreeMap;
+
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use tcc_ir::target::Features;
+use tcc_ir::ty::DType;
 
-use crate::code::EmitError;
+use super::micro::dense_dot_symbol;
+use crate::code::{EmitError, Function};
 use crate::isa::Backend;
 
 /// A code generator configured for a backend and a set of CPU features.
@@ -12,6 +16,7 @@ pub struct ClifContext {
     pub(super) isa: OwnedTargetIsa,
     target: &'static str,
     has_vectors: bool,
+    dense_dots: BTreeMap<DType, Function>,
 }
 
 /// Settings common to all targets. References to symbols are PC-relative because every name is declared colocated;
@@ -28,7 +33,14 @@ impl ClifContext {
     /// Errors: a triple or flag of the backend that the code generator does not know.
     pub fn new(backend: &dyn Backend, features: Features) -> Result<Self, EmitError> {
         let flags = backend.clif_flags(features);
-        Self::with_flags(backend.desc().name, backend.clif_triple(), &flags, backend.has_vectors(features))
+        let vectors = backend.has_vectors(features);
+        let cx = Self::with_flags(backend.desc().name, backend.clif_triple(), &flags, vectors)?;
+        let named = |weight| {
+            let code = backend.dense_dot(weight, features)?;
+            Some((weight, Function { name: dense_dot_symbol(weight), ..code }))
+        };
+        let dense_dots = [DType::F32, DType::F16, DType::Bf16].into_iter().filter_map(named).collect();
+        Ok(ClifContext { dense_dots, ..cx })
     }
 
     fn with_flags(target: &'static str, triple: &str, flags: &[&str], has_vectors: bool) -> Result<Self, EmitError> {
@@ -42,7 +54,7 @@ impl ClifContext {
             builder.enable(flag).map_err(|e| fail(format!("flag '{flag}': {e}")))?;
         }
         let isa = builder.finish(settings::Flags::new(shared)).map_err(|e| fail(e.to_string()))?;
-        Ok(ClifContext { isa, target, has_vectors })
+        Ok(ClifContext { isa, target, has_vectors, dense_dots: BTreeMap::new() })
     }
 
     /// Short name of the target, for messages.
@@ -53,6 +65,11 @@ impl ClifContext {
     /// True if 128-bit vectors may be used.
     pub fn has_vectors(&self) -> bool {
         self.has_vectors
+    }
+
+    /// [`Backend::dense_dot`] of these features, under the name that kernels call it by.
+    pub fn dense_dot(&self, weight: DType) -> Option<&Function> {
+        self.dense_dots.get(&weight)
     }
 }
 

@@ -57,15 +57,14 @@ impl Kernel {
     }
 }
 
-/// The kernel of `spec` as a function named `name`; ternary products call their micro-kernels by
-/// [`super::micro::micro_symbol`].
+/// The kernel of `spec` as a function named `name`; what it calls is given by [`super::micro::emit_callees`].
 ///
 /// Errors: a spec no portable code exists for, or that the code generator refuses.
 pub fn emit_kernel(cx: &ClifContext, spec: &KernelSpec, name: &str) -> Result<Function, EmitError> {
     check(cx, spec)?;
     cx.function(name, &signature(&[I64, I64, I64, I64], &[]), |f| {
         let kernel = Kernel::new(f);
-        build(f, &kernel, spec);
+        build(f, cx, &kernel, spec);
         f.return_(&[]);
     })
 }
@@ -97,7 +96,7 @@ fn check(cx: &ClifContext, spec: &KernelSpec) -> Result<(), EmitError> {
     }
 }
 
-fn build(f: &mut FunctionCx, kernel: &Kernel, spec: &KernelSpec) {
+fn build(f: &mut FunctionCx, cx: &ClifContext, kernel: &Kernel, spec: &KernelSpec) {
     match spec {
         KernelSpec::Embed { h, table, scale, .. } => embed::build(f, kernel, *h, *table, *scale),
         KernelSpec::Norm { k, d, eps, .. } => norm::build(f, kernel, *k, *d, *eps),
@@ -118,7 +117,8 @@ fn build(f: &mut FunctionCx, kernel: &Kernel, spec: &KernelSpec) {
         }
         KernelSpec::DenseMatmul { n, k, weight, scale, bias, residual, task_rows, .. } => {
             let has = super::epilogue::Operands { bias: *bias, residual: *residual };
-            let product = dense::Product { n: *n, k: *k, weight: *weight, scale: *scale, task_rows: *task_rows };
+            let dot = cx.dense_dot(*weight).map(|code| code.name.as_str());
+            let product = dense::Product { n: *n, k: *k, weight: *weight, scale: *scale, task_rows: *task_rows, dot };
             dense::build(f, kernel, &product, has);
         }
         KernelSpec::Rope { heads, d, .. } => rope::build(f, kernel, *heads, *d),

@@ -1,6 +1,10 @@
-//! Micro-kernels under the names that ternary kernels call them by.
+//! Assembled functions under the names that kernels call them by.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use tcc_ir::kernel::KernelSpec;
 use tcc_ir::target::MicroKernel;
+use tcc_ir::ty::DType;
 
 use super::isa::ClifContext;
 use super::ternary_portable::{self, PORTABLE};
@@ -12,10 +16,49 @@ pub fn micro_symbol(row: &MicroKernel) -> String {
     format!("micro_{}", row.name)
 }
 
+/// Name of the dot product with weights of type `weight` in an image.
+pub fn dense_dot_symbol(weight: DType) -> String {
+    format!("dense_dot_{weight}")
+}
+
+/// The functions that the kernels of `specs` call, each once, by name.
+///
+/// Errors: a menu row that the backend has no code for.
+pub fn emit_callees<'a>(
+    cx: &ClifContext,
+    backend: &dyn Backend,
+    specs: impl IntoIterator<Item = &'a KernelSpec>,
+) -> Result<Vec<Function>, EmitError> {
+    let mut rows: BTreeMap<&str, &MicroKernel> = BTreeMap::new();
+    let mut weights = BTreeSet::new();
+    for spec in specs {
+        match spec {
+            KernelSpec::TernaryMatmul { schedule, .. } => {
+                rows.extend(schedule.micro.iter().map(|row| (row.name, *row)))
+            }
+            KernelSpec::DenseMatmul { weight, .. } => weights.extend([*weight]),
+            KernelSpec::Embed { .. }
+            | KernelSpec::Norm { .. }
+            | KernelSpec::NormQuant { .. }
+            | KernelSpec::Quantize { .. }
+            | KernelSpec::Glu { .. }
+            | KernelSpec::GluQuant { .. }
+            | KernelSpec::GluNormQuant { .. }
+            | KernelSpec::FloatTernaryMatmul { .. }
+            | KernelSpec::Rope { .. }
+            | KernelSpec::KvWrite { .. }
+            | KernelSpec::Attention { .. }
+            | KernelSpec::Add { .. } => {}
+        }
+    }
+    let micro = rows.into_values().map(|row| emit_micro(cx, backend, row));
+    micro.chain(weights.into_iter().filter_map(|weight| cx.dense_dot(weight).cloned()).map(Ok)).collect()
+}
+
 /// The function of a menu row, assembled by the backend unless it is the portable one; named by [`micro_symbol`].
 ///
 /// Errors: a row that the backend has no code for.
-pub fn emit_micro(cx: &ClifContext, backend: &dyn Backend, row: &MicroKernel) -> Result<Function, EmitError> {
+fn emit_micro(cx: &ClifContext, backend: &dyn Backend, row: &MicroKernel) -> Result<Function, EmitError> {
     if row.name == PORTABLE.name {
         return ternary_portable::emit(cx);
     }

@@ -5,6 +5,7 @@ pub mod riscv64;
 pub mod x86_64;
 
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
+use tcc_ir::ty::DType;
 
 use crate::code::{Function, RelocKind};
 
@@ -41,6 +42,17 @@ pub trait Backend: Sync {
 
     /// Code of an assembled menu row; `None` for rows that portable code implements.
     fn micro(&self, row: &MicroKernel) -> Option<Function>;
+
+    /// Assembled dot products with a row of dense weights of the float type `weight`, for cores with `features`;
+    /// `None` where portable code does it.
+    ///
+    /// `extern "C" fn(x: *const f32, w: *const T, k: u64, rows: u64, out: *mut f32)`: `out[i]` becomes
+    /// `numerics::dot` of token row i of `x: f32[rows, k]` and `w: weight[k]`, for any `k` and `rows`. Memory behind
+    /// `w` is likely read next, by a call for the next row.
+    fn dense_dot(&self, weight: DType, features: Features) -> Option<Function> {
+        let _ = (weight, features);
+        None
+    }
 
     /// `extern "C" fn(hint: u64) -> u64`: the features of this core, from `hint` where it is not 0, else probed
     /// where the ISA lets user code probe, else 0 beyond the baseline.

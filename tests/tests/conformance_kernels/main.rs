@@ -10,16 +10,14 @@ mod matmul;
 mod quant;
 mod rows;
 
-use std::collections::BTreeMap;
-
 use case::Case;
 use tcc_backends::clif::ClifContext;
 use tcc_backends::clif::kernel::emit_kernel;
-use tcc_backends::clif::micro::{emit_micro, micro_symbol};
+use tcc_backends::clif::micro::emit_callees;
 use tcc_backends::code::Function;
 use tcc_backends::isa::{BACKENDS, Backend};
-use tcc_ir::kernel::KernelSpec;
 use tcc_ir::target::Features;
+use tcc_ir::ty::DType;
 use tcc_tests::machines::{MACHINES, Machine, report_skipped};
 use tcc_tests::runner::{RunError, Runner};
 
@@ -64,21 +62,15 @@ fn kernel_name(i: usize) -> String {
     format!("kernel_{i}")
 }
 
-/// The kernels of all cases and the micro-kernels they call.
+/// The kernels of all cases and the functions they call.
 fn emit(backend: &dyn Backend, features: Features, cases: &[Case]) -> Vec<Function> {
     let cx = ClifContext::new(backend, features).expect("the backend's settings are known");
-    let mut micro = BTreeMap::new();
-    let mut functions = Vec::new();
-    for (i, case) in cases.iter().enumerate() {
-        let kernel = emit_kernel(&cx, &case.spec, &kernel_name(i));
-        functions.push(kernel.unwrap_or_else(|e| panic!("{}: {e}", case.what)));
-        if let KernelSpec::TernaryMatmul { schedule, .. } = &case.spec {
-            for row in &schedule.micro {
-                micro.insert(micro_symbol(row), *row);
-            }
-        }
-    }
-    functions.extend(micro.values().map(|row| emit_micro(&cx, backend, row).expect("menu rows have code")));
+    let kernel = |(i, case): (usize, &Case)| {
+        emit_kernel(&cx, &case.spec, &kernel_name(i)).unwrap_or_else(|e| panic!("{}: {e}", case.what))
+    };
+    let mut functions: Vec<_> = cases.iter().enumerate().map(kernel).collect();
+    let specs = cases.iter().map(|case| &case.spec);
+    functions.extend(emit_callees(&cx, backend, specs).expect("menu rows have code"));
     functions
 }
 
@@ -145,6 +137,20 @@ fn attention() {
 #[test]
 fn dense() {
     conform("dense", |_, _, _| matmul::dense());
+    report_unrun_dense_dots();
+}
+
+/// Reports assembled dense products that no machine here has the features for: their portable stand-ins ran instead.
+fn report_unrun_dense_dots() {
+    for backend in BACKENDS {
+        let desc = backend.desc();
+        let all = desc.features.iter().fold(Features::NONE, |set, feature| set.with(feature.bit));
+        let is_assembled = |features| backend.dense_dot(DType::Bf16, features).is_some();
+        let machines = MACHINES.iter().filter(|m| m.target == desc.name);
+        if is_assembled(all) && !machines.filter_map(|m| m.features(*backend).ok()).any(is_assembled) {
+            eprintln!("skipped: assembled dense product of {}: no machine here has its features", desc.name);
+        }
+    }
 }
 
 #[test]

@@ -88,13 +88,16 @@ fn finish(
     Case::new(spec, valid, operands)
 }
 
+/// Token rows and how many of them are valid: one, groups of eight, four, two and one, and what is left behind them.
+const DENSE_ROWS: [(usize, usize); 5] = [(1, 1), (8, 8), (8, 3), (17, 17), (8, 6)];
+
 pub fn dense() -> Vec<Case> {
     let mut rng = Rng::named("dense");
     let mut cases = Vec::new();
     for weight in [DType::F32, DType::F16, DType::Bf16] {
         for (i, k) in WIDTHS.into_iter().enumerate() {
             for (j, n) in [1, 2, 7, 33].into_iter().enumerate() {
-                let (m, valid) = ROWS[(i + j) % ROWS.len()];
+                let (m, valid) = DENSE_ROWS[(i + j) % DENSE_ROWS.len()];
                 let end = ENDS[(i + 2 * j) % ENDS.len()];
                 let (scale, task_rows) = ([1.0, 0.375][j % 2], [16, 5][i % 2]);
                 let x = special(m, k, &mut rng);

@@ -1,12 +1,14 @@
 //! The x86-64 backend.
 
 mod abi;
+mod dense;
 mod desc;
 mod micro;
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
+use tcc_ir::ty::DType;
 
 use super::{Backend, ElfAbi, Syscalls};
 use crate::code::{Function, RelocKind};
@@ -35,6 +37,10 @@ impl Backend for X86_64 {
 
     fn micro(&self, row: &MicroKernel) -> Option<Function> {
         micro::emit(row)
+    }
+
+    fn dense_dot(&self, weight: DType, features: Features) -> Option<Function> {
+        features.contains(desc::AVX512).then(|| dense::emit("dense_dot", weight))
     }
 
     fn probe(&self) -> Function {

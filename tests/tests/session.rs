@@ -1,0 +1,152 @@
+//! The example model in this process: loaded from an object with its weights inside, every way of running it gives
+//! the interpreter's bits, and sampling is what `tcc_ir::sampling` says.
+
+use std::path::Path;
+
+use tcc::arch::BuildOptions;
+use tcc::driver;
+use tcc::golden;
+use tcc::load::{self, LoadOptions};
+use tcc::plan::PlanOptions;
+use tcc::target::{self, TargetRequest};
+use tcc_backends::image::HashSlot;
+use tcc_ir::sampling::{self, Settings};
+use tcc_runtime::abi::{Sampler, Status};
+use tcc_runtime::arena::Arena;
+use tcc_runtime::host;
+use tcc_runtime::module::Module;
+use tcc_runtime::pool::Pool;
+use tcc_runtime::session::{HookSet, Session};
+use tcc_runtime::shuffled::ShuffledSerial;
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/rust-docs-6m");
+/// More than one chunk and a ragged rest.
+const TOKENS: [u32; 13] = [17, 3, 250, 1999, 4095, 0, 42, 42, 7, 1024, 512, 9, 77];
+const MAX_THREADS: u32 = 3;
+const CTX: usize = 24;
+
+/// The example model compiled for this machine, and what the interpreter says.
+struct Compiled {
+    module: Module,
+    /// `[tokens, vocab]`.
+    expected: Vec<f32>,
+}
+
+/// Compiles the example model; none where this machine cannot run its own target.
+fn compiled() -> Option<Compiled> {
+    let model = load::open(Path::new(MODEL), &LoadOptions::default()).expect("the example model loads");
+    let options = BuildOptions { ctx: Some(CTX), prefill: 8, ..BuildOptions::default() };
+    let front = driver::front(&model, &options, None, |_, _| {}).expect("the example model builds");
+    let request = TargetRequest { target: None, cpu: None, features: None, vlen: 0 };
+    let target = target::resolve(&request, host::features).expect("the host is a target");
+    if !target.runs_here {
+        eprintln!("skipped: this machine lacks its own target's baseline");
+        return None;
+    }
+    let plan = PlanOptions { max_threads: MAX_THREADS, encoding: None, state_bytes: tcc::emit::STATE_BYTES };
+    let mut back = driver::back(&front, &target, "example", &plan, true).expect("code for the host");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (weights, object) = (folder.path().join("weights"), folder.path().join("example.o"));
+    back.write_weights(&front.store, &weights, |_| {}).expect("writable");
+    let prompt = golden::tokens(&back.plan.facts);
+    let hash = golden::hash(&golden::interpret(&front, &prompt).expect("the interpreter runs"));
+    back.set_hash(HashSlot::Golden, hash);
+    back.write_object(&object, Some(&weights)).expect("writable");
+    let module = Module::open(&object, None).expect("loads");
+    let expected = golden::interpret(&front, &TOKENS).expect("the interpreter runs");
+    Some(Compiled { module, expected })
+}
+
+/// Logits of [`TOKENS`] in pieces of `chunk`, `[tokens, vocab]`.
+fn logits(compiled: &Compiled, hooks: Option<&HookSet>, chunk: usize) -> Vec<f32> {
+    let model = compiled.module.model();
+    let mut arena = Arena::new(model.info().arena_bytes).expect("memory");
+    let mut session = Session::new(model, arena.bytes_mut(), hooks).expect("starts");
+    let mut rows = vec![0.0; compiled.expected.len()];
+    let vocab = model.info().vocab as usize;
+    for (tokens, out) in TOKENS.chunks(chunk).zip(rows.chunks_mut(chunk * vocab)) {
+        session.eval_all(tokens, out).expect("evaluates");
+    }
+    rows
+}
+
+fn bits(logits: &[f32]) -> Vec<u32> {
+    logits.iter().map(|v| v.to_bits()).collect()
+}
+
+#[test]
+fn every_way_of_running_gives_the_same_bits() {
+    let Some(compiled) = compiled() else { return };
+    let expected = bits(&compiled.expected);
+    let same = |hooks: Option<&HookSet>, chunk, what: &str| {
+        assert!(bits(&logits(&compiled, hooks, chunk)) == expected, "{what}, {chunk} tokens at a time");
+    };
+    for chunk in [1, 5, TOKENS.len()] {
+        same(None, chunk, "one thread");
+    }
+    for threads in [2, MAX_THREADS] {
+        let pool = Pool::new(threads).expect("threads start");
+        same(Some(&pool.hooks()), 8, "a pool");
+    }
+    for seed in 0..4 {
+        let shuffled = ShuffledSerial::new(MAX_THREADS, seed);
+        same(Some(&shuffled.hooks()), 8, "tasks in another order");
+    }
+    let pool = Pool::new(MAX_THREADS + 2).expect("threads start");
+    same(Some(&pool.hooks().with_max_threads(MAX_THREADS)), 8, "a pool larger than the object allows");
+}
+
+#[test]
+fn sampling_is_the_definition() {
+    let Some(compiled) = compiled() else { return };
+    let model = compiled.module.model();
+    let mut arena = Arena::new(model.info().arena_bytes).expect("memory");
+    let mut session = Session::new(model, arena.bytes_mut(), None).expect("starts");
+    let samplers = [
+        Sampler::GREEDY,
+        Sampler::seeded(1, 1.0),
+        Sampler::seeded(2, 0.7).with_top_k(40),
+        Sampler::seeded(3, 1.5).with_top_p(0.9),
+        Sampler::seeded(4, 2.0).with_top_k(300).with_top_p(0.5),
+    ];
+    for mut sampler in samplers {
+        session.reset();
+        session.eval(&TOKENS[..4]).expect("evaluates");
+        for _ in 0..CTX - 4 {
+            let logits = session.logits().expect("finite").to_vec();
+            let settings = Settings {
+                top_k: sampler.top_k,
+                temperature_q16: sampler.temperature_q16,
+                top_p_q16: sampler.top_p_q16,
+            };
+            let mut state = sampler.rng;
+            let expected = sampling::sample(&logits, &settings, &mut state).expect("valid settings");
+            let token = session.sample(&mut sampler).expect("valid settings");
+            assert_eq!((token, sampler.rng), (expected, state), "{settings:?}");
+            session.eval(&[token]).expect("evaluates");
+        }
+    }
+}
+
+#[test]
+fn sessions_rewind_refuse_and_test_themselves() {
+    let Some(compiled) = compiled() else { return };
+    let model = compiled.module.model();
+    let mut arena = Arena::new(model.info().arena_bytes).expect("memory");
+    assert_eq!(model.self_test(arena.bytes_mut(), None), Ok(()));
+    let mut session = Session::new(model, arena.bytes_mut(), None).expect("starts");
+    session.eval(&TOKENS).expect("evaluates");
+    let last = bits(session.logits().expect("finite"));
+    session.rewind(5).expect("a position of the past");
+    assert_eq!(session.eval(&[model.info().vocab]), Err(Status::TOKEN));
+    assert_eq!(session.eval(&[1; CTX]), Err(Status::CTX_FULL));
+    assert_eq!(session.pos(), 5);
+    session.eval(&TOKENS[5..]).expect("evaluates");
+    assert_eq!(bits(session.logits().expect("finite")), last);
+    session.reset();
+    let tokens: Vec<_> = session.generate(&TOKENS, Sampler::GREEDY).expect("evaluates").collect();
+    // One token after the prompt and one for each free position, then the error.
+    assert_eq!(tokens.len(), CTX - TOKENS.len() + 2);
+    assert_eq!(tokens.last(), Some(&Err(Status::CTX_FULL)));
+    assert_eq!((model.name(), model.op_name(u32::MAX)), ("example", None));
+}

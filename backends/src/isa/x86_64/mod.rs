@@ -5,8 +5,8 @@ mod dense;
 mod desc;
 mod micro;
 
-use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
+use iced_x86::{Decoder, DecoderOptions, Formatter, IcedError, IntelFormatter};
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
 use tcc_ir::ty::DType;
 
@@ -57,6 +57,22 @@ impl Backend for X86_64 {
 
     fn hwcap(&self) -> Function {
         abi::hwcap()
+    }
+
+    /// The emulator's largest core: it has the baseline and nothing of 512 bits.
+    fn emulated_cpu(&self, _features: Features, _vlen: u32) -> Option<String> {
+        Some("max".into())
+    }
+
+    fn disassemble(&self, code: &[u8], address: u64) -> Vec<(usize, String)> {
+        let mut formatter = IntelFormatter::new();
+        let instructions = Decoder::with_ip(64, code, address, DecoderOptions::NONE).into_iter();
+        let list = instructions.map(|instruction| {
+            let mut text = String::new();
+            formatter.format(&instruction, &mut text);
+            (instruction.len(), text)
+        });
+        list.collect()
     }
 
     fn syscalls(&self) -> Syscalls {

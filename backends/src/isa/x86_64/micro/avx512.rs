@@ -69,8 +69,8 @@ impl Body for Masked {
             a.vmovdqu64(code, zmmword_ptr(w_address(panel, block, 0)))?;
         }
         for plane in 0..4 {
-            for panel in 0..panels {
-                a.vpandd(planes[panel], codes[panel], self.mask(plane))?;
+            for (masked, codes) in planes.iter().zip(&codes[..panels]) {
+                a.vpandd(*masked, *codes, self.mask(plane))?;
             }
             for row in 0..self.mr {
                 let sums: Vec<_> =

@@ -2,6 +2,8 @@
 
 mod avx;
 mod avx512;
+#[cfg(test)]
+mod judge;
 mod panels;
 
 use tcc_ir::target::MicroKernel;

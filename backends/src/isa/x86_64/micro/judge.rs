@@ -1,0 +1,86 @@
+//! Reads the emitted kernels back and checks what running them on one machine cannot show: that they use only the
+//! features they declare, and keep the registers that belong to their caller.
+
+use iced_x86::{
+    CpuidFeature, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register,
+};
+use tcc_ir::target::Features;
+
+use crate::isa::x86_64::desc::{AVX512, AVX512VNNI, AVXVNNI, DESC};
+
+/// Registers of the System V calling convention that a function leaves as they were.
+const CALLEE_SAVED: [Register; 6] =
+    [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14, Register::R15];
+
+fn instructions(code: &[u8]) -> Vec<Instruction> {
+    Decoder::new(64, code, DecoderOptions::NONE).into_iter().collect()
+}
+
+/// Features beyond the baseline that an instruction of the CPUID feature `used` needs; `None` if no row may use it.
+fn needed(used: CpuidFeature) -> Option<Features> {
+    match used {
+        CpuidFeature::INTEL8086
+        | CpuidFeature::INTEL386
+        | CpuidFeature::INTEL486
+        | CpuidFeature::X64
+        | CpuidFeature::SSE
+        | CpuidFeature::AVX
+        | CpuidFeature::AVX2 => Some(Features::NONE),
+        CpuidFeature::AVX_VNNI => Some(AVXVNNI),
+        CpuidFeature::AVX512F | CpuidFeature::AVX512BW | CpuidFeature::AVX512DQ | CpuidFeature::AVX512VL => {
+            Some(AVX512)
+        }
+        CpuidFeature::AVX512_VNNI => Some(AVX512VNNI),
+        _ => None,
+    }
+}
+
+#[test]
+fn kernels_use_only_declared_features() {
+    for row in DESC.menu {
+        let Some(code) = super::emit(row) else { continue };
+        let declared = DESC.close(DESC.baseline.with(row.needs));
+        for instruction in instructions(&code.bytes) {
+            for used in instruction.cpuid_features() {
+                let allowed = needed(*used).is_some_and(|features| declared.contains(features));
+                assert!(allowed, "{row}: {instruction:?} needs {used:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn kernels_keep_the_registers_of_their_caller() {
+    for row in DESC.menu {
+        let Some(code) = super::emit(row) else { continue };
+        let list = instructions(&code.bytes);
+        let operand = |mnemonic| list.iter().filter(move |i| i.mnemonic() == mnemonic).map(|i| i.op0_register());
+        let pushed: Vec<_> = operand(Mnemonic::Push).collect();
+        let mut popped: Vec<_> = operand(Mnemonic::Pop).collect();
+        popped.reverse();
+        assert_eq!(pushed, popped, "{row}");
+        assert_eq!(code.frame_bytes as usize, 8 + 8 * pushed.len(), "{row}: the declared frame");
+        let mut info = InstructionInfoFactory::new();
+        for instruction in &list {
+            for used in info.info(instruction).used_registers() {
+                let register = used.register().full_register();
+                let written = !matches!(used.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead);
+                let kept = !CALLEE_SAVED.contains(&register) || pushed.contains(&register);
+                assert!(!written || kept, "{row}: {instruction:?} writes {register:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn kernels_leave_no_upper_vector_state() {
+    for row in DESC.menu {
+        let Some(code) = super::emit(row) else { continue };
+        let list = instructions(&code.bytes);
+        let last_vector =
+            list.iter().rev().find(|i| i.cpuid_features() != [CpuidFeature::X64] && i.mnemonic() != Mnemonic::Ret);
+        let clears = list.iter().filter(|i| i.mnemonic() == Mnemonic::Vzeroupper).count();
+        assert_eq!(clears, 1, "{row}");
+        assert_eq!(last_vector.map(Instruction::mnemonic), Some(Mnemonic::Vzeroupper), "{row}");
+    }
+}

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use serde_json::Value;
 use tcc_backends::code::EmitError;
 use tcc_ir::interp::InterpError;
 use tcc_ir::program::WeightError;
@@ -55,6 +56,9 @@ pub enum Error {
     Text { what: String },
     #[error("{what} is {found}, the limit is {limit}")]
     Limit { what: String, found: String, limit: String },
+    /// `result` is what the command prints as JSON, failed or not.
+    #[error("{} {} the comparison:\n{}", failures.len(), if failures.len() == 1 { "finding fails" } else { "findings fail" }, failures.join("\n"))]
+    Comparison { failures: Vec<String>, result: Value },
 }
 
 impl Error {
@@ -80,6 +84,7 @@ impl Error {
             Error::Load(_) | Error::Build(BuildError::Load(_)) | Error::Weight(_) | Error::Text { .. } => 3,
             Error::Interp(InterpError::Weight(_)) | Error::Pass(PassError::Weight(_)) => 3,
             Error::Plan(PlanError::Schedule { .. }) | Error::Emit(EmitError::NoKernel { .. }) => 3,
+            Error::Comparison { .. } => 4,
             Error::Object(ObjectError::WeightsTooLarge { .. }) | Error::Limit { .. } => 5,
             Error::Status { status } => match *status {
                 Status::TOKEN | Status::CTX_FULL | Status::ARG => 2,
@@ -121,6 +126,7 @@ impl Error {
             Error::Child { .. } => "TCC-E0505",
             Error::Text { .. } => "TCC-E0506",
             Error::Limit { .. } => "TCC-E0601",
+            Error::Comparison { .. } => "TCC-E0602",
         }
     }
 

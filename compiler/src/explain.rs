@@ -269,6 +269,14 @@ pub const EXPLANATIONS: &[Explanation] = &[
         text: "--ram or --stack of `tcc check` is smaller than what the compiled model needs. A shorter --ctx, a \
                smaller --prefill or fewer --threads need less RAM.",
     },
+    Explanation {
+        code: "TCC-E0602",
+        title: "a comparison failed",
+        text: "`tcc compare` found rows whose logits have different hashes, which is a bug in tcc; or a row that is \
+               larger than --baseline FILE and --tolerance allow, or whose hash is another one than there, which a \
+               changed model causes as well; or a row that --require-all wants and that could not run here or is \
+               absent from the baseline. To accept the new numbers, write the file again with --json.",
+    },
 ];
 
 #[cfg(test)]

@@ -11,10 +11,15 @@ use crate::error::Error;
 /// Most tokens of the golden prompt: enough for attention over several positions.
 const TOKENS: usize = 4;
 
-/// The golden prompt: ids spread over the vocabulary.
+/// The golden prompt.
 pub fn tokens(facts: &ModelFacts) -> Vec<u32> {
+    prompt(facts, TOKENS)
+}
+
+/// `count` ids, fewer if the context is shorter, spread over the vocabulary.
+pub fn prompt(facts: &ModelFacts, count: usize) -> Vec<u32> {
     // A vocabulary fits u32; the product cannot overflow u64.
-    (0..TOKENS.min(facts.ctx) as u64).map(|i| ((i * 7919 + 1) % facts.vocab as u64) as u32).collect()
+    (0..count.min(facts.ctx) as u64).map(|i| ((i * 7919 + 1) % facts.vocab as u64) as u32).collect()
 }
 
 /// SHA-256 of logits as f32 little-endian bytes, `[tokens, vocab]`.

@@ -5,6 +5,7 @@ pub mod arch;
 pub mod blob;
 pub mod cache;
 pub mod cli;
+pub mod compare;
 pub mod driver;
 pub mod emit;
 pub mod error;

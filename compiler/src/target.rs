@@ -32,6 +32,13 @@ pub struct Target {
     pub runs_here: bool,
 }
 
+impl Target {
+    /// True if the machine has vectors whose length its features do not fix.
+    pub fn has_open_vlen(&self) -> bool {
+        self.backend.vlen().is_some() && self.backend.has_vectors(self.machine.features)
+    }
+}
+
 /// The target string means nothing to us.
 #[derive(Debug, Error)]
 pub enum TargetError {

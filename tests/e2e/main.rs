@@ -1,6 +1,7 @@
 //! Whole-program tests: the `tcc` binary on committed models, on every target, by its own command line.
 
 mod bits;
+mod compare;
 mod files;
 mod firmware;
 mod harness;

@@ -103,7 +103,12 @@ pub enum Kv {
     F16,
 }
 
+/// One argument that holds token ids.
+#[derive(Clone, Debug)]
+pub struct Ids(pub Vec<u32>);
+
 /// Token ids separated by commas.
-pub fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
-    text.split(',').map(|id| id.trim().parse().map_err(|_| format!("'{id}' is not a token id"))).collect()
+pub fn parse_ids(text: &str) -> Result<Ids, String> {
+    let id = |id: &str| id.trim().parse().map_err(|_| format!("'{id}' is not a token id"));
+    text.split(',').map(id).collect::<Result<_, _>>().map(Ids)
 }

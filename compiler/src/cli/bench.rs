@@ -4,13 +4,7 @@ use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tcc_ir::kernel::KernelSpec;
-use tcc_ir::plan::{Plan, Step, StepList};
-use tcc_runtime::abi::{Sampler, Status};
-use tcc_runtime::arena::Arena;
 use tcc_runtime::bandwidth::read_bandwidth;
-use tcc_runtime::pool::Pool;
-use tcc_runtime::session::Session;
 
 use super::args::{DEFAULT_MAX_THREADS, MachineArgs, ModelArgs};
 use super::progress::Progress;
@@ -18,6 +12,7 @@ use super::{Cx, memory, prepare};
 use crate::driver::{self, Back};
 use crate::error::Error;
 use crate::run::host::HostModel;
+use crate::run::rates::Work;
 
 const EXAMPLES: &str = "\
 Bytes per token are those the plan says each step reads and writes; the share is theirs of the bandwidth measured now.
@@ -52,12 +47,6 @@ pub struct BenchArgs {
     runs: usize,
 }
 
-/// Seconds of one run.
-struct Run {
-    prefill: f64,
-    decode: f64,
-}
-
 pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
     if args.runs == 0 || args.n == 0 || args.prompt == 0 || args.threads.contains(&0) {
         return Err(Error::usage("nothing to measure", "give at least 1 for --runs, --threads, --prompt and -n"));
@@ -82,21 +71,18 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
         Err(_) => return Err(Error::usage("this machine cannot run the code", "leave out --cpu and --features")),
     };
     bar.message("measuring");
-    let bytes = bytes_per_token(&back.plan, args.prompt + args.n / 2);
+    let work = Work { prompt: args.prompt, n: args.n, runs: args.runs };
+    let bytes = work.bytes_per_token(&back.plan);
     let mut rows = Vec::new();
     for &threads in &args.threads {
         let bandwidth = read_bandwidth(threads as usize);
-        let mut runs = Vec::new();
-        for _ in 0..args.runs {
-            runs.push(measure(&host, &args, threads, back.plan.facts.vocab)?);
-        }
-        let decode = args.n as f64 / median(runs.iter().map(|r| r.decode));
-        let prefill = args.prompt as f64 / median(runs.iter().map(|r| r.prefill));
+        let rates = work.rates(&host, threads)?;
         rows.push(json!({
-            "threads": threads, "decode_tokens_per_second": decode, "prefill_tokens_per_second": prefill,
+            "threads": threads, "decode_tokens_per_second": rates.decode,
+            "prefill_tokens_per_second": rates.prefill,
             "read_bandwidth_gb_per_second": bandwidth / 1e9,
-            "decode_gb_per_second": decode * bytes as f64 / 1e9,
-            "share_of_bandwidth": decode * bytes as f64 / bandwidth,
+            "decode_gb_per_second": rates.decode * bytes as f64 / 1e9,
+            "share_of_bandwidth": rates.decode * bytes as f64 / bandwidth,
         }));
     }
     drop(bar);
@@ -111,53 +97,6 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
         print!("{}", text(&value))
     }
     Ok(())
-}
-
-/// Bytes that one token decoded at position `position` moves, head included.
-fn bytes_per_token(plan: &Plan, position: usize) -> u64 {
-    let bytes = |list: &StepList| list.steps.iter().map(|step| step_bytes(plan, step, position)).sum::<u64>();
-    plan.bodies.first().map_or(0, bytes) + bytes(&plan.head)
-}
-
-/// Attention reads its caches up to the position; the plan states their whole size.
-fn step_bytes(plan: &Plan, step: &Step, position: usize) -> u64 {
-    match plan.kernel(step.kernel) {
-        KernelSpec::Attention { heads, kv_heads, d, cache, .. } => {
-            let element = cache.size_bytes().unwrap_or(4);
-            (2 * kv_heads * d * element * (position + 1) + 8 * heads * d) as u64
-        }
-        _ => step.bytes,
-    }
-}
-
-fn measure(host: &HostModel, args: &BenchArgs, threads: u32, vocab: usize) -> Result<Run, Error> {
-    let failed = |status: Status| Error::Status { status };
-    let model = host.module().model();
-    let mut arena = Arena::new(model.info().arena_bytes).map_err(Error::io("reserved", "memory for the arena"))?;
-    let pool = Pool::new(threads).map_err(Error::io("started", "a thread"))?;
-    let hooks = pool.hooks();
-    let mut session = Session::new(model, arena.bytes_mut(), Some(&hooks)).map_err(failed)?;
-    // Any tokens do: time does not depend on them.
-    let prompt: Vec<u32> = (0..args.prompt).map(|i| (i * 7919 % vocab) as u32).collect();
-    session.eval(&prompt[..1]).map_err(failed)?;
-    session.logits().map_err(failed)?;
-    session.reset();
-    let begin = Instant::now();
-    session.eval(&prompt).map_err(failed)?;
-    let prefill = begin.elapsed().as_secs_f64();
-    let mut sampler = Sampler::GREEDY;
-    let begin = Instant::now();
-    for _ in 0..args.n {
-        let token = session.sample(&mut sampler).map_err(failed)?;
-        session.eval(&[token]).map_err(failed)?;
-    }
-    Ok(Run { prefill, decode: begin.elapsed().as_secs_f64() })
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut sorted: Vec<f64> = values.collect();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }
 
 fn text(value: &Value) -> String {

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
-use super::args::{DEFAULT_MAX_THREADS, MachineArgs, ModelArgs, parse_ids};
+use super::args::{DEFAULT_MAX_THREADS, Ids, MachineArgs, ModelArgs, parse_ids};
 use super::progress::Progress;
 use super::{Cx, prepare};
 use crate::driver::{self, Front};
@@ -33,7 +33,7 @@ pub struct EvalArgs {
     model: ModelArgs,
 
     /// Token ids
-    #[arg(long, value_name = "ID,…", value_parser = parse_list)]
+    #[arg(long, value_name = "ID,…", value_parser = parse_ids)]
     ids: Ids,
 
     /// host, a short name (x86_64, aarch64, riscv64), or a full triple
@@ -56,14 +56,6 @@ pub struct EvalArgs {
     logits: Option<PathBuf>,
 }
 
-/// One argument that holds a list.
-#[derive(Clone, Debug)]
-struct Ids(Vec<u32>);
-
-fn parse_list(text: &str) -> Result<Ids, String> {
-    parse_ids(text).map(Ids)
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Engine {
     /// Machine code
@@ -76,7 +68,7 @@ pub(super) fn run(cx: &Cx, args: EvalArgs) -> Result<(), Error> {
     let model = prepare::open(cx, &args.model)?;
     let front = prepare::front(&model, &args.model)?;
     let ids = &args.ids.0;
-    check_ids(&front, ids)?;
+    prepare::check_ids(&front, ids)?;
     let (logits, engine) = match args.engine {
         Engine::Interpreter => (golden::interpret(&front, ids)?, "interpreter".to_owned()),
         Engine::Compiled => {
@@ -98,19 +90,6 @@ pub(super) fn run(cx: &Cx, args: EvalArgs) -> Result<(), Error> {
         );
     } else {
         println!("{hash}  {} tokens x {vocab} logits, {engine}", ids.len());
-    }
-    Ok(())
-}
-
-fn check_ids(front: &Front, ids: &[u32]) -> Result<(), Error> {
-    let facts = &front.program.facts;
-    if let Some(id) = ids.iter().find(|id| **id as usize >= facts.vocab) {
-        let help = format!("give ids from 0 to {}", facts.vocab - 1);
-        return Err(Error::usage(format!("token {id} is outside the vocabulary of {}", facts.vocab), help));
-    }
-    if ids.len() > facts.ctx {
-        let message = format!("{} tokens do not fit the context of {}", ids.len(), facts.ctx);
-        return Err(Error::usage(message, "give fewer ids, or a larger --ctx"));
     }
     Ok(())
 }

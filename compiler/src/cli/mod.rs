@@ -5,6 +5,7 @@ mod args;
 mod bench;
 mod cache;
 mod check;
+mod compare;
 mod compile;
 mod eval;
 mod explain;
@@ -14,6 +15,7 @@ mod prepare;
 mod progress;
 mod render;
 mod run;
+mod table;
 mod targets;
 
 use std::process::ExitCode;
@@ -64,6 +66,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Sizes and RAM by part, and what is unsupported; writes nothing
     Check(check::CheckArgs),
+    /// Targets side by side: sizes, RAM, stack, hashes, rates; against a baseline for CI
+    Compare(compare::CompareArgs),
     /// Look into a model or an object
     Inspect(inspect::InspectArgs),
     /// List targets, CPUs, features and kernels
@@ -111,6 +115,7 @@ fn dispatch(cx: &Cx, command: Command) -> Result<(), Error> {
         Command::Bench(args) => bench::run(cx, args),
         Command::Eval(args) => eval::run(cx, args),
         Command::Check(args) => check::run(cx, args),
+        Command::Compare(args) => compare::run(cx, args),
         Command::Inspect(args) => inspect::run(cx, args),
         Command::Targets => targets::run(cx),
         Command::Explain(args) => explain::run(cx, args),

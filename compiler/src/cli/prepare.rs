@@ -58,6 +58,26 @@ pub fn target(name: Option<&str>, machine: &MachineArgs) -> Result<Target, Error
     Ok(target::resolve(&request, host::features)?)
 }
 
+/// Names of the features of `target` that this machine, of its instruction set, lacks.
+pub fn missing_here(target: &Target) -> Result<String, Error> {
+    let here = self::target(None, &MachineArgs::default())?.machine.features;
+    Ok(target.machine.desc.feature_names(target.machine.features.without(here)))
+}
+
+/// Refuses tokens outside the vocabulary and more of them than the context holds.
+pub fn check_ids(front: &Front, ids: &[u32]) -> Result<(), Error> {
+    let facts = &front.program.facts;
+    if let Some(id) = ids.iter().find(|id| **id as usize >= facts.vocab) {
+        let help = format!("give ids from 0 to {}", facts.vocab - 1);
+        return Err(Error::usage(format!("token {id} is outside the vocabulary of {}", facts.vocab), help));
+    }
+    if ids.len() > facts.ctx {
+        let message = format!("{} tokens do not fit the context of {}", ids.len(), facts.ctx);
+        return Err(Error::usage(message, "give fewer ids, or a larger --ctx"));
+    }
+    Ok(())
+}
+
 /// The planner's options from the arguments.
 pub fn plan_options(machine: &MachineArgs, max_threads: u32) -> Result<PlanOptions, Error> {
     let encoding = match &machine.encoding {

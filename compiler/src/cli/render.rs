@@ -37,10 +37,16 @@ impl Diagnostic for Report<'_> {
 /// Writes `error` to standard error, or with `--json` as an object to standard output.
 pub fn error(cx: &Cx, error: &Error) {
     if cx.json {
-        let value = serde_json::json!({
-            "error": { "code": error.code(), "message": error.to_string(), "help": error.help(), "exit": error.exit_code() }
+        let details = serde_json::json!({
+            "code": error.code(), "message": error.to_string(), "help": error.help(), "exit": error.exit_code()
         });
-        println!("{value}");
+        if let Error::Comparison { result, .. } = error {
+            let mut value = result.clone();
+            value["error"] = details;
+            println!("{value:#}");
+        } else {
+            println!("{}", serde_json::json!({ "error": details }));
+        }
         return;
     }
     let mut text = String::new();

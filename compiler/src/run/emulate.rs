@@ -5,6 +5,12 @@ use std::process::{Command, Stdio};
 
 use crate::driver::Back;
 use crate::error::Error;
+use crate::target::Target;
+
+/// Name of the emulator of `target`.
+pub fn program(target: &Target) -> String {
+    format!("qemu-{}", target.machine.desc.name)
+}
 
 /// How to run an executable of `back`'s target: this machine itself, or an emulator with its arguments.
 ///
@@ -14,7 +20,7 @@ fn command(back: &Back, exe: &Path) -> Result<Command, Error> {
     if back.target.is_host_isa {
         return Ok(Command::new(exe));
     }
-    let program = format!("qemu-{}", desc.name);
+    let program = program(&back.target);
     let found = find(&program).ok_or_else(|| Error::NoEmulator { program: program.clone(), target: desc.name })?;
     let mut command = Command::new(found);
     if let Some(cpu) = back.target.backend.emulated_cpu(back.plan.needs, back.target.machine.vlen) {

@@ -3,7 +3,8 @@
 //! One 512-bit register is the sixteen partials of `numerics::dot`; the last k mod 16 elements are masked, which leaves
 //! the other partials alone. Weights are one stream of consecutive rows, so that the processor's prefetcher follows
 //! them, and are asked for beyond the page that it stops at: rows read side by side reach fewer bytes per second
-//! (Zen 5, bf16 rows of 2560 from memory: one row 40 GB/s, without prefetches 36, two or four side by side 34).
+//! (measured on Zen 5 with bf16 rows of 2560 from memory in pages of 4 KiB: one row 40 GB/s, without prefetches 36,
+//! two or four side by side 34).
 //!
 //! [`Backend::dense_dot`]: crate::isa::Backend::dense_dot
 

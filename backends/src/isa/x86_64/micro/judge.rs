@@ -5,7 +5,11 @@ use iced_x86::{
     CpuidFeature, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register,
 };
 use tcc_ir::target::Features;
+use tcc_ir::ty::DType;
 
+use crate::code::Function;
+use crate::isa::Backend;
+use crate::isa::x86_64::X86_64;
 use crate::isa::x86_64::desc::{AVX512, AVX512VNNI, AVXVNNI, DESC};
 
 /// Registers of the System V calling convention that a function leaves as they were.
@@ -14,6 +18,16 @@ const CALLEE_SAVED: [Register; 6] =
 
 fn instructions(code: &[u8]) -> Vec<Instruction> {
     Decoder::new(64, code, DecoderOptions::NONE).into_iter().collect()
+}
+
+/// Every assembled kernel with what it needs: the rows of the menu, then the dense products.
+fn kernels() -> Vec<(String, Features, Function)> {
+    let rows = DESC.menu.iter().filter_map(|row| Some((row.name.to_string(), row.needs, super::emit(row)?)));
+    let dense = [DType::F32, DType::F16, DType::Bf16].map(|weight| {
+        let code = X86_64.dense_dot(weight, DESC.close(AVX512)).expect("assembled for these features");
+        (format!("dense {weight}"), AVX512, code)
+    });
+    rows.chain(dense).collect()
 }
 
 /// Features beyond the baseline that an instruction of the CPUID feature `used` needs; `None` if no row may use it.
@@ -25,7 +39,8 @@ fn needed(used: CpuidFeature) -> Option<Features> {
         | CpuidFeature::X64
         | CpuidFeature::SSE
         | CpuidFeature::AVX
-        | CpuidFeature::AVX2 => Some(Features::NONE),
+        | CpuidFeature::AVX2
+        | CpuidFeature::BMI2 => Some(Features::NONE),
         CpuidFeature::AVX_VNNI => Some(AVXVNNI),
         CpuidFeature::AVX512F | CpuidFeature::AVX512BW | CpuidFeature::AVX512DQ | CpuidFeature::AVX512VL => {
             Some(AVX512)
@@ -37,13 +52,12 @@ fn needed(used: CpuidFeature) -> Option<Features> {
 
 #[test]
 fn kernels_use_only_declared_features() {
-    for row in DESC.menu {
-        let Some(code) = super::emit(row) else { continue };
-        let declared = DESC.close(DESC.baseline.with(row.needs));
+    for (name, needs, code) in kernels() {
+        let declared = DESC.close(DESC.baseline.with(needs));
         for instruction in instructions(&code.bytes) {
             for used in instruction.cpuid_features() {
                 let allowed = needed(*used).is_some_and(|features| declared.contains(features));
-                assert!(allowed, "{row}: {instruction:?} needs {used:?}");
+                assert!(allowed, "{name}: {instruction:?} needs {used:?}");
             }
         }
     }
@@ -51,22 +65,21 @@ fn kernels_use_only_declared_features() {
 
 #[test]
 fn kernels_keep_the_registers_of_their_caller() {
-    for row in DESC.menu {
-        let Some(code) = super::emit(row) else { continue };
+    for (name, _, code) in kernels() {
         let list = instructions(&code.bytes);
         let operand = |mnemonic| list.iter().filter(move |i| i.mnemonic() == mnemonic).map(|i| i.op0_register());
         let pushed: Vec<_> = operand(Mnemonic::Push).collect();
         let mut popped: Vec<_> = operand(Mnemonic::Pop).collect();
         popped.reverse();
-        assert_eq!(pushed, popped, "{row}");
-        assert_eq!(code.frame_bytes as usize, 8 + 8 * pushed.len(), "{row}: the declared frame");
+        assert_eq!(pushed, popped, "{name}");
+        assert_eq!(code.frame_bytes as usize, 8 + 8 * pushed.len(), "{name}: the declared frame");
         let mut info = InstructionInfoFactory::new();
         for instruction in &list {
             for used in info.info(instruction).used_registers() {
                 let register = used.register().full_register();
                 let written = !matches!(used.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead);
                 let kept = !CALLEE_SAVED.contains(&register) || pushed.contains(&register);
-                assert!(!written || kept, "{row}: {instruction:?} writes {register:?}");
+                assert!(!written || kept, "{name}: {instruction:?} writes {register:?}");
             }
         }
     }
@@ -74,13 +87,12 @@ fn kernels_keep_the_registers_of_their_caller() {
 
 #[test]
 fn kernels_leave_no_upper_vector_state() {
-    for row in DESC.menu {
-        let Some(code) = super::emit(row) else { continue };
+    for (name, _, code) in kernels() {
         let list = instructions(&code.bytes);
         let last_vector =
             list.iter().rev().find(|i| i.cpuid_features() != [CpuidFeature::X64] && i.mnemonic() != Mnemonic::Ret);
         let clears = list.iter().filter(|i| i.mnemonic() == Mnemonic::Vzeroupper).count();
-        assert_eq!(clears, 1, "{row}");
-        assert_eq!(last_vector.map(Instruction::mnemonic), Some(Mnemonic::Vzeroupper), "{row}");
+        assert_eq!(clears, 1, "{name}");
+        assert_eq!(last_vector.map(Instruction::mnemonic), Some(Mnemonic::Vzeroupper), "{name}");
     }
 }

@@ -31,10 +31,13 @@ pub const LEVELS: &[Level] = &[
     level("aarch64", &["-t", "aarch64"]),
     level("aarch64 dotprod", &["-t", "aarch64", "--features", "+dotprod"]),
     level("aarch64 i8mm", &["-t", "aarch64", "--features", "+dotprod,+i8mm"]),
+    level("aarch64 sve", &["-t", "aarch64", "--features", "+sve"]),
+    level("aarch64 sve i8mm", &["-t", "aarch64", "--features", "+sve,+i8mm"]),
     level("riscv64", &["-t", "riscv64"]),
     level("riscv64 v, vlen 128", &["-t", "riscv64", "--features", "+v", "--vlen", "128"]),
     level("riscv64 v, vlen 256", &["-t", "riscv64", "--features", "+v", "--vlen", "256"]),
     level("riscv64 v, vlen 512", &["-t", "riscv64", "--features", "+v", "--vlen", "512"]),
+    level("riscv64 v, vlen 1024", &["-t", "riscv64", "--features", "+v", "--vlen", "1024"]),
 ];
 
 /// Levels this machine can run, itself or by emulator; the others are listed as skipped.

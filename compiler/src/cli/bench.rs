@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tcc_runtime::bandwidth::read_bandwidth;
+use tcc_runtime::bandwidth::{Pages, read_bandwidth};
 
 use super::args::{DEFAULT_MAX_THREADS, MachineArgs, ModelArgs};
 use super::progress::Progress;
@@ -15,7 +15,8 @@ use crate::run::host::HostModel;
 use crate::run::rates::Work;
 
 const EXAMPLES: &str = "\
-Bytes per token are those the plan says each step reads and writes; the share is theirs of the bandwidth measured now.
+Bytes per token are those the plan says each step reads and writes; the share is theirs of the
+larger bandwidth measured now, with pages of the usual size or with huge ones.
 
 Examples:
   tcc bench model/ --threads 1,2
@@ -51,7 +52,6 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
     if args.runs == 0 || args.n == 0 || args.prompt == 0 || args.threads.contains(&0) {
         return Err(Error::usage("nothing to measure", "give at least 1 for --runs, --threads, --prompt and -n"));
     }
-    let model = prepare::open(cx, &args.model)?;
     let target = prepare::target(None, &args.machine)?;
     let bar = Progress::spinner(cx, "compiling");
     let most = args.threads.iter().copied().max().unwrap_or(1).max(DEFAULT_MAX_THREADS);
@@ -60,6 +60,7 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
     let weights = folder.path().join("weights");
     let begin = Instant::now();
     let (back, peak_bytes) = memory::peak(|| -> Result<Back, Error> {
+        let model = prepare::open(cx, &args.model)?;
         let front = prepare::front(&model, &args.model)?;
         let mut back = driver::back(&front, &target, "model", &options, false)?;
         back.write_weights(&front.store, &weights, |_| {})?;
@@ -75,14 +76,16 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
     let bytes = work.bytes_per_token(&back.plan);
     let mut rows = Vec::new();
     for &threads in &args.threads {
-        let bandwidth = read_bandwidth(threads as usize);
+        let read = |pages| read_bandwidth(threads as usize, pages).map_err(Error::io("measured", "memory"));
+        let (usual, huge) = (read(Pages::Usual)?, read(Pages::Huge)?);
         let rates = work.rates(&host, threads)?;
         rows.push(json!({
             "threads": threads, "decode_tokens_per_second": rates.decode,
             "prefill_tokens_per_second": rates.prefill,
-            "read_bandwidth_gb_per_second": bandwidth / 1e9,
+            "read_bandwidth_gb_per_second": usual / 1e9,
+            "read_bandwidth_huge_pages_gb_per_second": huge / 1e9,
             "decode_gb_per_second": rates.decode * bytes as f64 / 1e9,
-            "share_of_bandwidth": rates.decode * bytes as f64 / bandwidth,
+            "share_of_bandwidth": rates.decode * bytes as f64 / usual.max(huge),
         }));
     }
     drop(bar);
@@ -102,23 +105,24 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
 fn text(value: &Value) -> String {
     let number = |v: &Value, digits: usize| format!("{:.digits$}", v.as_f64().unwrap_or(0.0));
     let mut out = format!(
-        "{} ({})\n  compiled in {} s with {} MB of anonymous memory; {} MB read per token\n",
+        "{} ({})\n  compiled in {} s with {} MB of anonymous memory; {} MB moved per token\n",
         value["target"].as_str().unwrap_or(""),
         value["cpu_features"].as_str().unwrap_or(""),
         number(&value["compile_seconds"], 2),
         value["compile_peak_anonymous_bytes"].as_u64().unwrap_or(0) / 1_000_000,
         value["bytes_per_token"].as_u64().unwrap_or(0) / 1_000_000,
     );
-    out += "  threads  decode tok/s  prefill tok/s  decode GB/s  read GB/s  share\n";
+    out += "  threads  decode tok/s  prefill tok/s  decode GB/s  read GB/s  huge pages  share\n";
     for row in value["rows"].as_array().into_iter().flatten() {
         let share = row["share_of_bandwidth"].as_f64().unwrap_or(0.0) * 100.0;
         out += &format!(
-            "  {:>7}  {:>12}  {:>13}  {:>11}  {:>9}  {share:>4.0} %\n",
+            "  {:>7}  {:>12}  {:>13}  {:>11}  {:>9}  {:>10}  {share:>4.0} %\n",
             row["threads"],
             number(&row["decode_tokens_per_second"], 1),
             number(&row["prefill_tokens_per_second"], 1),
             number(&row["decode_gb_per_second"], 1),
             number(&row["read_bandwidth_gb_per_second"], 1),
+            number(&row["read_bandwidth_huge_pages_gb_per_second"], 1),
         );
     }
     out

@@ -50,6 +50,7 @@ pub const ISA_EXCEPTIONS: &[(&str, &str)] = &[
     ("backends/src/clif/link.rs", "maps the code generator's relocation kinds to ours"),
     ("backends/src/image.rs", "the two halves of a split displacement are relocated together"),
     ("compiler/src/cli/", "examples in help texts"),
+    ("runtime/src/bandwidth.rs", "prefetches with the instruction of the machine that the runtime was built for"),
     ("runtime/src/host.rs", "asks the CPU that the runtime was built for what it has"),
     ("runtime/src/module.rs", "loads objects of the architecture that the runtime was built for"),
 ];

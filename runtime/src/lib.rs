@@ -25,6 +25,8 @@ pub mod map;
 #[cfg(feature = "std")]
 pub mod module;
 #[cfg(feature = "std")]
+pub mod pipe;
+#[cfg(feature = "std")]
 pub mod pool;
 #[cfg(feature = "std")]
 pub mod shuffled;

@@ -85,3 +85,14 @@ fn targets_are_listed() {
         assert!(list.contains(name), "{list}");
     }
 }
+
+/// A reader that has seen enough is no error.
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let tcc = env!("CARGO_BIN_EXE_tcc");
+    let model = example();
+    let script = format!("'{tcc}' inspect '{}' --ir | head -n 1", model.display());
+    let output = std::process::Command::new("sh").args(["-c", &script]).output().expect("sh runs");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(!output.stdout.is_empty());
+}

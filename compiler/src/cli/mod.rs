@@ -21,6 +21,7 @@ mod targets;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tcc_runtime::pipe;
 
 use crate::error::Error;
 
@@ -86,6 +87,7 @@ pub struct Cx {
 
 /// Parses the arguments, runs the command, renders its error, and returns the exit status.
 pub fn main() -> ExitCode {
+    pipe::end_quietly_when_closed();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -8,6 +8,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("compiler/src/run/", &["tcc_ir", "tcc_backends", "tcc_runtime"]),
     ("compiler/src/cli/run.rs", &["tcc_ir", "tcc_runtime"]),
     ("compiler/src/cli/bench.rs", &["tcc_ir", "tcc_runtime"]),
+    ("compiler/src/cli/mod.rs", &["tcc_runtime::pipe"]),
     ("compiler/src/cli/prepare.rs", &["tcc_ir", "tcc_runtime::host"]),
     // The mapping of files is the runtime's: the compiler forbids unsafe code.
     ("compiler/src/load/", &["tcc_ir", "tcc_runtime::map"]),

@@ -19,6 +19,12 @@ fn targets() -> String {
     items.join(",")
 }
 
+/// The register lengths of those levels.
+fn vlens() -> String {
+    let vlens = LEVELS.iter().filter_map(|level| level.args.iter().skip_while(|a| **a != "--vlen").nth(1).copied());
+    vlens.collect::<Vec<_>>().join(",")
+}
+
 /// Words of a failing comparison, which must end with status 4.
 fn differs(args: &[&str]) -> String {
     let output = tcc(args);
@@ -35,8 +41,7 @@ fn write(path: &Path, value: &Value) {
 fn every_level_has_one_hash_and_only_this_machine_a_rate() {
     let model = example();
     let model = model.to_str().expect("UTF-8");
-    let value =
-        harness::json(&["compare", model, "--targets", &targets(), "--vlen", "128,256,512", "--ids", "1,7,300"]);
+    let value = harness::json(&["compare", model, "--targets", &targets(), "--vlen", &vlens(), "--ids", "1,7,300"]);
     let rows = value["rows"].as_array().expect("rows");
     assert_eq!(rows.len(), LEVELS.len(), "{value:#}");
     let expected = harness::hash(&example(), "1,7,300", &["--engine", "interpreter"]);

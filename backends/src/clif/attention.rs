@@ -1,19 +1,21 @@
-//! `Attention`: softmax over the positions a row sees, one query head per task.
+//! `Attention`: softmax over the positions a row sees, one query head per task; its loops over the cache are assembled
+//! where the backend has them.
 //!
 //! Scores of all positions go to scratch; the exponentials replace them; values are then summed in increasing
 //! position, so no blocking can show in the bits.
 
 use cranelift_codegen::ir::condcodes::FloatCC;
-use cranelift_codegen::ir::types::F32;
+use cranelift_codegen::ir::types::{F32, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use tcc_ir::numerics::LANES;
 
-use super::func::FunctionCx;
+use super::func::{FunctionCx, signature};
 use super::kernel::Kernel;
 use super::kv_write::Cache;
 use super::lanes::{Lanes, Shape};
 use super::math::{exp, load_float};
-use super::rows::{fold, regroup};
+use super::rows::{fold, for_elements, regroup};
+use crate::isa::AttentionLoops;
 
 /// Positions whose scores are computed together, so that their sums hide each other's latency.
 const SCORES_AT_ONCE: usize = 2;
@@ -21,7 +23,14 @@ const SCORES_AT_ONCE: usize = 2;
 /// Value lanes accumulated together, widest first; each must be a multiple of the next.
 const VALUE_LANES: [usize; 4] = [32, 16, 4, 1];
 
-pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, heads: usize, cache: &Cache, scale: f32) {
+pub(super) fn build(
+    f: &mut FunctionCx,
+    kernel: &Kernel,
+    heads: usize,
+    cache: &Cache,
+    scale: f32,
+    loops: Option<&AttentionLoops>,
+) {
     let [q, k, v, out] = [0, 1, 2, 3].map(|i| kernel.operand(f, i));
     let (pos, valid) = (kernel.pos(f), kernel.valid(f));
     let tasks = f.scaled(valid, heads);
@@ -35,9 +44,49 @@ pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, heads: usize, cache: &C
         let (k, v) = (cache.head(f, k, kv_head), cache.head(f, v, kv_head));
         let seen = f.ins().iadd(pos, row);
         let seen = f.offset(seen, 1);
-        let largest = scores(f, cache, scale, q, k, kernel.scratch, seen);
-        let total = exponentials(f, kernel.scratch, seen, largest);
-        values(f, cache, v, kernel.scratch, seen, total, out);
+        let e = kernel.scratch;
+        match loops {
+            Some(loops) => {
+                let largest = assembled_scores(f, cache, scale, loops, [q, k, e, seen]);
+                let total = exponentials(f, e, seen, largest);
+                assembled_values(f, cache, loops, [e, v, out, seen], total);
+            }
+            None => {
+                let largest = scores(f, cache, scale, q, k, e, seen);
+                let total = exponentials(f, e, seen, largest);
+                values(f, cache, v, e, seen, total, out);
+            }
+        }
+    });
+}
+
+/// What [`scores`] does, for `[q, k, to, seen]`.
+fn assembled_scores(
+    f: &mut FunctionCx,
+    cache: &Cache,
+    scale: f32,
+    loops: &AttentionLoops,
+    [q, k, to, seen]: [Value; 4],
+) -> Value {
+    let (d, scale) = (f.size(cache.d), f.f32(scale));
+    let signature = signature(&[I64, I64, I64, I64, I64, F32], &[F32]);
+    f.call(&loops.scores.name, &signature, &[q, k, d, seen, to, scale])[0]
+}
+
+/// What [`values`] does, for `[e, v, out, seen]`.
+fn assembled_values(
+    f: &mut FunctionCx,
+    cache: &Cache,
+    loops: &AttentionLoops,
+    [e, v, out, seen]: [Value; 4],
+    total: Value,
+) {
+    let d = f.size(cache.d);
+    f.call(&loops.values.name, &signature(&[I64; 5], &[]), &[e, v, d, seen, out]);
+    for_elements(f, cache.d, |f, shape, lane| {
+        let at = f.index(out, lane, 4);
+        let total = Lanes::splat(f, shape, total);
+        Lanes::load(f, shape, at).div(f, &total).store(f, at);
     });
 }
 

@@ -7,9 +7,9 @@ use cranelift_codegen::settings::{self, Configurable};
 use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
 
-use super::micro::dense_dot_symbol;
+use super::micro::{attention_symbols, dense_dot_symbol};
 use crate::code::{EmitError, Function};
-use crate::isa::Backend;
+use crate::isa::{AttentionLoops, Backend};
 
 /// A code generator configured for a backend and a set of CPU features.
 pub struct ClifContext {
@@ -17,6 +17,7 @@ pub struct ClifContext {
     target: &'static str,
     has_vectors: bool,
     dense_dots: BTreeMap<DType, Function>,
+    attention: BTreeMap<DType, AttentionLoops>,
 }
 
 /// Settings common to all targets. References to symbols are PC-relative because every name is declared colocated;
@@ -40,7 +41,14 @@ impl ClifContext {
             Some((weight, Function { name: dense_dot_symbol(weight), ..code }))
         };
         let dense_dots = [DType::F32, DType::F16, DType::Bf16].into_iter().filter_map(named).collect();
-        Ok(ClifContext { dense_dots, ..cx })
+        let named = |cache| {
+            let AttentionLoops { scores, values } = backend.attention(cache, features)?;
+            let [scores_name, values_name] = attention_symbols(cache);
+            let scores = Function { name: scores_name, ..scores };
+            Some((cache, AttentionLoops { scores, values: Function { name: values_name, ..values } }))
+        };
+        let attention = [DType::F32, DType::F16].into_iter().filter_map(named).collect();
+        Ok(ClifContext { dense_dots, attention, ..cx })
     }
 
     fn with_flags(target: &'static str, triple: &str, flags: &[&str], has_vectors: bool) -> Result<Self, EmitError> {
@@ -54,7 +62,7 @@ impl ClifContext {
             builder.enable(flag).map_err(|e| fail(format!("flag '{flag}': {e}")))?;
         }
         let isa = builder.finish(settings::Flags::new(shared)).map_err(|e| fail(e.to_string()))?;
-        Ok(ClifContext { isa, target, has_vectors, dense_dots: BTreeMap::new() })
+        Ok(ClifContext { isa, target, has_vectors, dense_dots: BTreeMap::new(), attention: BTreeMap::new() })
     }
 
     /// Short name of the target, for messages.
@@ -70,6 +78,11 @@ impl ClifContext {
     /// [`Backend::dense_dot`] of these features, under the name that kernels call it by.
     pub fn dense_dot(&self, weight: DType) -> Option<&Function> {
         self.dense_dots.get(&weight)
+    }
+
+    /// [`Backend::attention`] of these features, under the names that kernels call them by.
+    pub fn attention(&self, cache: DType) -> Option<&AttentionLoops> {
+        self.attention.get(&cache)
     }
 }
 

@@ -127,7 +127,7 @@ fn build(f: &mut FunctionCx, cx: &ClifContext, kernel: &Kernel, spec: &KernelSpe
         }
         KernelSpec::Attention { heads, kv_heads, d, ctx, cache, scale, .. } => {
             let cache = kv_write::Cache { heads: *kv_heads, d: *d, ctx: *ctx, dtype: *cache };
-            attention::build(f, kernel, *heads, &cache, *scale);
+            attention::build(f, kernel, *heads, &cache, *scale, cx.attention(cache.dtype));
         }
         KernelSpec::Add { k, .. } => add::build(f, kernel, *k),
     }

@@ -21,6 +21,11 @@ pub fn dense_dot_symbol(weight: DType) -> String {
     format!("dense_dot_{weight}")
 }
 
+/// Names of the scores and the values of attention over caches of type `cache` in an image.
+pub fn attention_symbols(cache: DType) -> [String; 2] {
+    ["scores", "values"].map(|part| format!("attention_{part}_{cache}"))
+}
+
 /// The functions that the kernels of `specs` call, each once, by name.
 ///
 /// Errors: a menu row that the backend has no code for.
@@ -30,13 +35,14 @@ pub fn emit_callees<'a>(
     specs: impl IntoIterator<Item = &'a KernelSpec>,
 ) -> Result<Vec<Function>, EmitError> {
     let mut rows: BTreeMap<&str, &MicroKernel> = BTreeMap::new();
-    let mut weights = BTreeSet::new();
+    let (mut weights, mut caches) = (BTreeSet::new(), BTreeSet::new());
     for spec in specs {
         match spec {
             KernelSpec::TernaryMatmul { schedule, .. } => {
                 rows.extend(schedule.micro.iter().map(|row| (row.name, *row)))
             }
             KernelSpec::DenseMatmul { weight, .. } => weights.extend([*weight]),
+            KernelSpec::Attention { cache, .. } => caches.extend([*cache]),
             KernelSpec::Embed { .. }
             | KernelSpec::Norm { .. }
             | KernelSpec::NormQuant { .. }
@@ -47,12 +53,14 @@ pub fn emit_callees<'a>(
             | KernelSpec::FloatTernaryMatmul { .. }
             | KernelSpec::Rope { .. }
             | KernelSpec::KvWrite { .. }
-            | KernelSpec::Attention { .. }
             | KernelSpec::Add { .. } => {}
         }
     }
     let micro = rows.into_values().map(|row| emit_micro(cx, backend, row));
-    micro.chain(weights.into_iter().filter_map(|weight| cx.dense_dot(weight).cloned()).map(Ok)).collect()
+    let dense = weights.into_iter().filter_map(|weight| cx.dense_dot(weight).cloned());
+    let loops = caches.into_iter().filter_map(|cache| cx.attention(cache));
+    let attention = loops.flat_map(|loops| [loops.scores.clone(), loops.values.clone()]);
+    micro.chain(dense.chain(attention).map(Ok)).collect()
 }
 
 /// The function of a menu row, assembled by the backend unless it is the portable one; named by [`micro_symbol`].

@@ -27,6 +27,17 @@ pub struct Syscalls {
     pub exit_group: i64,
 }
 
+/// Assembled inner loops of attention over one head's rows of a cache, for any `d` and any `seen` from 1 on.
+#[derive(Clone, Debug)]
+pub struct AttentionLoops {
+    /// `extern "C" fn(q: *const f32, k: *const T, d: u64, seen: u64, out: *mut f32, scale: f32) -> f32`: `out[t]`
+    /// becomes `numerics::dot` of q and row t of `k: T[seen, d]`, times `scale`; returns the largest.
+    pub scores: Function,
+    /// `extern "C" fn(e: *const f32, v: *const T, d: u64, seen: u64, out: *mut f32)`: `out[j]` becomes the sum of
+    /// `e[t] * v[t, j]`, rounded once per position, in increasing t from +0.
+    pub values: Function,
+}
+
 /// One instruction set: description, portable-code settings, assembled kernels, and binary interface.
 pub trait Backend: Sync {
     fn desc(&self) -> &'static TargetDesc;
@@ -51,6 +62,13 @@ pub trait Backend: Sync {
     /// `w` is likely read next, by a call for the next row.
     fn dense_dot(&self, weight: DType, features: Features) -> Option<Function> {
         let _ = (weight, features);
+        None
+    }
+
+    /// Assembled inner loops of attention over a cache of the type `cache`, for cores with `features`; `None` where
+    /// portable code does them.
+    fn attention(&self, cache: DType, features: Features) -> Option<AttentionLoops> {
+        let _ = (cache, features);
         None
     }
 

@@ -67,22 +67,34 @@ pub fn attention() -> Vec<Case> {
     let mut rng = Rng::named("attention");
     let mut cases = Vec::new();
     for cache in CACHES {
-        for (i, d) in [7, 16, 20, 64, 100, 128].into_iter().enumerate() {
+        for (i, d) in [7, 16, 20, 32, 64, 100, 128, 248, 256].into_iter().enumerate() {
             for (j, pos) in [0, 1, 13, 14, 15, 37].into_iter().enumerate() {
                 let (m, valid) = ROWS[(i + j) % ROWS.len()];
-                let (heads, kv_heads) = [(6, 2), (4, 4), (5, 1)][(i + 2 * j) % 3];
+                let heads = [(6, 2), (4, 4), (5, 1)][(i + 2 * j) % 3];
                 // Scores from close together to far beyond the range of the exponential.
                 let scale = [0.125, 0.01, 3.0][j % 3];
-                let shape = ValueType::new(cache, &[kv_heads, CTX, d]);
-                let (k, v) = (rng.tensor(&shape), rng.tensor(&shape));
-                let q = rng.tensor(&ValueType::f32(&[m, heads * d]));
-                let at = Tensor::u32(&[1], vec![pos as u32]);
-                let result = Op::Attention { heads, scale }.eval(&[&q, &k, &v, &at]).remove(0);
-                let spec = KernelSpec::Attention { m, heads, kv_heads, d, ctx: CTX, cache, scale };
-                let operands = vec![input(&q), input(&k), input(&v), output(&result, valid)];
-                cases.push(Case::new(spec, valid, operands).at(pos));
+                cases.push(attention_case(m, valid, heads, [CTX, d, pos], cache, scale, &mut rng));
             }
         }
+        cases.push(attention_case(8, 8, (2, 1), [700, 64, 691], cache, 0.125, &mut rng));
     }
     cases
+}
+
+fn attention_case(
+    m: usize,
+    valid: usize,
+    (heads, kv_heads): (usize, usize),
+    [ctx, d, pos]: [usize; 3],
+    cache: DType,
+    scale: f32,
+    rng: &mut Rng,
+) -> Case {
+    let shape = ValueType::new(cache, &[kv_heads, ctx, d]);
+    let (k, v) = (rng.tensor(&shape), rng.tensor(&shape));
+    let q = rng.tensor(&ValueType::f32(&[m, heads * d]));
+    let at = Tensor::u32(&[1], vec![pos as u32]);
+    let result = Op::Attention { heads, scale }.eval(&[&q, &k, &v, &at]).remove(0);
+    let spec = KernelSpec::Attention { m, heads, kv_heads, d, ctx, cache, scale };
+    Case::new(spec, valid, vec![input(&q), input(&k), input(&v), output(&result, valid)]).at(pos)
 }

@@ -132,23 +132,24 @@ fn kv_write() {
 #[test]
 fn attention() {
     conform("attention", |_, _, _| kv::attention());
+    report_unrun("attention", |backend, features| backend.attention(DType::F16, features).is_some());
 }
 
 #[test]
 fn dense() {
     conform("dense", |_, _, _| matmul::dense());
-    report_unrun_dense_dots();
+    report_unrun("dense product", |backend, features| backend.dense_dot(DType::Bf16, features).is_some());
 }
 
-/// Reports assembled dense products that no machine here has the features for: their portable stand-ins ran instead.
-fn report_unrun_dense_dots() {
+/// Reports assembled code that no machine here has the features for: its portable stand-in ran instead.
+fn report_unrun(what: &str, is_assembled: fn(&dyn Backend, Features) -> bool) {
     for backend in BACKENDS {
         let desc = backend.desc();
         let all = desc.features.iter().fold(Features::NONE, |set, feature| set.with(feature.bit));
-        let is_assembled = |features| backend.dense_dot(DType::Bf16, features).is_some();
+        let is_assembled = |features| is_assembled(*backend, features);
         let machines = MACHINES.iter().filter(|m| m.target == desc.name);
         if is_assembled(all) && !machines.filter_map(|m| m.features(*backend).ok()).any(is_assembled) {
-            eprintln!("skipped: assembled dense product of {}: no machine here has its features", desc.name);
+            eprintln!("skipped: assembled {what} of {}: no machine here has its features", desc.name);
         }
     }
 }

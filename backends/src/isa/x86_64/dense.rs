@@ -64,7 +64,7 @@ pub(super) fn emit(name: &str, weight: DType) -> Function {
     let frame_bytes = 8 + 8;
     function(name, frame_bytes, |a| {
         a.push(LEFT)?;
-        tail_mask(a)?;
+        tail_mask(a, K)?;
         a.lea(X_STRIDE, K * 4)?;
         a.lea(X_STRIDE_3, X_STRIDE + X_STRIDE * 2)?;
         for rows in GROUPS {
@@ -76,10 +76,10 @@ pub(super) fn emit(name: &str, weight: DType) -> Function {
     })
 }
 
-/// Sets the low k mod 16 bits of the mask register.
-fn tail_mask(a: &mut CodeAssembler) -> Result<(), IcedError> {
+/// Sets the low `count` mod 16 bits of the mask register; changes rax and r11.
+pub(super) fn tail_mask(a: &mut CodeAssembler, count: AsmRegister64) -> Result<(), IcedError> {
     a.mov(r11d, int(LANES - 1))?;
-    a.and(W, K)?;
+    a.and(r11, count)?;
     a.mov(eax, -1)?;
     a.bzhi(eax, eax, r11d)?;
     a.kmovw(k1, eax)
@@ -182,10 +182,10 @@ fn x_address(row: usize, at: i32) -> AsmMemoryOperand {
     }
 }
 
-fn size_bytes(weight: DType) -> usize {
+pub(super) fn size_bytes(weight: DType) -> usize {
     weight.size_bytes().expect("floats have a size")
 }
 
-fn int(value: usize) -> i32 {
+pub(super) fn int(value: usize) -> i32 {
     i32::try_from(value).expect("sizes of a few blocks")
 }

@@ -1,6 +1,7 @@
 //! The x86-64 backend.
 
 mod abi;
+mod attention;
 mod dense;
 mod desc;
 mod micro;
@@ -10,7 +11,7 @@ use iced_x86::{Decoder, DecoderOptions, Formatter, IcedError, IntelFormatter};
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
 use tcc_ir::ty::DType;
 
-use super::{Backend, ElfAbi, Syscalls};
+use super::{AttentionLoops, Backend, ElfAbi, Syscalls};
 use crate::code::{Function, RelocKind};
 
 /// The x86_64 instruction set.
@@ -41,6 +42,10 @@ impl Backend for X86_64 {
 
     fn dense_dot(&self, weight: DType, features: Features) -> Option<Function> {
         features.contains(desc::AVX512).then(|| dense::emit("dense_dot", weight))
+    }
+
+    fn attention(&self, cache: DType, features: Features) -> Option<AttentionLoops> {
+        features.contains(desc::AVX512).then(|| attention::emit(cache))
     }
 
     fn probe(&self) -> Function {

@@ -20,14 +20,19 @@ fn instructions(code: &[u8]) -> Vec<Instruction> {
     Decoder::new(64, code, DecoderOptions::NONE).into_iter().collect()
 }
 
-/// Every assembled kernel with what it needs: the rows of the menu, then the dense products.
+/// Every assembled kernel with what it needs: the rows of the menu, then the dense products and attention.
 fn kernels() -> Vec<(String, Features, Function)> {
     let rows = DESC.menu.iter().filter_map(|row| Some((row.name.to_string(), row.needs, super::emit(row)?)));
     let dense = [DType::F32, DType::F16, DType::Bf16].map(|weight| {
         let code = X86_64.dense_dot(weight, DESC.close(AVX512)).expect("assembled for these features");
         (format!("dense {weight}"), AVX512, code)
     });
-    rows.chain(dense).collect()
+    let attention = [DType::F32, DType::F16].into_iter().flat_map(|cache| {
+        let loops = X86_64.attention(cache, DESC.close(AVX512)).expect("assembled for these features");
+        [("scores", loops.scores), ("values", loops.values)]
+            .map(|(part, code)| (format!("attention {part} {cache}"), AVX512, code))
+    });
+    rows.chain(dense).chain(attention).collect()
 }
 
 /// Features beyond the baseline that an instruction of the CPUID feature `used` needs; `None` if no row may use it.

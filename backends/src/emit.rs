@@ -47,6 +47,8 @@ pub struct EmitOptions<'a> {
     pub weights_inside: bool,
     /// Tokens whose logits `self_test` hashes, at most the context; empty = no golden run.
     pub golden_tokens: &'a [u32],
+    /// The code calls the hooks `op_begin` and `op_end` around every op.
+    pub op_hooks: bool,
     pub info: InfoStrings<'a>,
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use tcc_backends::code::Function;
+use tcc_backends::code::{EmitError, Function};
 use tcc_backends::emit::{EmitOptions, InfoStrings};
 use tcc_backends::image::{HashSlot, Image};
 use tcc_ir::plan::Plan;
@@ -80,8 +80,9 @@ pub fn back(
     let image = emit::object(&plan, target, &kernels, &options_for(target, name, &features, &tokens, weights_inside))?;
     let (target, name) = (target.clone(), name.to_owned());
     let mut back = Back { target, name, plan, kernels, image, weights_inside, hashes: Vec::new() };
+    let build = build_hash(&back.target, &back.image);
     back.set_hash(HashSlot::Model, model_hash(&front.program));
-    back.set_hash(HashSlot::Build, build_hash(&back));
+    back.set_hash(HashSlot::Build, build);
     Ok(back)
 }
 
@@ -93,15 +94,15 @@ fn options_for<'a>(
     weights_inside: bool,
 ) -> EmitOptions<'a> {
     let info = InfoStrings { target: &target.triple, cpu_features: features, tcc_version: VERSION, licence: "" };
-    EmitOptions { name, weights_inside, golden_tokens, info }
+    EmitOptions { name, weights_inside, golden_tokens, op_hooks: false, info }
 }
 
-/// Identity of the code: the tool's version, the target and the image before any hash is stored in it.
-fn build_hash(back: &Back) -> [u8; 32] {
+/// Identity of the code: the tool's version, the target and the image as it is before this hash is stored in it.
+fn build_hash(target: &Target, image: &Image) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(VERSION.as_bytes());
-    hash.update(back.target.triple.as_bytes());
-    hash.update(&back.image.text);
+    hash.update(target.triple.as_bytes());
+    hash.update(&image.text);
     hash.finalize().into()
 }
 
@@ -141,20 +142,38 @@ impl Back {
     }
 
     /// The code of an executable around the same kernels.
-    fn executable(&self) -> Result<Image, Error> {
+    pub fn executable(&self) -> Result<Image, Error> {
+        self.with_options(|options| emit::executable(&self.plan, &self.target, &self.kernels, &options))
+    }
+
+    /// The code of an object that calls the hooks `op_begin` and `op_end`, around the same kernels.
+    pub fn image_with_op_hooks(&self) -> Result<Image, Error> {
+        let mut image = self.with_options(|options| {
+            emit::object(&self.plan, &self.target, &self.kernels, &EmitOptions { op_hooks: true, ..options })
+        })?;
+        image.set_hash(HashSlot::Build, build_hash(&self.target, &image));
+        Ok(image)
+    }
+
+    /// Makes another image of the same plan, with the hashes known so far.
+    fn with_options(&self, make: impl FnOnce(EmitOptions<'_>) -> Result<Image, EmitError>) -> Result<Image, Error> {
         let features = self.target.machine.desc.feature_names(self.plan.needs);
         let tokens = golden::tokens(&self.plan.facts);
-        let options = options_for(&self.target, &self.name, &features, &tokens, self.weights_inside);
-        let mut image = emit::executable(&self.plan, &self.target, &self.kernels, &options)?;
+        let mut image = make(options_for(&self.target, &self.name, &features, &tokens, self.weights_inside))?;
         self.hashes.iter().for_each(|(slot, hash)| image.set_hash(*slot, *hash));
         Ok(image)
     }
 
     /// Writes the object to `path`; the weights at `weights` go into it, or nowhere.
     pub fn write_object(&self, path: &Path, weights: Option<&Path>) -> Result<(), Error> {
+        self.write_image(&self.image, path, weights)
+    }
+
+    /// Writes the object of an image of this plan.
+    pub fn write_image(&self, image: &Image, path: &Path, weights: Option<&Path>) -> Result<(), Error> {
         let elf = self.target.backend.elf();
         let note = self.note();
-        let parts = |weights| ObjectParts { name: &self.name, elf, image: &self.image, weights, note: &note };
+        let parts = |weights| ObjectParts { name: &self.name, elf, image, weights, note: &note };
         match weights {
             None => object::write(path, parts(None))?,
             Some(file) => {

@@ -29,6 +29,9 @@ struct Layout {
     weights: u64,
 }
 
+/// Address of the text in memory: behind the headers, which fit its alignment.
+pub const TEXT_ADDRESS: u64 = BASE + TEXT_ALIGN;
+
 /// Writes the executable of `image` (which holds the entry point) to `path`, whole or not at all.
 pub fn write(path: &Path, elf: ElfAbi, image: &Image, weights: WeightsSource<'_>) -> Result<(), ObjectError> {
     write_whole(path, Mode::Executable, |out| write_to(out, elf, image, weights))
@@ -41,6 +44,9 @@ fn write_to(out: &mut dyn Write, abi: ElfAbi, image: &Image, weights: WeightsSou
     writer.reserve_file_header();
     writer.reserve_program_headers(SEGMENTS);
     let text = writer.reserve(image.text.len() as u64, TEXT_ALIGN);
+    if BASE + text != TEXT_ADDRESS {
+        return Err(ObjectError::Layout(format!("the text lies at {text:#x} of the file")));
+    }
     let layout = Layout { text, weights: writer.reserve(weights.bytes, WEIGHTS_ALIGN) };
 
     let header = FileHeader {

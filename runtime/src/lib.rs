@@ -17,13 +17,19 @@ pub mod arena;
 #[cfg(feature = "std")]
 pub mod bandwidth;
 #[cfg(feature = "std")]
+mod code;
+#[cfg(feature = "std")]
 mod gate;
 #[cfg(feature = "std")]
 pub mod host;
 #[cfg(feature = "std")]
 pub mod map;
 #[cfg(feature = "std")]
+pub mod micro_loop;
+#[cfg(feature = "std")]
 pub mod module;
+#[cfg(feature = "std")]
+pub mod op_clock;
 #[cfg(feature = "std")]
 pub mod pipe;
 #[cfg(feature = "std")]

@@ -4,11 +4,11 @@ use std::ffi::c_void;
 use std::io;
 use std::path::Path;
 
-use memmap2::{Mmap, MmapMut};
 use object::elf::{R_AARCH64_PREL64, R_X86_64_PC64};
 use object::{Object, ObjectSection, ObjectSymbol, Relocation, RelocationFlags, RelocationTarget};
 
 use crate::abi::{Blob, Functions, TEXT_SECTION_PREFIX, WEIGHTS_SECTION};
+use crate::code::Code;
 use crate::map::MappedFile;
 use crate::session::Model;
 use crate::weights::MappedWeights;
@@ -26,7 +26,7 @@ const HERE: object::Architecture = object::Architecture::Unknown;
 pub struct Module {
     model: Model,
     // Held for the model, which points into both.
-    _text: Mmap,
+    _text: Code,
     _weights: MappedWeights,
 }
 
@@ -74,7 +74,7 @@ impl Module {
             return malformed(format!("the object is for {:?}, this machine is {HERE:?}", elf.architecture()));
         }
         let text = Text::find(&elf)?;
-        let code = load_text(text.data)?;
+        let code = text.load()?;
         let functions = text.functions(&elf, &code)?;
         let held = match weights {
             Some(path) => MappedWeights::open(path, None)?,
@@ -114,8 +114,15 @@ impl<'d> Text<'d> {
         malformed(format!("no section '{TEXT_SECTION_PREFIX}NAME': not an object made by tcc"))
     }
 
+    fn load(&self) -> Result<Code, ModuleError> {
+        if self.data.is_empty() {
+            return malformed("the code is empty");
+        }
+        Ok(Code::new(self.data)?)
+    }
+
     /// The API's functions in `code`.
-    fn functions(&self, elf: &object::File<'d>, code: &Mmap) -> Result<Functions, ModuleError> {
+    fn functions(&self, elf: &object::File<'d>, code: &Code) -> Result<Functions, ModuleError> {
         let address = |suffix: &str| {
             let name = format!("{}_{suffix}", self.name);
             let symbol = elf.symbols().find(|s| s.name() == Ok(&name) && s.section_index() == Some(self.index));
@@ -135,44 +142,6 @@ fn is_weights_displacement(relocation: &Relocation) -> bool {
     let kind = relocation.flags();
     let known = [R_X86_64_PC64, R_AARCH64_PREL64].map(|r_type| RelocationFlags::Elf { r_type });
     matches!(relocation.target(), RelocationTarget::Symbol(_)) && known.contains(&kind)
-}
-
-/// A copy of the code on pages of its own, executable and no longer writable.
-fn load_text(data: &[u8]) -> Result<Mmap, ModuleError> {
-    if data.is_empty() {
-        return malformed("the code is empty");
-    }
-    let mut map = MmapMut::map_anon(data.len())?;
-    map.copy_from_slice(data);
-    let code = map.make_exec()?;
-    make_visible(&code);
-    Ok(code)
-}
-
-/// Makes new code visible to instruction fetch: caches of instructions and of data are coherent here.
-#[cfg(not(target_arch = "aarch64"))]
-fn make_visible(_code: &[u8]) {}
-
-/// Makes new code visible to instruction fetch: cleans the data cache to the point of unification, then invalidates
-/// the instruction cache (Arm Architecture Reference Manual, B2.4.4).
-#[cfg(target_arch = "aarch64")]
-fn make_visible(code: &[u8]) {
-    use std::arch::asm;
-
-    /// Smallest line any core has, bytes: touching a line twice costs little and needs no register that a
-    /// hypervisor may misreport between unlike cores.
-    const LINE: usize = 16;
-    // SAFETY: maintenance by address of readable memory changes no content and is allowed to user code on Linux.
-    unsafe {
-        for line in code.chunks(LINE) {
-            asm!("dc cvau, {}", in(reg) line.as_ptr(), options(nostack, preserves_flags));
-        }
-        asm!("dsb ish", options(nostack, preserves_flags));
-        for line in code.chunks(LINE) {
-            asm!("ic ivau, {}", in(reg) line.as_ptr(), options(nostack, preserves_flags));
-        }
-        asm!("dsb ish", "isb", options(nostack, preserves_flags));
-    }
 }
 
 /// Where the weights lie in the object's file.

@@ -137,6 +137,12 @@ impl HookSet<'_> {
     pub fn threads(&self) -> u32 {
         self.hooks.threads
     }
+
+    /// The hooks themselves, to wrap others around them.
+    #[cfg(feature = "std")]
+    pub(crate) fn raw(&self) -> Hooks {
+        self.hooks
+    }
 }
 
 fn hooks_pointer(hooks: Option<&HookSet<'_>>) -> *const Hooks {

@@ -1,5 +1,6 @@
 //! Whole-program tests: the `tcc` binary on committed models, on every target, by its own command line.
 
+mod bench;
 mod bits;
 mod compare;
 mod files;

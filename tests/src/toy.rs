@@ -120,7 +120,7 @@ fn functions(
 ) -> Result<Vec<Function>, EmitError> {
     let plan = plan(needs, vlen);
     let info = InfoStrings { target: "any", cpu_features: "some", tcc_version: "1.2.3", licence: "" };
-    let options = EmitOptions { name: "toy", weights_inside: false, golden_tokens, info };
+    let options = EmitOptions { name: "toy", weights_inside: false, golden_tokens, op_hooks: true, info };
     let kernels = emit::emit_kernels(backend, &plan)?;
     let mut functions = emit::functions(backend, &plan, &kernels, &options)?;
     let hashes = functions.iter_mut().find(|f| f.name == HASHES).expect("an object states its hashes");

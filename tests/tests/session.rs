@@ -2,6 +2,7 @@
 //! the interpreter's bits, and sampling is what `tcc_ir::sampling` says.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use tcc::arch::BuildOptions;
 use tcc::driver;
@@ -15,6 +16,7 @@ use tcc_runtime::abi::{Sampler, Status};
 use tcc_runtime::arena::Arena;
 use tcc_runtime::host;
 use tcc_runtime::module::Module;
+use tcc_runtime::op_clock::OpClock;
 use tcc_runtime::pool::Pool;
 use tcc_runtime::session::{HookSet, Session};
 use tcc_runtime::shuffled::ShuffledSerial;
@@ -45,6 +47,7 @@ fn compiled() -> Option<Compiled> {
     }
     let plan = PlanOptions { max_threads: MAX_THREADS, encoding: None, state_bytes: tcc::emit::STATE_BYTES };
     let mut back = driver::back(&front, &target, "example", &plan, true).expect("code for the host");
+    back.image = back.image_with_op_hooks().expect("code for the host");
     let folder = tempfile::tempdir().expect("a folder");
     let (weights, object) = (folder.path().join("weights"), folder.path().join("example.o"));
     back.write_weights(&front.store, &weights, |_| {}).expect("writable");
@@ -72,6 +75,25 @@ fn logits(compiled: &Compiled, hooks: Option<&HookSet>, chunk: usize) -> Vec<f32
 
 fn bits(logits: &[f32]) -> Vec<u32> {
     logits.iter().map(|v| v.to_bits()).collect()
+}
+
+#[test]
+fn op_hooks_bracket_every_op() {
+    let Some(compiled) = compiled() else { return };
+    let model = compiled.module.model();
+    let pool = Pool::new(2).expect("a thread");
+    let clock = OpClock::new(model.info().op_count, pool.hooks());
+    let hooks = clock.hooks();
+    let begin = Instant::now();
+    // A chunk and a rest of one token: both kinds of body.
+    assert_eq!(bits(&logits(&compiled, Some(&hooks), 12)), bits(&compiled.expected));
+    let (all, spent) = (begin.elapsed(), clock.take());
+    let inside: Duration = spent.iter().sum();
+    assert!(inside <= all && inside > all / 4, "{inside:?} of {all:?}");
+    for (op, time) in spent.iter().enumerate() {
+        let label = model.op_name(u32::try_from(op).expect("few ops")).expect("a label");
+        assert!(!time.is_zero(), "{label} took no time");
+    }
 }
 
 #[test]

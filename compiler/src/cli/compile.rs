@@ -45,6 +45,10 @@ pub struct CompileArgs {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Emit::Obj, Emit::Header])]
     emit: Vec<Emit>,
 
+    /// Call the hooks op_begin and op_end around every op
+    #[arg(long)]
+    op_hooks: bool,
+
     /// Evaluate a few tokens now, so that the object can test itself
     #[arg(long, value_enum, default_value_t = Golden::Auto)]
     golden: Golden,
@@ -122,7 +126,10 @@ pub(super) fn run(cx: &Cx, args: CompileArgs) -> Result<(), Error> {
     for target in &requested {
         let target = prepare::target(*target, &args.targets.machine)?;
         let plan_options = prepare::plan_options(&args.targets.machine, args.targets.threads)?;
-        let back = driver::back(&front, &target, &name, &plan_options, inside)?;
+        let mut back = driver::back(&front, &target, &name, &plan_options, inside)?;
+        if args.op_hooks {
+            back.image = back.image_with_op_hooks()?;
+        }
         let folder = match &args.out {
             Some(out) if requested.len() > 1 => out.join(&target.triple),
             Some(out) => out.clone(),

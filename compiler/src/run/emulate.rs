@@ -13,20 +13,26 @@ pub fn program(target: &Target) -> String {
 }
 
 /// How to run an executable of `back`'s target: this machine itself, or an emulator with its arguments.
-///
-/// An emulated processor has the features the code needs, so that what is missing is the code's mistake.
 fn command(back: &Back, exe: &Path) -> Result<Command, Error> {
-    let desc = back.target.machine.desc;
     if back.target.is_host_isa {
         return Ok(Command::new(exe));
     }
+    let mut command = emulator(back)?;
+    command.arg(exe);
+    Ok(command)
+}
+
+/// The emulator of `back`'s target with its arguments, before the executable's.
+///
+/// An emulated processor has the features the code needs, so that what is missing is the code's mistake.
+pub(super) fn emulator(back: &Back) -> Result<Command, Error> {
+    let desc = back.target.machine.desc;
     let program = program(&back.target);
     let found = find(&program).ok_or_else(|| Error::NoEmulator { program: program.clone(), target: desc.name })?;
     let mut command = Command::new(found);
     if let Some(cpu) = back.target.backend.emulated_cpu(back.plan.needs, back.target.machine.vlen) {
         command.args(["-cpu", &cpu]);
     }
-    command.arg(exe);
     Ok(command)
 }
 

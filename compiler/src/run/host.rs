@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use tcc_backends::image::Image;
 use tcc_runtime::arena::Arena;
 use tcc_runtime::module::Module;
 use tcc_runtime::pool::Pool;
@@ -31,12 +32,17 @@ impl From<Error> for HostError {
 impl HostModel {
     /// Loads the code of `back` with the weights at `weights`.
     pub fn load(back: &Back, weights: &Path) -> Result<Self, HostError> {
+        Self::load_image(back, &back.image, weights)
+    }
+
+    /// Loads another image of `back`'s plan.
+    pub fn load_image(back: &Back, image: &Image, weights: &Path) -> Result<Self, HostError> {
         if !back.target.runs_here {
             return Err(HostError::OtherMachine);
         }
         let folder = tempfile::tempdir().map_err(Error::from)?;
         let object = folder.path().join("model.o");
-        back.write_object(&object, None)?;
+        back.write_image(image, &object, None)?;
         Ok(Self::open(&object, weights)?)
     }
 

@@ -1,8 +1,11 @@
 //! Running compiled models: in this process, under an emulator, from text to text; and how fast.
 
 pub mod chat;
+pub mod count;
 pub mod emulate;
 pub mod generate;
 pub mod host;
+pub mod ops;
+pub mod peak;
 pub mod rates;
 pub mod tokenizer;

@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
-use tcc_ir::kernel::KernelSpec;
-use tcc_ir::plan::{Plan, Step, StepList};
+use tcc_ir::plan::Plan;
 use tcc_runtime::abi::{Sampler, Status};
 use tcc_runtime::arena::Arena;
+use tcc_runtime::op_clock::OpClock;
 use tcc_runtime::pool::Pool;
-use tcc_runtime::session::Session;
+use tcc_runtime::session::{HookSet, Session};
 
 use super::host::HostModel;
+use super::ops;
 use crate::error::Error;
 
 /// What is measured: a prompt of `prompt` tokens, then `n` tokens one by one; the median of `runs` counts. Each is
@@ -29,11 +30,15 @@ pub struct Rates {
 }
 
 impl Work {
-    /// Bytes that one decoded token moves halfway through the generated ones, head included.
+    /// Position halfway through the generated tokens: where what a decoded token moves is counted.
+    pub fn decode_position(&self) -> usize {
+        self.prompt + self.n / 2
+    }
+
+    /// Bytes that one decoded token moves, head included.
     pub fn bytes_per_token(&self, plan: &Plan) -> u64 {
-        let position = self.prompt + self.n / 2;
-        let bytes = |list: &StepList| list.steps.iter().map(|step| step_bytes(plan, step, position)).sum::<u64>();
-        plan.bodies.first().map_or(0, bytes) + bytes(&plan.head)
+        let steps = plan.bodies.first().into_iter().chain([&plan.head]).flat_map(|list| &list.steps);
+        steps.map(|step| ops::bytes(plan, step, self.decode_position())).sum()
     }
 
     /// Rates of `host` on `threads` threads.
@@ -46,47 +51,107 @@ impl Work {
     }
 
     fn once(&self, host: &HostModel, threads: u32) -> Result<Seconds, Error> {
+        let pool = Pool::new(threads).map_err(Error::io("started", "a thread"))?;
+        let mut seconds = Seconds::default();
+        self.perform(host, &pool.hooks(), |phase, time| match phase {
+            Phase::Prefill => seconds.prefill = time,
+            Phase::Decode => seconds.decode = time,
+        })?;
+        Ok(seconds)
+    }
+
+    /// Seconds of each op per token on `threads` threads; `host` calls the op hooks.
+    pub fn op_times(&self, host: &HostModel, threads: u32) -> Result<OpTimes, Error> {
+        let pool = Pool::new(threads).map_err(Error::io("started", "a thread"))?;
+        let clock = OpClock::new(host.module().model().info().op_count, pool.hooks());
+        let mut runs = Vec::new();
+        for _ in 0..self.runs {
+            let mut times = OpTimes::default();
+            self.perform(host, &clock.hooks(), |phase, total| {
+                let per_token = |n: usize| {
+                    let ops = clock.take().iter().map(|time| time.as_secs_f64() / n as f64).collect();
+                    PhaseTimes { ops, total: total / n as f64 }
+                };
+                match phase {
+                    Phase::Prefill => times.prefill = per_token(self.prompt),
+                    Phase::Decode => times.decode = per_token(self.n),
+                }
+            })?;
+            runs.push(times);
+        }
+        let middle = |of: fn(&OpTimes) -> &PhaseTimes| {
+            let ops = runs.first().map_or(0, |run| of(run).ops.len());
+            PhaseTimes {
+                ops: (0..ops).map(|op| median(runs.iter().map(|run| of(run).ops[op]))).collect(),
+                total: median(runs.iter().map(|run| of(run).total)),
+            }
+        };
+        Ok(OpTimes { prefill: middle(|run| &run.prefill), decode: middle(|run| &run.decode) })
+    }
+
+    /// Does the work once in a session of its own and says after each phase how many seconds it took.
+    fn perform(&self, host: &HostModel, hooks: &HookSet<'_>, mut ended: impl FnMut(Phase, f64)) -> Result<(), Error> {
         let failed = |status: Status| Error::Status { status };
         let model = host.module().model();
         let info = model.info();
         let mut arena = Arena::new(info.arena_bytes).map_err(Error::io("reserved", "memory for the arena"))?;
-        let pool = Pool::new(threads).map_err(Error::io("started", "a thread"))?;
-        let hooks = pool.hooks();
-        let mut session = Session::new(model, arena.bytes_mut(), Some(&hooks)).map_err(failed)?;
-        // Any tokens do: time does not depend on them.
-        let vocab = u64::from(info.vocab);
-        let prompt: Vec<u32> = (0..self.prompt as u64).map(|i| (i * 7919 % vocab) as u32).collect();
+        let mut session = Session::new(model, arena.bytes_mut(), Some(hooks)).map_err(failed)?;
+        let prompt = prompt(self.prompt, info.vocab as usize);
+        // Touches weights and arena, so that no phase pays for page faults.
         session.eval(&prompt[..1]).map_err(failed)?;
         session.logits().map_err(failed)?;
         session.reset();
+        // What was measured so far is overwritten by the real end of the phase.
+        ended(Phase::Prefill, 0.0);
         let begin = Instant::now();
         session.eval(&prompt).map_err(failed)?;
-        let prefill = begin.elapsed().as_secs_f64();
+        ended(Phase::Prefill, begin.elapsed().as_secs_f64());
         let mut sampler = Sampler::GREEDY;
         let begin = Instant::now();
         for _ in 0..self.n {
             let token = session.sample(&mut sampler).map_err(failed)?;
             session.eval(&[token]).map_err(failed)?;
         }
-        Ok(Seconds { prefill, decode: begin.elapsed().as_secs_f64() })
+        ended(Phase::Decode, begin.elapsed().as_secs_f64());
+        Ok(())
     }
+}
+
+/// The two kinds of work.
+#[derive(Clone, Copy)]
+enum Phase {
+    Prefill,
+    Decode,
+}
+
+/// Seconds per token of one kind of work.
+#[derive(Clone, Debug, Default)]
+pub struct PhaseTimes {
+    /// Of each op, by the numbers that op hooks give: those of decode, then those of the head.
+    pub ops: Vec<f64>,
+    /// Of everything, what happens between ops included.
+    pub total: f64,
+}
+
+/// Where the time goes.
+#[derive(Clone, Debug, Default)]
+pub struct OpTimes {
+    pub prefill: PhaseTimes,
+    /// Head included.
+    pub decode: PhaseTimes,
+}
+
+/// `n` tokens of a vocabulary: any do, time does not depend on them.
+pub fn prompt(n: usize, vocab: usize) -> Vec<u32> {
+    // Below the vocabulary, which is below 2^32.
+    (0..n).map(|i| (i * 7919 % vocab) as u32).collect()
 }
 
 /// Durations of one run.
+#[derive(Clone, Copy, Default)]
 struct Seconds {
     prefill: f64,
     decode: f64,
-}
-
-/// Attention reads its caches up to the position; the plan states their whole size.
-fn step_bytes(plan: &Plan, step: &Step, position: usize) -> u64 {
-    match plan.kernel(step.kernel) {
-        KernelSpec::Attention { heads, kv_heads, d, cache, .. } => {
-            let element = cache.size_bytes().unwrap_or(4);
-            (2 * kv_heads * d * element * (position + 1) + 8 * heads * d) as u64
-        }
-        _ => step.bytes,
-    }
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

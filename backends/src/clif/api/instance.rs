@@ -82,6 +82,8 @@ pub(super) const HEAD_OUT: Field = Field::u64_at(48);
 pub(super) const HOOKS: usize = 64;
 pub(super) const USER: Field = Field::u64_at(HOOKS + hooks::USER);
 pub(super) const PARALLEL_FOR: Field = Field::u64_at(HOOKS + hooks::PARALLEL_FOR);
+pub(super) const OP_BEGIN: Field = Field::u64_at(HOOKS + hooks::OP_BEGIN);
+pub(super) const OP_END: Field = Field::u64_at(HOOKS + hooks::OP_END);
 pub(super) const SHOULD_STOP: Field = Field::u64_at(HOOKS + hooks::SHOULD_STOP);
 
 /// Argument words of the running kernel (`tcc_ir::kernel::args`).

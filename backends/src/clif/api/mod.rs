@@ -12,7 +12,7 @@ mod position;
 mod sample;
 mod self_test;
 mod sha256;
-mod steps;
+pub mod steps;
 pub(super) mod tables;
 
 use cranelift_codegen::ir::condcodes::IntCC;

@@ -6,12 +6,12 @@
 use cranelift_codegen::ir::Value;
 use cranelift_codegen::ir::types::{I32, I64};
 use tcc_ir::kernel::args;
-use tcc_ir::plan::{Arg, Step, StepList};
+use tcc_ir::plan::{Arg, Plan, Step, StepList};
 use tcc_runtime::abi::Status;
 
-use super::instance::{self, HEAD_IN, HEAD_OUT, SHOULD_STOP, USER, WEIGHTS};
+use super::instance::{self, Field, HEAD_IN, HEAD_OUT, OP_BEGIN, OP_END, SHOULD_STOP, USER, WEIGHTS};
 use super::parallel::{self, RUN, run_signature};
-use super::{Api, bytes, fail_if, is_zero, return_ok, status_signature};
+use super::{Api, bytes, fail_if, is_zero, return_ok, status_signature, tables};
 use crate::clif::func::{FunctionCx, signature};
 use crate::code::{EmitError, Function};
 
@@ -28,15 +28,18 @@ pub(super) fn body_symbol(m: usize) -> String {
 
 /// The functions of every body and of the head.
 pub(super) fn lists(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
-    let decode_m = api.plan.bodies.first().map_or(1, |b| b.m);
     let mut functions = Vec::new();
     for body in &api.plan.bodies {
-        // Labels of the decode graph are plain; those of chunks carry their size.
-        let suffix = if body.m == decode_m { String::new() } else { format!(".m{}", body.m) };
-        functions.push(list(api, &body_symbol(body.m), body, Role::Body, &suffix)?);
+        functions.push(list(api, &body_symbol(body.m), body, Role::Body)?);
     }
-    functions.push(list(api, HEAD, &api.plan.head, Role::Head, "")?);
+    functions.push(list(api, HEAD, &api.plan.head, Role::Head)?);
     Ok(functions)
+}
+
+/// Symbol of the call site of an op: its label in decode and head, with the number of rows behind it in chunks.
+pub fn op_symbol(plan: &Plan, list: &StepList, step: &Step) -> String {
+    let is_plain = list.m == plan.bodies.first().map_or(1, |decode| decode.m);
+    if is_plain { step.label.clone() } else { format!("{}.m{}", step.label, list.m) }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,25 +48,40 @@ enum Role {
     Head,
 }
 
-fn list(api: &Api<'_>, name: &str, list: &StepList, role: Role, suffix: &str) -> Result<Function, EmitError> {
+fn list(api: &Api<'_>, name: &str, list: &StepList, role: Role) -> Result<Function, EmitError> {
     api.cx.function(name, &status_signature(&[I64]), |f| {
         let instance = f.param(0);
         let weights = WEIGHTS.load(f, instance);
         for step in &list.steps {
-            f.mark(&format!("{}{suffix}", step.label));
+            f.mark(&op_symbol(api.plan, list, step));
             if step.layer_start {
                 let stop = f.call(STOP_ASKED, &signature(&[I64], &[I32]), &[instance])[0];
                 fail_if(f, stop, Status::STOPPED);
             }
+            call_op_hook(api, f, instance, OP_BEGIN, step);
             for (i, operand) in step.args.iter().enumerate() {
                 let address = address(api, f, instance, weights, *operand, role);
                 instance::arg(args::FIRST + i).store(f, address, instance);
             }
             call_kernel(api, f, instance, step);
+            call_op_hook(api, f, instance, OP_END, step);
         }
         f.mark(&format!("{name}.end"));
         return_ok(f);
     })
+}
+
+/// Tells the caller's `hook`, if it is there, which op begins or has ended; no code without the option.
+fn call_op_hook(api: &Api<'_>, f: &mut FunctionCx, instance: Value, hook: Field, step: &Step) {
+    if !api.options.op_hooks {
+        return;
+    }
+    let op = tables::op_index(api.plan, &step.label);
+    let address = hook.load(f, instance);
+    f.if_then(address, |f| {
+        let (user, op) = (USER.load(f, instance), f.i32(op));
+        f.call_pointer(address, &signature(&[I64, I32], &[]), &[user, op]);
+    });
 }
 
 /// Address that an operand word holds.

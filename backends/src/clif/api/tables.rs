@@ -33,6 +33,12 @@ fn ops(plan: &Plan) -> impl Iterator<Item = &Step> {
     plan.bodies.first().into_iter().chain([&plan.head]).flat_map(|list| &list.steps)
 }
 
+/// Number of the op labelled `label`, the same in every graph that has it; [`tables`](self) names the ops by it.
+pub(super) fn op_index(plan: &Plan, label: &str) -> i32 {
+    let index = ops(plan).position(|step| step.label == label).expect("chunks have the ops of decode");
+    i32::try_from(index).expect("a model has few ops")
+}
+
 /// `(out) -> status`: fills in the caller's `tcc_info`.
 pub(super) fn info(api: &Api<'_>) -> Result<Function, EmitError> {
     api.entry(api.baseline, "info", &status_signature(&[I64]), |f| {

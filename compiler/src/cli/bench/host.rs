@@ -1,0 +1,184 @@
+//! What this machine itself runs: rates, limits, and time by op.
+
+use serde_json::{Value, json};
+use tcc_ir::plan::{Plan, StepList};
+use tcc_runtime::bandwidth::{Pages, read_bandwidth};
+
+use super::{Measure, cell, percent, section};
+use crate::error::Error;
+use crate::run::host::{HostError, HostModel};
+use crate::run::ops::{self, GroupSum};
+use crate::run::peak::{Peak, peak};
+use crate::run::rates::{OpTimes, PhaseTimes, Rates};
+
+/// What a number of threads can do at most.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Bytes per second read, with pages of the usual size and with huge ones.
+    usual: f64,
+    huge: f64,
+    int8: Option<Peak>,
+}
+
+/// One number of threads.
+struct Row {
+    threads: u32,
+    limits: Limits,
+    rates: Rates,
+    times: OpTimes,
+}
+
+/// Measures every number of `threads`, adds the rows to `value`, and returns them as text.
+pub(super) fn measure(measure: &Measure, threads: &[u32], value: &mut Value) -> Result<String, Error> {
+    let loaded = |result: Result<HostModel, HostError>| {
+        result.map_err(|error| match error {
+            HostError::OtherMachine => {
+                Error::usage("this machine cannot run the code", "leave out --cpu and --features")
+            }
+            HostError::Failed(error) => *error,
+        })
+    };
+    let back = measure.back;
+    let host = loaded(HostModel::load(back, measure.weights))?;
+    let marked = loaded(HostModel::load_image(back, &back.image_with_op_hooks()?, measure.weights))?;
+    let mut rows = Vec::new();
+    for &threads in threads {
+        let read = |pages| read_bandwidth(threads as usize, pages).map_err(Error::io("measured", "memory"));
+        let limits = Limits {
+            usual: read(Pages::Usual)?,
+            huge: read(Pages::Huge)?,
+            int8: peak(&back.target, threads as usize)?,
+        };
+        let rates = measure.work.rates(&host, threads)?;
+        let times = measure.work.op_times(&marked, threads)?;
+        rows.push(Row { threads, limits, rates, times });
+    }
+    let first = rows[0].rates;
+    value["rows"] = rows.iter().map(|row| row.json(measure, first)).collect();
+    Ok(text(&value["rows"]))
+}
+
+impl Limits {
+    fn read(self) -> f64 {
+        self.usual.max(self.huge)
+    }
+}
+
+impl Row {
+    fn json(&self, measure: &Measure, first: Rates) -> Value {
+        let (plan, limits) = (&measure.back.plan, self.limits);
+        let bytes = measure.work.bytes_per_token(plan) as f64;
+        let prefill_macs =
+            plan.bodies.last().map_or(0, |body| body.steps.iter().map(|s| ops::int8_macs(plan, s)).sum());
+        let products = self.rates.prefill * prefill_macs as f64;
+        json!({
+            "threads": self.threads,
+            "decode_tokens_per_second": self.rates.decode,
+            "prefill_tokens_per_second": self.rates.prefill,
+            "decode_speedup": self.rates.decode / first.decode,
+            "prefill_speedup": self.rates.prefill / first.prefill,
+            "read_bandwidth_gb_per_second": limits.usual / 1e9,
+            "read_bandwidth_huge_pages_gb_per_second": limits.huge / 1e9,
+            "decode_gb_per_second": self.rates.decode * bytes / 1e9,
+            "share_of_bandwidth": self.rates.decode * bytes / limits.read(),
+            "int8_peak_kernel": limits.int8.map(|peak| peak.kernel),
+            "int8_peak_gmac_per_second": limits.int8.map(|peak| peak.macs_per_second / 1e9),
+            "prefill_gmac_per_second": products / 1e9,
+            "share_of_int8_peak": limits.int8.map(|peak| products / peak.macs_per_second),
+            "decode_ops": self.decode_ops(plan, measure.work.decode_position()),
+            "prefill_ops": self.prefill_ops(plan, measure.work.prompt / 2),
+        })
+    }
+
+    fn decode_ops(&self, plan: &Plan, position: usize) -> Vec<Value> {
+        let lists: Vec<&StepList> = plan.bodies.first().into_iter().chain([&plan.head]).collect();
+        let groups = ops::sums(plan, &lists, position, &self.times.decode.ops);
+        by_group(&groups, &self.times.decode, |group| {
+            let rate = group.bytes as f64 / group.value;
+            json!({ "bytes_per_token": group.bytes, "gb_per_second": rate / 1e9,
+                    "share_of_bandwidth": rate / self.limits.read() })
+        })
+    }
+
+    fn prefill_ops(&self, plan: &Plan, position: usize) -> Vec<Value> {
+        let lists: Vec<&StepList> = plan.bodies.last().into_iter().collect();
+        let groups = ops::sums(plan, &lists, position, &self.times.prefill.ops);
+        by_group(&groups, &self.times.prefill, |group| {
+            let rate = (group.int8_macs > 0).then_some(group.int8_macs as f64 / group.value);
+            let share = rate.zip(self.limits.int8).map(|(rate, peak)| rate / peak.macs_per_second);
+            json!({ "int8_macs_per_token": group.int8_macs, "gmac_per_second": rate.map(|rate| rate / 1e9),
+                    "share_of_int8_peak": share })
+        })
+    }
+}
+
+/// One object for each group with its time, and one for what happens between ops; `more` adds members to the former.
+fn by_group(groups: &[GroupSum<f64>], times: &PhaseTimes, more: impl Fn(&GroupSum<f64>) -> Value) -> Vec<Value> {
+    let object = |name: &str, ops: usize, seconds: f64| json!({ "op": name, "ops": ops, "milliseconds_per_token": 1e3 * seconds, "share_of_time": seconds / times.total });
+    let mut rows: Vec<Value> = groups
+        .iter()
+        .map(|group| {
+            let mut row = object(group.group.name(), group.ops, group.value);
+            for (key, value) in more(group).as_object().into_iter().flatten() {
+                row[key] = value.clone();
+            }
+            row
+        })
+        .collect();
+    let inside: f64 = groups.iter().map(|group| group.value).sum();
+    rows.push(object("between ops", 0, times.total - inside));
+    rows
+}
+
+fn text(rows: &Value) -> String {
+    let rows: Vec<&Value> = rows.as_array().into_iter().flatten().collect();
+    let number = |row: &Value, key: &str, digits| cell(row[key].as_f64(), digits);
+    let share = |row: &Value, key: &str| percent(row[key].as_f64());
+    let limits = rows.iter().map(|row| {
+        let mut cells = vec![row["threads"].to_string()];
+        cells.push(number(row, "read_bandwidth_gb_per_second", 1));
+        cells.push(number(row, "read_bandwidth_huge_pages_gb_per_second", 1));
+        cells.push(number(row, "int8_peak_gmac_per_second", 0));
+        cells.push(row["int8_peak_kernel"].as_str().unwrap_or("–").to_owned());
+        cells
+    });
+    let header = ["threads", "read GB/s", "huge pages", "int8 GMAC/s", "with kernel"];
+    let mut out = section("limits of this machine", &header, limits.collect());
+    let rates = rows.iter().map(|row| {
+        let mut cells = vec![row["threads"].to_string()];
+        cells.push(number(row, "decode_tokens_per_second", 1));
+        cells.push(number(row, "decode_speedup", 2));
+        cells.push(number(row, "decode_gb_per_second", 1));
+        cells.push(share(row, "share_of_bandwidth"));
+        cells.push(number(row, "prefill_tokens_per_second", 1));
+        cells.push(number(row, "prefill_speedup", 2));
+        cells.push(number(row, "prefill_gmac_per_second", 0));
+        cells.push(share(row, "share_of_int8_peak"));
+        cells
+    });
+    let header =
+        ["threads", "decode tok/s", "x", "GB/s", "of bandwidth", "prefill tok/s", "x", "GMAC/s", "of int8 peak"];
+    out += &section("rates", &header, rates.collect());
+    for row in rows {
+        let threads = &row["threads"];
+        let ops = |key: &str, columns: [&str; 3]| {
+            let cells = |op: &Value| {
+                let mut cells = vec![op["op"].as_str().unwrap_or("").to_owned(), op["ops"].to_string()];
+                cells.push(number(op, "milliseconds_per_token", 3));
+                cells.push(share(op, "share_of_time"));
+                cells.push(cell(op[columns[0]].as_f64().map(|count| count / 1e6), 2));
+                cells.push(number(op, columns[1], 1));
+                cells.push(share(op, columns[2]));
+                cells
+            };
+            row[key].as_array().into_iter().flatten().map(cells).collect()
+        };
+        let header = ["decode", "ops", "ms per token", "of time", "MB", "GB/s", "of bandwidth"];
+        let columns = ["bytes_per_token", "gb_per_second", "share_of_bandwidth"];
+        out += &section(&format!("by op, threads: {threads}"), &header, ops("decode_ops", columns));
+        let header = ["prefill", "ops", "ms per token", "of time", "M int8 MAC", "GMAC/s", "of int8 peak"];
+        let columns = ["int8_macs_per_token", "gmac_per_second", "share_of_int8_peak"];
+        out += &section(&format!("by op, threads: {threads}"), &header, ops("prefill_ops", columns));
+    }
+    out
+}

@@ -1,0 +1,156 @@
+//! `tcc bench`: rates on this machine beside its limits, and by op; for other machines, executed instructions by op.
+
+mod count;
+mod host;
+
+use std::path::Path;
+use std::time::Instant;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::args::{DEFAULT_MAX_THREADS, MachineArgs, ModelArgs};
+use super::progress::Progress;
+use super::table::Table;
+use super::{Cx, memory, prepare};
+use crate::driver::{self, Back};
+use crate::error::Error;
+use crate::run::rates::Work;
+
+/// Version of the JSON's layout.
+const SCHEMA: u32 = 1;
+
+const EXAMPLES: &str = "\
+Limits are measured in the same run: read bandwidth with pages of the usual size and with huge ones, and the products
+per second of the fastest micro-kernel on data next to the core. Bytes per token are those the plan says each step
+reads and writes; shares are of the larger bandwidth, and above 100 % where
+caches hold the weights. Times by op come from a build that calls the hooks op_begin and
+op_end; the rates above them from one that does not.
+
+For another instruction set (-t) the code runs under qemu-user with an instruction counter that tcc brings along, and
+the executed guest instructions of one token are reported by op. They are no speed. `weighted` counts a RISC-V vector
+instruction once per register of its widest group.
+
+Examples:
+  tcc bench model/ --threads 1,2
+  tcc bench model/ -t aarch64 --features +dotprod
+  tcc bench model/ -t riscv64 --features +v --vlen 256 --json
+  cargo xtask synth synth-2b && tcc bench synth-2b --json";
+
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// host, a short name (`tcc targets` lists them), or a full triple [default: host]
+    #[arg(short, long, value_name = "TARGET", help_heading = "Target")]
+    target: Option<String>,
+
+    #[command(flatten)]
+    machine: MachineArgs,
+
+    /// Numbers of threads to measure; instructions are counted on one
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1])]
+    threads: Vec<u32>,
+
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    prompt: usize,
+
+    /// Tokens to generate
+    #[arg(short, long, value_name = "N", default_value_t = 32)]
+    n: usize,
+
+    /// Runs of which the median counts
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    runs: usize,
+}
+
+pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
+    if args.runs == 0 || args.n == 0 || args.prompt == 0 || args.threads.contains(&0) {
+        return Err(Error::usage("nothing to measure", "give at least 1 for --runs, --threads, --prompt and -n"));
+    }
+    let target = prepare::target(args.target.as_deref(), &args.machine)?;
+    if target.is_host_isa && !target.runs_here {
+        let message = format!("this machine lacks {}", prepare::missing_here(&target)?);
+        return Err(Error::usage(message, "leave out --cpu and --features"));
+    }
+    let bar = Progress::spinner(cx, "compiling");
+    let most = args.threads.iter().copied().max().unwrap_or(1).max(DEFAULT_MAX_THREADS);
+    let options = prepare::plan_options(&args.machine, most)?;
+    let folder = tempfile::tempdir()?;
+    let weights = folder.path().join("weights");
+    let begin = Instant::now();
+    let (back, peak_bytes) = memory::peak(|| -> Result<Back, Error> {
+        let model = prepare::open(cx, &args.model)?;
+        let front = prepare::front(&model, &args.model)?;
+        let mut back = driver::back(&front, &target, "model", &options, false)?;
+        back.write_weights(&front.store, &weights, |_| {})?;
+        Ok(back)
+    });
+    let (back, compile_seconds) = (back?, begin.elapsed().as_secs_f64());
+    let work = Work { prompt: args.prompt, n: args.n, runs: args.runs };
+    let ctx = back.plan.facts.ctx;
+    if args.prompt + args.n > ctx {
+        let message = format!("{} tokens do not fit the context of {ctx}", args.prompt + args.n);
+        return Err(Error::usage(message, "give a smaller --prompt or -n, or a larger --ctx"));
+    }
+    let mut value = json!({
+        "schema": SCHEMA, "tcc": driver::VERSION, "target": target.triple,
+        "cpu_features": target.machine.desc.feature_names(back.plan.needs), "vlen": target.machine.vlen,
+        "bytes_per_token": work.bytes_per_token(&back.plan), "compile_seconds": compile_seconds,
+        "compile_peak_anonymous_bytes": peak_bytes, "prompt": args.prompt, "generated": args.n,
+    });
+    bar.message("measuring");
+    let measure = Measure { back: &back, weights: &weights, work };
+    let text = match target.is_host_isa {
+        true => host::measure(&measure, &args.threads, &mut value)?,
+        false => count::measure(&measure, folder.path(), &mut value)?,
+    };
+    drop(bar);
+    if cx.json {
+        println!("{value}");
+    } else {
+        print!("{}{text}", heading(&value));
+    }
+    Ok(())
+}
+
+/// What both kinds of measurement are made from.
+struct Measure<'a> {
+    back: &'a Back,
+    weights: &'a Path,
+    work: Work,
+}
+
+fn heading(value: &Value) -> String {
+    let mega = |key: &str| value[key].as_u64().unwrap_or(0) as f64 / 1e6;
+    let vlen = match value["vlen"].as_u64() {
+        None | Some(0) => String::new(),
+        Some(bits) => format!(", vector registers of {bits} bits"),
+    };
+    format!(
+        "{} ({}{vlen})\ncompiled in {:.2} s with {:.0} MB of anonymous memory; {:.1} MB moved per token\n",
+        value["target"].as_str().unwrap_or(""),
+        value["cpu_features"].as_str().unwrap_or(""),
+        value["compile_seconds"].as_f64().unwrap_or(0.0),
+        mega("compile_peak_anonymous_bytes"),
+        mega("bytes_per_token"),
+    )
+}
+
+/// A table with a line above it.
+fn section(title: &str, header: &[&'static str], rows: Vec<Vec<String>>) -> String {
+    format!("\n{title}\n{}", Table { header: header.to_vec(), rows }.aligned())
+}
+
+/// `value` with `digits` decimals; a dash for what has no value.
+fn cell(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+/// `part` of `whole` as a percentage.
+fn percent(part: Option<f64>) -> String {
+    part.map_or_else(|| "–".to_owned(), |part| format!("{:.0} %", 100.0 * part))
+}

@@ -3,6 +3,7 @@
 //! **Invariant:** nothing here allocates, recurses, or writes outside arena and caller's buffers; the only indirect
 //! calls are hooks. An error leaves position, kept hidden row and logits as before.
 
+mod best;
 mod eval;
 mod head;
 mod init;
@@ -64,6 +65,7 @@ pub(crate) fn functions(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
     ];
     functions.extend(steps::lists(api)?);
     functions.extend(parallel::functions(api)?);
+    functions.extend(best::functions(api)?);
     functions.extend(sample::parts(api)?);
     functions.extend(sha256::functions(api)?);
     functions.extend(tables::data_blocks(api));

@@ -10,16 +10,17 @@ use tcc_ir::sampling::{Q16_ONE, WEIGHT_ONE};
 use tcc_runtime::abi::Status;
 use tcc_runtime::abi::offsets::sampler;
 
+use super::best::{best_of_vocab, call_best_token, rank, store_token};
 use super::head::need_logits;
-use super::instance::{WORK, WORK_BYTES, offset};
+use super::instance::{KEPT, LOGITS_READY, WORK, WORK_BYTES, offset};
 use super::{Api, bytes, check_instance, fail_if, fail_if_null, is_zero, return_ok, status_signature};
 use crate::clif::func::{FunctionCx, signature};
 use crate::clif::lanes::{Lanes, Shape};
 use crate::clif::math;
 use crate::code::{EmitError, Function};
 
-/// Symbol of `(logits) -> id`: the first token of the ranking.
-const BEST: &str = "sample_best";
+/// Symbol of `(instance, token) -> status`.
+const GREEDY: &str = "sample_greedy";
 /// Symbol of `(logit, best, t) -> weight`.
 const WEIGHT: &str = "sample_weight";
 /// Symbol of `(logits, from, best, t) -> weight`: sum over the tokens of rank `from` and better.
@@ -35,7 +36,7 @@ const DIGITS: usize = 256;
 const _: () = assert!(8 * DIGITS <= WORK_BYTES);
 
 pub(super) fn parts(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
-    Ok(vec![best(api)?, weight(api)?, total(api)?, cut(api)?, pick(api)?])
+    Ok(vec![greedy(api)?, weight(api)?, total(api)?, cut(api)?, pick(api)?])
 }
 
 /// Best logit and temperature: what weights depend on.
@@ -43,6 +44,10 @@ pub(super) fn parts(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
 struct Scale {
     best: Value,
     t: Value,
+}
+
+fn greedy_signature() -> Signature {
+    status_signature(&[I64, I64])
 }
 
 fn weight_signature() -> Signature {
@@ -71,13 +76,10 @@ pub(super) fn sample(api: &Api<'_>) -> Result<Function, EmitError> {
         let short = f.ins().icmp_imm_u(IntCC::UnsignedLessThan, size, i64::from(offset(sampler::SIZE)));
         fail_if(f, short, Status::ABI);
         let greedy = check_settings(f, settings);
+        f.return_if(greedy, |f| f.call(GREEDY, &greedy_signature(), &[instance, token]));
         need_logits(f, instance);
         let logits = f.offset(instance, bytes(api.plan.arena.logits_offset));
-        let id = f.call(BEST, &signature(&[I64], &[I64]), &[logits])[0];
-        f.return_if(greedy, |f| {
-            store_token(f, id, token);
-            vec![f.i32(Status::OK.0)]
-        });
+        let id = best_of_vocab(api, f, logits);
         let at = f.index(logits, id, 4);
         let best = f.load(F32, at, 0);
         let temperature = f.load_unsigned(I32, settings, offset(sampler::TEMPERATURE_Q16));
@@ -90,9 +92,24 @@ pub(super) fn sample(api: &Api<'_>) -> Result<Function, EmitError> {
     })
 }
 
-fn store_token(f: &mut FunctionCx, id: Value, token: Value) {
-    let id = f.ins().ireduce(I32, id);
-    f.store(id, token, 0);
+/// The best token of the last one's hidden row; its logits are used where they are there.
+fn greedy(api: &Api<'_>) -> Result<Function, EmitError> {
+    api.cx.function(GREEDY, &greedy_signature(), |f| {
+        let (instance, token) = (f.param(0), f.param(1));
+        let kept = KEPT.load(f, instance);
+        let nothing = is_zero(f, kept);
+        fail_if(f, nothing, Status::ARG);
+        let ready = LOGITS_READY.load(f, instance);
+        f.return_if(ready, |f| {
+            let logits = f.offset(instance, bytes(api.plan.arena.logits_offset));
+            let id = best_of_vocab(api, f, logits);
+            store_token(f, id, token);
+            vec![f.i32(Status::OK.0)]
+        });
+        let hidden = f.offset(instance, bytes(api.plan.arena.kept_hidden_offset));
+        let status = call_best_token(f, instance, hidden, token);
+        f.return_(&[status]);
+    })
 }
 
 /// Leaves the function with `ARG` for settings without meaning; else not 0 where the choice is greedy.
@@ -174,44 +191,6 @@ fn next_random(f: &mut FunctionCx, settings: Value) -> Value {
     f.store(first, settings, offset(sampler::RNG));
     f.store(second, settings, offset(sampler::RNG) + 8);
     output
-}
-
-fn best(api: &Api<'_>) -> Result<Function, EmitError> {
-    api.cx.function(BEST, &signature(&[I64], &[I64]), |f| {
-        let logits = f.param(0);
-        let (begin, end) = (f.i64(0), f.size(api.plan.facts.vocab));
-        let best = f.for_carried(begin, end, 1, &[begin], |f, id, best| {
-            let rank = rank(f, logits, id);
-            vec![f.ins().umax(best[0], rank)]
-        })[0];
-        let id = id_of(f, best);
-        f.return_(&[id]);
-    })
-}
-
-/// Place of token `id` in the ranking: its logit in an order of unsigned integers, then the complement of its id.
-fn rank(f: &mut FunctionCx, logits: Value, id: Value) -> Value {
-    let at = f.index(logits, id, 4);
-    let bits = f.load(I32, at, 0);
-    // The two zeros are one number.
-    let sign = f.i32(i32::MIN);
-    let (is_minus_zero, zero) = (f.ins().icmp(IntCC::Equal, bits, sign), f.i32(0));
-    let bits = f.ins().select(is_minus_zero, zero, bits);
-    // Negative numbers turn over, so that larger is above; positive ones go above all of them.
-    let negative = f.ins().sshr_imm_u(bits, 31);
-    let turn = f.ins().bor(negative, sign);
-    let key = f.ins().bxor(bits, turn);
-    let key = f.ins().uextend(I64, key);
-    let high = f.ins().ishl_imm_u(key, 32);
-    let low = f.ins().bxor_imm_u(id, i64::from(u32::MAX));
-    f.ins().bor(high, low)
-}
-
-/// The token of a rank.
-fn id_of(f: &mut FunctionCx, rank: Value) -> Value {
-    let low = f.ins().ireduce(I32, rank);
-    let id = f.ins().bnot(low);
-    f.ins().uextend(I64, id)
 }
 
 /// Weight of token `id`.

@@ -151,5 +151,6 @@ fn shape_name(spec: &KernelSpec) -> String {
         KernelSpec::KvWrite { m, heads, d, .. } | KernelSpec::Attention { m, heads, d, .. } => {
             format!("{family}_m{m}_h{heads}_d{d}")
         }
+        KernelSpec::Screen { layout, .. } => format!("{family}_n{}_k{}", layout.n, layout.k),
     }
 }

@@ -9,6 +9,8 @@ use std::fmt;
 use crate::encoding::Encoding;
 use crate::ops::Act;
 use crate::schedule::MatmulSchedule;
+use crate::screen::ScreenLayout;
+use crate::screen::kernel::ScreenKernel;
 use crate::ty::DType;
 
 /// Words every argument block begins with.
@@ -121,6 +123,8 @@ pub enum KernelSpec {
     Attention { m: usize, heads: usize, kv_heads: usize, d: usize, ctx: usize, cache: DType, scale: f32 },
     /// x, y, out `f32[m, k]`; out may be either. Tasks: token rows.
     Add { m: usize, k: usize },
+    /// One step of the search for the best rows of a dense head; operands and tasks are the step's.
+    Screen { layout: ScreenLayout, step: ScreenKernel },
 }
 
 impl KernelSpec {
@@ -136,6 +140,7 @@ impl KernelSpec {
             KernelSpec::DenseMatmul { bias, residual, .. } => 3 + usize::from(*bias) + usize::from(*residual),
             KernelSpec::Rope { .. } | KernelSpec::Attention { .. } => 4,
             KernelSpec::KvWrite { .. } => 2,
+            KernelSpec::Screen { step, .. } => step.operands(),
         }
     }
 
@@ -157,6 +162,7 @@ impl KernelSpec {
             }
             KernelSpec::KvWrite { heads, .. } => *heads,
             KernelSpec::Attention { m, heads, .. } => m * heads,
+            KernelSpec::Screen { layout, step } => step.tasks(layout),
         }
     }
 
@@ -167,6 +173,7 @@ impl KernelSpec {
             | KernelSpec::GluQuant { layout, .. }
             | KernelSpec::GluNormQuant { layout, .. } => 4 * layout.k,
             KernelSpec::Attention { ctx, .. } => 4 * ctx,
+            KernelSpec::Screen { layout, step } => step.scratch_bytes(layout),
             // The argument block of the micro-kernel, the accumulators of one task for the widest kernel, one
             // task's group results, and the micro-kernel's own scratch.
             KernelSpec::TernaryMatmul { schedule, .. } => {
@@ -205,6 +212,7 @@ impl KernelSpec {
             KernelSpec::KvWrite { .. } => "kv_write",
             KernelSpec::Attention { .. } => "attention",
             KernelSpec::Add { .. } => "add",
+            KernelSpec::Screen { step, .. } => step.family(),
         }
     }
 }

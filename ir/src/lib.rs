@@ -18,6 +18,7 @@ pub mod plan;
 pub mod program;
 pub mod sampling;
 pub mod schedule;
+pub mod screen;
 pub mod target;
 pub mod tensor;
 pub mod text;

@@ -95,6 +95,13 @@ fn portable(f: &mut FunctionCx, product: &Product, rows: &Rows, finish: impl Fn(
     });
 }
 
+/// `dot(x, w)` of one token row and one weight row of `k` columns.
+pub(super) fn dot(f: &mut FunctionCx, k: usize, weight: DType, x: Value, w: Value) -> Value {
+    let product = Product { n: 1, k, weight, scale: 1.0, task_rows: 1, dot: None };
+    let zero = f.i64(0);
+    dots(f, &product, x, w, zero, 1)[0]
+}
+
 /// `dot(x, w)` of `count` token rows from `row` on with the weight row at `w`.
 fn dots(f: &mut FunctionCx, product: &Product, x: Value, w: Value, row: Value, count: usize) -> Vec<Value> {
     let first = f.index(x, row, 4 * product.k);

@@ -7,7 +7,7 @@ use cranelift_codegen::settings::{self, Configurable};
 use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
 
-use super::micro::{attention_symbols, dense_dot_symbol};
+use super::micro::{SCREEN_PANELS, attention_symbols, dense_dot_symbol};
 use crate::code::{EmitError, Function};
 use crate::isa::{AttentionLoops, Backend};
 
@@ -18,6 +18,7 @@ pub struct ClifContext {
     has_vectors: bool,
     dense_dots: BTreeMap<DType, Function>,
     attention: BTreeMap<DType, AttentionLoops>,
+    screen_panels: Option<Function>,
 }
 
 /// Settings common to all targets. References to symbols are PC-relative because every name is declared colocated;
@@ -48,7 +49,8 @@ impl ClifContext {
             Some((cache, AttentionLoops { scores, values: Function { name: values_name, ..values } }))
         };
         let attention = [DType::F32, DType::F16].into_iter().filter_map(named).collect();
-        Ok(ClifContext { dense_dots, attention, ..cx })
+        let screen_panels = backend.screen_panels(features).map(|f| Function { name: SCREEN_PANELS.into(), ..f });
+        Ok(ClifContext { dense_dots, attention, screen_panels, ..cx })
     }
 
     fn with_flags(target: &'static str, triple: &str, flags: &[&str], has_vectors: bool) -> Result<Self, EmitError> {
@@ -62,7 +64,8 @@ impl ClifContext {
             builder.enable(flag).map_err(|e| fail(format!("flag '{flag}': {e}")))?;
         }
         let isa = builder.finish(settings::Flags::new(shared)).map_err(|e| fail(e.to_string()))?;
-        Ok(ClifContext { isa, target, has_vectors, dense_dots: BTreeMap::new(), attention: BTreeMap::new() })
+        let (dense_dots, attention, screen_panels) = (BTreeMap::new(), BTreeMap::new(), None);
+        Ok(ClifContext { isa, target, has_vectors, dense_dots, attention, screen_panels })
     }
 
     /// Short name of the target, for messages.
@@ -78,6 +81,11 @@ impl ClifContext {
     /// [`Backend::dense_dot`] of these features, under the name that kernels call it by.
     pub fn dense_dot(&self, weight: DType) -> Option<&Function> {
         self.dense_dots.get(&weight)
+    }
+
+    /// [`Backend::screen_panels`] of these features, under the name that kernels call it by.
+    pub fn screen_panels(&self) -> Option<&Function> {
+        self.screen_panels.as_ref()
     }
 
     /// [`Backend::attention`] of these features, under the names that kernels call them by.

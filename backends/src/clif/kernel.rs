@@ -6,7 +6,7 @@ use tcc_ir::kernel::{KernelSpec, args};
 
 use super::func::{FunctionCx, signature};
 use super::isa::ClifContext;
-use super::{add, attention, dense, embed, float_ternary, glu, kv_write, norm, quantize, rope, ternary};
+use super::{add, attention, dense, embed, float_ternary, glu, kv_write, norm, quantize, rope, screen, ternary};
 use crate::code::{EmitError, Function};
 
 /// The parameters every kernel has.
@@ -85,7 +85,8 @@ fn check(cx: &ClifContext, spec: &KernelSpec) -> Result<(), EmitError> {
         | KernelSpec::Rope { .. }
         | KernelSpec::KvWrite { .. }
         | KernelSpec::Attention { .. }
-        | KernelSpec::Add { .. } => None,
+        | KernelSpec::Add { .. }
+        | KernelSpec::Screen { .. } => None,
     };
     match problem {
         None => Ok(()),
@@ -130,5 +131,6 @@ fn build(f: &mut FunctionCx, cx: &ClifContext, kernel: &Kernel, spec: &KernelSpe
             attention::build(f, kernel, *heads, &cache, *scale, cx.attention(cache.dtype));
         }
         KernelSpec::Add { k, .. } => add::build(f, kernel, *k),
+        KernelSpec::Screen { layout, step } => screen::build(f, cx, kernel, layout, *step),
     }
 }

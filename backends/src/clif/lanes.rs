@@ -383,6 +383,16 @@ impl Lanes {
         reduce(f, self, |f, x, y| f.ins().fadd(x, y))
     }
 
+    /// The largest of sixteen numbers, by `a > b ? a : b`.
+    pub fn largest(&self, f: &mut FunctionCx) -> Value {
+        reduce(f, self, |f, x, y| {
+            let is_vector = f.type_of(x) == F32X4;
+            let shape = if is_vector { Shape { lanes: 4, is_vector } } else { Shape::ONE };
+            let [x, y] = [x, y].map(|value| Lanes { shape, parts: vec![value] });
+            x.max(f, &y).parts[0]
+        })
+    }
+
     /// The sum of sixteen integer partials.
     pub fn int_sum(&self, f: &mut FunctionCx) -> Value {
         reduce(f, self, |f, x, y| f.ins().iadd(x, y))

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tcc_ir::kernel::KernelSpec;
+use tcc_ir::screen::kernel::ScreenKernel;
 use tcc_ir::target::MicroKernel;
 use tcc_ir::ty::DType;
 
@@ -26,6 +27,9 @@ pub fn attention_symbols(cache: DType) -> [String; 2] {
     ["scores", "values"].map(|part| format!("attention_{part}_{cache}"))
 }
 
+/// Name of the estimates of a screened head's panels in an image.
+pub const SCREEN_PANELS: &str = "screen_panels";
+
 /// The functions that the kernels of `specs` call, each once, by name.
 ///
 /// Errors: a menu row that the backend has no code for.
@@ -35,7 +39,7 @@ pub fn emit_callees<'a>(
     specs: impl IntoIterator<Item = &'a KernelSpec>,
 ) -> Result<Vec<Function>, EmitError> {
     let mut rows: BTreeMap<&str, &MicroKernel> = BTreeMap::new();
-    let (mut weights, mut caches) = (BTreeSet::new(), BTreeSet::new());
+    let (mut weights, mut caches, mut screens) = (BTreeSet::new(), BTreeSet::new(), false);
     for spec in specs {
         match spec {
             KernelSpec::TernaryMatmul { schedule, .. } => {
@@ -43,6 +47,9 @@ pub fn emit_callees<'a>(
             }
             KernelSpec::DenseMatmul { weight, .. } => weights.extend([*weight]),
             KernelSpec::Attention { cache, .. } => caches.extend([*cache]),
+            KernelSpec::Screen { step: ScreenKernel::Exact { weight }, .. } => weights.extend([*weight]),
+            KernelSpec::Screen { step: ScreenKernel::High, .. } => screens = true,
+            KernelSpec::Screen { step: ScreenKernel::Query | ScreenKernel::Low, .. } => {}
             KernelSpec::Embed { .. }
             | KernelSpec::Norm { .. }
             | KernelSpec::NormQuant { .. }
@@ -60,7 +67,8 @@ pub fn emit_callees<'a>(
     let dense = weights.into_iter().filter_map(|weight| cx.dense_dot(weight).cloned());
     let loops = caches.into_iter().filter_map(|cache| cx.attention(cache));
     let attention = loops.flat_map(|loops| [loops.scores.clone(), loops.values.clone()]);
-    micro.chain(dense.chain(attention).map(Ok)).collect()
+    let panels = cx.screen_panels().filter(|_| screens).cloned();
+    micro.chain(dense.chain(attention).chain(panels).map(Ok)).collect()
 }
 
 /// The function of a menu row, assembled by the backend unless it is the portable one; named by [`micro_symbol`].

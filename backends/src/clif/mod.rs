@@ -27,6 +27,7 @@ mod kv_write;
 mod norm;
 mod quantize;
 mod rope;
+mod screen;
 mod ternary;
 
 pub use isa::ClifContext;

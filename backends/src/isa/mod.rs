@@ -65,6 +65,17 @@ pub trait Backend: Sync {
         None
     }
 
+    /// Assembled estimates of a screened head by its high nibbles (`tcc_ir::screen`), for cores with `features`;
+    /// `None` where portable code makes them.
+    ///
+    /// `extern "C" fn(planes: *const u8, codes: *const i8, blocks: u64, panels: u64, out: *mut f32)`: `out` becomes
+    /// `Screened::estimate` of the 16 rows of each of `panels` consecutive panels, for any number of panels and at
+    /// least one block. `codes` are those of a query, with scales and offsets behind them as `QueryLayout` says.
+    fn screen_panels(&self, features: Features) -> Option<Function> {
+        let _ = features;
+        None
+    }
+
     /// Assembled inner loops of attention over a cache of the type `cache`, for cores with `features`; `None` where
     /// portable code does them.
     fn attention(&self, cache: DType, features: Features) -> Option<AttentionLoops> {

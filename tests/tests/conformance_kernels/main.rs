@@ -9,6 +9,7 @@ mod kv;
 mod matmul;
 mod quant;
 mod rows;
+mod screen;
 
 use case::Case;
 use tcc_backends::clif::ClifContext;
@@ -133,6 +134,12 @@ fn kv_write() {
 fn attention() {
     conform("attention", |_, _, _| kv::attention());
     report_unrun("attention", |backend, features| backend.attention(DType::F16, features).is_some());
+}
+
+#[test]
+fn screen() {
+    conform("screen", |_, _, _| screen::screen());
+    report_unrun("screen", |backend, features| backend.screen_panels(features).is_some());
 }
 
 #[test]

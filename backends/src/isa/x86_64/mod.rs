@@ -5,6 +5,7 @@ mod attention;
 mod dense;
 mod desc;
 mod micro;
+mod screen;
 
 use iced_x86::code_asm::CodeAssembler;
 use iced_x86::{Decoder, DecoderOptions, Formatter, IcedError, IntelFormatter};
@@ -42,6 +43,10 @@ impl Backend for X86_64 {
 
     fn dense_dot(&self, weight: DType, features: Features) -> Option<Function> {
         features.contains(desc::AVX512).then(|| dense::emit("dense_dot", weight))
+    }
+
+    fn screen_panels(&self, features: Features) -> Option<Function> {
+        features.contains(desc::AVX512VNNI).then(|| screen::emit("screen_panels"))
     }
 
     fn attention(&self, cache: DType, features: Features) -> Option<AttentionLoops> {

@@ -1,0 +1,136 @@
+//! `ScreenKernel::High`: estimates of all rows by their high planes, and the lower ends of their intervals.
+
+use cranelift_codegen::ir::types::{F32, I8X16, I32, I32X4, I64};
+use cranelift_codegen::ir::{InstBuilder, Value};
+use tcc_ir::screen::query::QueryLayout;
+use tcc_ir::screen::{BLOCK_BYTES, GROUP, PANEL_ROWS, ScreenLayout};
+
+use super::super::func::{FunctionCx, signature};
+use super::super::kernel::Kernel;
+use super::super::lanes::{Lanes, Shape};
+use super::{Bounder, Planes, nibbles, task_panels};
+
+/// Bytes of a row of lanes: eight columns of each row of a panel.
+const LANES_BYTES: usize = 4 * PANEL_ROWS;
+
+pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, layout: &ScreenLayout, assembled: Option<&str>) {
+    let [query, screen, lows, maxima] = [0, 1, 2, 3].map(|i| kernel.operand(f, i));
+    let bounder = Bounder::new(f, layout, query, screen);
+    f.for_range(kernel.begin, kernel.end, 1, |f, task| {
+        let (first, end) = task_panels(f, task, layout);
+        match assembled {
+            Some(symbol) => {
+                let (planes, out) = (f.index(screen, first, layout.panel_bytes()), f.index(lows, first, LANES_BYTES));
+                let codes = f.offset(query, QueryLayout::CODES);
+                let (blocks, panels) = (f.size(layout.blocks()), f.ins().isub(end, first));
+                f.call(symbol, &signature(&[I64; 5], &[]), &[planes, codes, blocks, panels, out]);
+            }
+            None => f.for_range(first, end, 1, |f, panel| {
+                let planes = f.index(screen, panel, layout.panel_bytes());
+                let out = f.index(lows, panel, LANES_BYTES);
+                portable(f, layout, planes, query, out);
+            }),
+        }
+        f.for_range(first, end, 1, |f, panel| {
+            let low = f.index(lows, panel, LANES_BYTES);
+            let zero = f.i64(0);
+            let block = Shape::block(f);
+            let bound = bounder.bound(f, block, panel, zero, Planes::High);
+            Lanes::load(f, block, low).sub(f, &bound).store(f, low);
+            drop_padding(f, layout, panel, low);
+            let largest = Lanes::load(f, block, low).largest(f);
+            let at = f.index(maxima, panel, 4);
+            f.store(largest, at, 0);
+        });
+    });
+}
+
+/// Rows past n are out from the beginning.
+fn drop_padding(f: &mut FunctionCx, layout: &ScreenLayout, panel: Value, low: Value) {
+    let rows = layout.n % PANEL_ROWS;
+    if rows == 0 {
+        return;
+    }
+    let last = f.i64(i64::try_from(layout.panels() - 1).expect("panels of one head"));
+    let is_last = f.ins().icmp(cranelift_codegen::ir::condcodes::IntCC::Equal, panel, last);
+    f.if_then(is_last, |f| {
+        let out = f.f32(f32::NEG_INFINITY);
+        for row in rows..PANEL_ROWS {
+            f.store(out, low, i32::try_from(4 * row).expect("a few rows"));
+        }
+    });
+}
+
+/// `Screened::estimate` of the sixteen rows of the panel at `planes`.
+fn portable(f: &mut FunctionCx, layout: &ScreenLayout, planes: Value, query: Value, out: Value) {
+    let parts = QueryLayout::new(layout);
+    let [scales, offsets, codes] =
+        [parts.scales(), parts.offsets(), parts.wide_codes()].map(|offset| f.offset(query, offset));
+    let shape = Shape::block(f);
+    let start = Lanes::constant(f, shape, 0.0);
+    let (zero, groups) = (f.i64(0), f.size(layout.groups()));
+    let sums = f.for_carried(zero, groups, 1, start.values(), |f, group, sums| {
+        let half = f.ins().band_imm_u(group, 1);
+        let block = f.ins().ushr_imm_u(group, 1);
+        let block = f.index(planes, block, BLOCK_BYTES);
+        let row_scales = f.index(block, half, 2 * PANEL_ROWS);
+        let bytes = f.index(block, half, GROUP / 2 * PANEL_ROWS);
+        let bytes = f.offset(bytes, 2 * 2 * PANEL_ROWS);
+        let codes = f.index(codes, group, 2 * GROUP);
+        let [scale, offset] = [(scales, F32), (offsets, I32)].map(|(base, ty)| {
+            let at = f.index(base, group, 4);
+            f.load(ty, at, 0)
+        });
+        let exact = group_sums(f, shape, bytes, codes);
+        let (doubled, offset) = (exact.shift_left(f, 1), Lanes::splat(f, shape, offset));
+        let exact = doubled.int_add(f, &offset).to_float(f);
+        let scale = Lanes::splat(f, shape, scale);
+        let scale = Lanes::load_fixed_u16(f, shape, row_scales).shift_left(f, 16).as_float(f).mul(f, &scale);
+        let sums = start.with_values(sums);
+        exact.fma(f, &scale, &sums).values().to_vec()
+    });
+    start.with_values(&sums).store(f, out);
+}
+
+/// Sums of nibbles times codes over one group, for sixteen rows.
+fn group_sums(f: &mut FunctionCx, shape: Shape, bytes: Value, codes: Value) -> Lanes {
+    let offset = |at: usize| i32::try_from(at).expect("a few hundred bytes");
+    let parts: Vec<Value> = if f.has_vectors() {
+        (0..PANEL_ROWS / 4).map(|quad| quad_sums(f, bytes, codes, quad)).collect()
+    } else {
+        let zero = f.i32(0);
+        let row = |row: usize| {
+            let mut sum = zero;
+            for i in 0..GROUP / 2 {
+                let (eight, j) = (i / 4, i % 4);
+                let byte = (bytes, offset(eight * LANES_BYTES + 4 * row + j));
+                let (low, high) = (offset(2 * (8 * eight + j)), offset(2 * (8 * eight + 4 + j)));
+                sum = nibbles::add_byte(f, sum, byte, (codes, low), (codes, high));
+            }
+            sum
+        };
+        (0..PANEL_ROWS).map(row).collect()
+    };
+    Lanes::int_constant(f, shape, 0).with_values(&parts)
+}
+
+/// Those of rows 4 `quad` to 4 `quad` + 3.
+fn quad_sums(f: &mut FunctionCx, bytes: Value, codes: Value, quad: usize) -> Value {
+    let offset = |at: usize| i32::try_from(at).expect("a few hundred bytes");
+    let none = f.i32(0);
+    let none = f.ins().splat(I32X4, none);
+    // Two sums for each row: rows 0 and 1, rows 2 and 3.
+    let mut sums = [none, none];
+    for eight in 0..GROUP / 8 {
+        let lanes = f.load_fixed(I8X16, bytes, offset(eight * LANES_BYTES + 16 * quad));
+        for (part, nibbles) in nibbles::split(f, lanes).into_iter().enumerate() {
+            let codes = nibbles::four_codes(f, codes, offset(2 * (8 * eight + 4 * part)));
+            for (is_last, sum) in [false, true].into_iter().zip(&mut sums) {
+                let nibbles = nibbles::widened(f, nibbles, is_last);
+                let products = nibbles::pair_products(f, nibbles, codes);
+                *sum = f.ins().iadd(*sum, products);
+            }
+        }
+    }
+    f.ins().iadd_pairwise(sums[0], sums[1])
+}

@@ -1,0 +1,111 @@
+//! `ScreenKernel::Query`: `screen::query::query`, column by column; once for each search.
+
+use cranelift_codegen::ir::condcodes::FloatCC;
+use cranelift_codegen::ir::types::{F32, F64, I32, I64};
+use cranelift_codegen::ir::{InstBuilder, Value};
+use tcc_ir::screen::query::{NORM_SLACK, QueryLayout, SMALLEST};
+use tcc_ir::screen::{GROUP, ScreenLayout};
+
+use super::super::func::FunctionCx;
+use super::super::kernel::Kernel;
+use super::super::lanes::{Lanes, Shape};
+use super::super::math::rounded;
+use tcc_ir::numerics::ROUND_MAGIC;
+
+/// Addresses of the parts of the query of one group.
+struct Group {
+    x: Value,
+    codes: Value,
+    wide_codes: Value,
+    scale: Value,
+    offset: Value,
+}
+
+pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, layout: &ScreenLayout) {
+    let (x, query) = (kernel.operand(f, 0), kernel.operand(f, 1));
+    let parts = QueryLayout::new(layout);
+    clear(f, query, &parts);
+    let (first, whole, end) = (f.i64(0), f.size(layout.k / GROUP), f.size(layout.k.div_ceil(GROUP)));
+    let zero = f.ins().f64const(0.0);
+    let group = |f: &mut FunctionCx, g: Value, columns: usize, sums: &[Value]| {
+        let at = |f: &mut FunctionCx, offset: usize, bytes: usize| {
+            let part = f.offset(query, offset);
+            f.index(part, g, bytes)
+        };
+        let group = Group {
+            x: f.index(x, g, 4 * GROUP),
+            codes: at(f, QueryLayout::CODES, GROUP),
+            wide_codes: at(f, parts.wide_codes(), 2 * GROUP),
+            scale: at(f, parts.scales(), 4),
+            offset: at(f, parts.offsets(), 4),
+        };
+        quantize(f, &group, columns, sums)
+    };
+    let sums = f.for_carried(first, whole, 1, &[zero, zero], |f, g, sums| group(f, g, GROUP, sums));
+    let sums = f.for_carried(whole, end, 1, &sums, |f, g, sums| group(f, g, layout.k % GROUP, sums));
+    let (norm, error) = (f.ins().sqrt(sums[0]), f.ins().sqrt(sums[1]));
+    let rounding = f.ins().f64const(layout.rounding());
+    let rounding = f.ins().fmul(rounding, norm);
+    let slack = f.ins().fadd(error, rounding);
+    for (value, offset) in [(norm, QueryLayout::NORM), (slack, QueryLayout::SLACK)] {
+        let more = f.ins().f64const(NORM_SLACK);
+        let value = f.ins().fmul(value, more);
+        let value = f.ins().fdemote(F32, value);
+        let smallest = f.f32(f32::MIN_POSITIVE);
+        let value = f.ins().fadd(value, smallest);
+        f.store(value, query, offset);
+    }
+}
+
+/// Zeros the whole query: codes, scales and offsets of columns past k stay so.
+fn clear(f: &mut FunctionCx, query: Value, parts: &QueryLayout) {
+    let (begin, words, zero) = (f.i64(0), f.size(parts.bytes() / 8), f.i64(0));
+    f.for_range(begin, words, 1, |f, word| {
+        let at = f.index(query, word, 8);
+        f.store(zero, at, 0);
+    });
+}
+
+/// Quantizes the first `columns` columns of a group and adds its squares, and those of its errors, to `sums`.
+fn quantize(f: &mut FunctionCx, group: &Group, columns: usize, sums: &[Value]) -> Vec<Value> {
+    let (begin, end) = (f.i64(0), f.size(columns));
+    let zero = f.f32(0.0);
+    let largest = f.for_carried(begin, end, 1, &[zero], |f, i, largest| {
+        let x = load(f, group.x, i);
+        let magnitude = f.ins().fabs(x);
+        let larger = f.ins().fcmp(FloatCC::GreaterThan, magnitude, largest[0]);
+        vec![f.ins().select(larger, magnitude, largest[0])]
+    })[0];
+    let (smallest, limit) = (f.f32(SMALLEST), f.f32(127.0));
+    let is_used = f.ins().fcmp(FloatCC::GreaterThanOrEqual, largest, smallest);
+    let (scale, inv_scale) = (f.ins().fdiv(largest, limit), f.ins().fdiv(limit, largest));
+    let (scale, inv_scale) = (f.ins().select(is_used, scale, zero), f.ins().select(is_used, inv_scale, zero));
+    f.store(scale, group.scale, 0);
+    let wide_scale = f.ins().fpromote(F64, scale);
+    let none = f.i32(0);
+    let sums = f.for_carried(begin, end, 1, &[sums[0], sums[1], none], |f, i, sums| {
+        let x = load(f, group.x, i);
+        let scaled = f.ins().fmul(x, inv_scale);
+        let scaled = Lanes::splat(f, Shape::ONE, scaled);
+        let bias = Lanes::int_constant(f, Shape::ONE, ROUND_MAGIC.to_bits().cast_signed());
+        let code = rounded(f, &scaled).bits(f).int_sub(f, &bias).values()[0];
+        let (narrow, wide) = (f.index(group.codes, i, 1), f.index(group.wide_codes, i, 2));
+        f.store_low8(code, narrow, 0);
+        f.store_low16(code, wide, 0);
+        let (x, real) = (f.ins().fpromote(F64, x), f.ins().fcvt_from_sint(F64, code));
+        let real = f.ins().fmul(wide_scale, real);
+        let rest = f.ins().fsub(real, x);
+        let (square, error) = (f.ins().fmul(x, x), f.ins().fmul(rest, rest));
+        vec![f.ins().fadd(sums[0], square), f.ins().fadd(sums[1], error), f.ins().iadd(sums[2], code)]
+    });
+    let offset = f.ins().imul_imm_s(sums[2], -15);
+    debug_assert_eq!(f.type_of(offset), I32);
+    f.store(offset, group.offset, 0);
+    sums[..2].to_vec()
+}
+
+fn load(f: &mut FunctionCx, x: Value, i: Value) -> Value {
+    debug_assert_eq!(f.type_of(i), I64);
+    let at = f.index(x, i, 4);
+    f.load(F32, at, 0)
+}

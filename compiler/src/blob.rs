@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use tcc_ir::encoding::Encoding;
 use tcc_ir::plan::{Plan, WeightLayout, WeightSlot};
 use tcc_ir::program::{WeightError, WeightStore};
+use tcc_ir::screen::{BOUNDS, PANEL_ROWS, ScreenLayout, pack};
 use tcc_ir::tensor::{Data, Tensor};
 use thiserror::Error;
 
@@ -51,6 +52,9 @@ fn zeros(out: &mut dyn Write, count: u64) -> io::Result<()> {
 
 fn write_tensor(tensor: &Tensor, slot: &WeightSlot, out: &mut dyn Write) -> io::Result<()> {
     match (&tensor.data, slot.layout) {
+        (Data::F32(_) | Data::F16(_) | Data::Bf16(_), WeightLayout::Screen(layout)) => {
+            write_screen(tensor, &layout, out)
+        }
         (Data::Trit(w), WeightLayout::Packed(encoding)) => write_packed(w, tensor.shape[1], encoding, out),
         (Data::F32(x), WeightLayout::Plain) => write_elements(x, out, |v| v.to_bits().to_le_bytes()),
         (Data::F16(x) | Data::Bf16(x), WeightLayout::Plain) => write_elements(x, out, |v| v.to_le_bytes()),
@@ -79,6 +83,63 @@ fn write_packed(w: &[i8], k: usize, encoding: Encoding, out: &mut dyn Write) -> 
     for wave in jobs.chunks(rayon::current_num_threads()) {
         let packed: Vec<Vec<u8>> = wave.par_iter().map(|rows| encoding.pack(rows, rows.len() / k, k)).collect();
         packed.iter().try_for_each(|bytes| out.write_all(bytes))?;
+    }
+    Ok(())
+}
+
+/// Writes a screen part by part: the planes of all panels, whose bounds are kept meanwhile, then the records of all
+/// rows, then the bounds.
+fn write_screen(tensor: &Tensor, layout: &ScreenLayout, out: &mut dyn Write) -> io::Result<()> {
+    let bounds_bytes = PANEL_ROWS * BOUNDS * 4;
+    let mut bounds = Vec::with_capacity(layout.panels() * bounds_bytes);
+    let mut limit = 0.0f32;
+    in_waves(
+        tensor,
+        layout,
+        |rows| {
+            let mut planes = vec![0; rows.len().div_ceil(PANEL_ROWS * layout.k) * layout.panel_bytes()];
+            let panels = planes.chunks_exact_mut(layout.panel_bytes()).zip(rows.chunks(PANEL_ROWS * layout.k));
+            let bounds: Vec<_> = panels.map(|(panel, rows)| pack::panel(layout, rows, panel)).collect();
+            (planes, bounds)
+        },
+        |(planes, panels)| {
+            for panel in &panels {
+                bounds.extend(pack::bounds_bytes(panel));
+                limit = panel.iter().fold(limit, |m, b| m.max(b.norm));
+            }
+            out.write_all(&planes)
+        },
+    )?;
+    in_waves(
+        tensor,
+        layout,
+        |rows| {
+            let mut records = vec![0; rows.len() / layout.k * layout.record_bytes()];
+            let each = records.chunks_exact_mut(layout.record_bytes()).zip(rows.chunks_exact(layout.k));
+            each.for_each(|(record, row)| pack::record(layout, row, record));
+            records
+        },
+        |records| out.write_all(&records),
+    )?;
+    zeros(out, (layout.bounds_offset() - layout.records_offset() - layout.n * layout.record_bytes()) as u64)?;
+    out.write_all(&bounds)?;
+    out.write_all(&limit.to_le_bytes())
+}
+
+/// Runs `job` on runs of whole panels of a float matrix, widened to f32, in parallel, and gives `each` what they made
+/// in order.
+fn in_waves<T: Send>(
+    tensor: &Tensor,
+    layout: &ScreenLayout,
+    job: impl Fn(&[f32]) -> T + Sync,
+    mut each: impl FnMut(T) -> io::Result<()>,
+) -> io::Result<()> {
+    let elements = ROWS_PER_JOB.next_multiple_of(PANEL_ROWS) * layout.k;
+    let starts: Vec<usize> = (0..layout.n * layout.k).step_by(elements).collect();
+    for wave in starts.chunks(rayon::current_num_threads()) {
+        let end = |start: usize| (start + elements).min(layout.n * layout.k);
+        let made: Vec<T> = wave.par_iter().map(|start| job(&tensor.floats(*start..end(*start)))).collect();
+        made.into_iter().try_for_each(&mut each)?;
     }
     Ok(())
 }

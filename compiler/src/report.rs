@@ -65,6 +65,7 @@ fn encodings(plan: &Plan) -> Value {
         let name = match slot.layout {
             WeightLayout::Plain => "plain".to_owned(),
             WeightLayout::Packed(encoding) => encoding.to_string(),
+            WeightLayout::Screen(_) => "screen".to_owned(),
         };
         *bytes.entry(name).or_default() += slot.bytes;
     }

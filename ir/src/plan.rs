@@ -3,6 +3,7 @@
 use crate::encoding::Encoding;
 use crate::kernel::KernelSpec;
 use crate::program::{ModelFacts, StateId, WeightId};
+use crate::screen::ScreenLayout;
 use crate::target::Features;
 
 /// Alignment of every buffer in the arena and every tensor in the weights blob, bytes.
@@ -18,6 +19,8 @@ pub enum WeightLayout {
     Plain,
     /// Trits packed by an encoding.
     Packed(Encoding),
+    /// The screen of a dense head, beside the rows themselves, which are [`WeightLayout::Plain`].
+    Screen(ScreenLayout),
 }
 
 /// One tensor in the weights blob.
@@ -68,6 +71,33 @@ pub struct StepList {
     pub name: String,
     pub m: usize,
     pub steps: Vec<Step>,
+}
+
+/// The search for the best tokens of one hidden row without computing every logit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Search {
+    pub layout: ScreenLayout,
+    /// What the head does before its product, then the four steps of `ScreenKernel`, in order.
+    pub list: StepList,
+    /// Where the screen lies in the weights blob.
+    pub screen_offset: u64,
+    /// Where the query, the panels' largest, and the panels' counts lie in the arena.
+    pub query_offset: u64,
+    pub maxima_offset: u64,
+    pub counts_offset: u64,
+}
+
+impl Search {
+    /// Steps of [`Search::list`] that are the screen's.
+    pub const LEVELS: usize = 4;
+
+    /// Most tokens that are searched for at once: with more, most rows are read anyway.
+    pub const MAX_COUNT: usize = 256;
+
+    /// Most tokens that this search finds.
+    pub fn max_count(&self) -> usize {
+        self.layout.panels().min(Self::MAX_COUNT)
+    }
 }
 
 /// A KV cache in the arena.
@@ -123,6 +153,8 @@ pub struct Plan {
     /// Ascending in m; the first is decode.
     pub bodies: Vec<StepList>,
     pub head: StepList,
+    /// How sampling finds the best tokens; `None` where it computes every logit.
+    pub search: Option<Search>,
     pub weights: Vec<WeightSlot>,
     /// Bytes of the weights blob, a multiple of 64.
     pub weights_bytes: u64,
@@ -135,9 +167,9 @@ impl Plan {
         &self.kernels[id.0 as usize]
     }
 
-    /// Every step list: the bodies, then the head.
+    /// Every step list: the bodies, then the head, then the search.
     pub fn lists(&self) -> impl Iterator<Item = &StepList> {
-        self.bodies.iter().chain(std::iter::once(&self.head))
+        self.bodies.iter().chain([&self.head]).chain(self.search.iter().map(|search| &search.list))
     }
 
     pub fn prefill(&self) -> usize {

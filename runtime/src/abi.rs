@@ -1,4 +1,4 @@
-//! The C interface of generated objects, version 1.0: the only definition in Rust of its types, codes and names.
+//! The C interface of generated objects, version 1.1: the only definition in Rust of its types, codes and names.
 //!
 //! The header beside each object declares the same types in C; the code generator takes field offsets from
 //! [`offsets`]. Every target has 64-bit pointers and C's usual layout, so the offsets hold on all of them.
@@ -11,7 +11,7 @@ use core::fmt;
 /// Objects and callers of different majors do not understand each other.
 pub const ABI_MAJOR: u32 = 1;
 /// Grows when members are added at the end of a size-prefixed struct.
-pub const ABI_MINOR: u32 = 0;
+pub const ABI_MINOR: u32 = 1;
 
 /// Section of an object that holds the weights blob.
 pub const WEIGHTS_SECTION: &str = "tcc_weights";
@@ -168,6 +168,35 @@ pub struct Sampler {
     pub rng: [u64; 2],
 }
 
+/// `tcc_head_stats`: what the head has read since `init`, as `head_stats` fills it in; `docs/head.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct HeadStats {
+    /// Bytes of this struct, set by the caller.
+    pub size: u32,
+    pub reserved: u32,
+    /// Searches for the best tokens: each reads the high nibbles of every row.
+    pub searches: u64,
+    /// Rows whose low nibbles they read as well.
+    pub rows_low: u64,
+    /// Rows whose weights they read as well.
+    pub rows_exact: u64,
+    /// Times that every logit was computed.
+    pub full: u64,
+}
+
+impl HeadStats {
+    /// What a caller hands to `head_stats`: `size` set, the rest zero.
+    pub const EMPTY: HeadStats = HeadStats {
+        size: size_of::<HeadStats>() as u32,
+        reserved: 0,
+        searches: 0,
+        rows_low: 0,
+        rows_exact: 0,
+        full: 0,
+    };
+}
+
 /// Bytes of a SHA-256.
 pub type Sha256 = [u8; 32];
 
@@ -287,6 +316,8 @@ functions! {
     eval_all: unsafe extern "C" fn(*mut Instance, tokens: *const u32, n: usize, out: *mut f32) -> Status;
     logits: unsafe extern "C" fn(*mut Instance, out: *mut *const f32) -> Status;
     sample: unsafe extern "C" fn(*mut Instance, *mut Sampler, token: *mut u32) -> Status;
+    /// What the head has read.
+    head_stats: unsafe extern "C" fn(*const Instance, out: *mut HeadStats) -> Status;
     self_test: unsafe extern "C" fn(*mut c_void, usize, *const Blob, *const Hooks) -> Status;
 }
 
@@ -312,6 +343,9 @@ pub mod offsets {
         sampler Sampler {
             STRUCT_SIZE size, TOP_K top_k, TEMPERATURE_Q16 temperature_q16, TOP_P_Q16 top_p_q16, RNG rng
         }
+        head_stats HeadStats {
+            STRUCT_SIZE size, SEARCHES searches, ROWS_LOW rows_low, ROWS_EXACT rows_exact, FULL full
+        }
         info Info {
             STRUCT_SIZE size, ABI_MAJOR abi_major, ABI_MINOR abi_minor, FLAGS flags, NAME name, TARGET target,
             CPU_FEATURES cpu_features, TCC_VERSION tcc_version, LICENCE licence, MODEL_SHA256 model_sha256,
@@ -327,6 +361,7 @@ pub mod offsets {
 // The layouts as C compilers of all targets see them (LP64), whatever this host is.
 const _: () = {
     assert!(offsets::hooks::SIZE == 72 && offsets::hooks::PARALLEL_FOR == 16 && offsets::hooks::VLEN == 64);
+    assert!(offsets::head_stats::SIZE == 40 && offsets::head_stats::SEARCHES == 8);
     assert!(offsets::blob::SIZE == 16 && offsets::sampler::SIZE == 32 && offsets::sampler::RNG == 16);
     assert!(offsets::info::NAME == 16 && offsets::info::MODEL_SHA256 == 56 && offsets::info::ARENA_BYTES == 184);
     assert!(offsets::info::VOCAB == 240 && offsets::info::SIZE == 304);

@@ -6,7 +6,7 @@ use core::ffi::{CStr, c_char};
 use core::marker::PhantomData;
 use core::ptr;
 
-use crate::abi::{ABI_MAJOR, Blob, Functions, Hooks, Info, Instance, Sampler, Status};
+use crate::abi::{ABI_MAJOR, Blob, Functions, HeadStats, Hooks, Info, Instance, Sampler, Status};
 
 /// The interface of one compiled model, its version checked.
 #[derive(Debug)]
@@ -215,6 +215,14 @@ impl<'a> Session<'a> {
         // SAFETY: as in `pos`; the sampler is a valid struct with its size set.
         unsafe { (self.model.functions.sample)(self.instance, sampler, &raw mut token) }.check()?;
         Ok(token)
+    }
+
+    /// What the head has read since the session began.
+    pub fn head_stats(&self) -> Result<HeadStats, Status> {
+        let mut stats = HeadStats::EMPTY;
+        // SAFETY: as in `pos`; the struct is valid with its size set.
+        unsafe { (self.model.functions.head_stats)(self.instance, &raw mut stats) }.check()?;
+        Ok(stats)
     }
 
     /// Evaluates `prompt`, then yields token after token. Each is evaluated when the next is asked for. The first

@@ -130,12 +130,31 @@ unsafe extern "C" fn sample(m: *mut Instance, _: *mut Sampler, token: *mut u32) 
     Status::OK
 }
 
+unsafe extern "C" fn head_stats(m: *const Instance, out: *mut HeadStats) -> Status {
+    // SAFETY: sessions pass what `init` gave, and a valid struct.
+    unsafe { (*out).full = u64::from((*m.cast::<Toy>()).pos) };
+    Status::OK
+}
+
 unsafe extern "C" fn self_test(_: *mut c_void, bytes: usize, _: *const Blob, _: *const Hooks) -> Status {
     if bytes == 0 { Status::ARENA_SIZE } else { Status::OK }
 }
 
-const TOY: Functions =
-    Functions { info, strerror, op_name, init, reset, pos, rewind, eval, eval_all, logits, sample, self_test };
+const TOY: Functions = Functions {
+    info,
+    strerror,
+    op_name,
+    init,
+    reset,
+    pos,
+    rewind,
+    eval,
+    eval_all,
+    logits,
+    sample,
+    head_stats,
+    self_test,
+};
 
 const WEIGHTS: Blob = Blob { data: ptr::null(), len: 0 };
 

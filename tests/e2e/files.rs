@@ -190,3 +190,34 @@ fn a_stopped_compilation_writes_nothing() {
     assert!(printed.contains("; after build") && printed.contains("; after share"), "both dumps");
     assert!(!printed.contains("norm_quant"), "nothing after the stop");
 }
+
+/// The search of a screened head chooses what the full head does, on every instruction set.
+#[test]
+fn screened_heads_choose_the_same_tokens() {
+    let mut runs = vec![
+        ("aarch64", "", "cortex-a53"),
+        ("aarch64", "+dotprod", "cortex-a76"),
+        ("riscv64", "", "rv64,v=false"),
+        ("riscv64", "+v", "rv64,v=true,vlen=256,vext_spec=v1.0"),
+    ];
+    if std::env::consts::ARCH == "x86_64" {
+        runs.push(("x86_64", "", ""));
+    }
+    for (target, features, cpu) in runs {
+        let texts = ["exact", "screened"].map(|head| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let features: Vec<&str> = ["--features", features].into_iter().filter(|_| !features.is_empty()).collect();
+            compile(folder.path(), &[&["-t", target, "--emit", "exe", "--head", head][..], &features].concat());
+            let exe = folder.path().join("model").display().to_string();
+            let words = ["17", "3", "250", "-n", "24"];
+            let output = match cpu {
+                "" => run(&exe, &words),
+                _ => run(&format!("qemu-{target}"), &[&["-cpu", cpu, &exe][..], &words].concat()),
+            };
+            assert_eq!(output.status.code(), Some(0), "{target} {cpu}: {}", text(&output));
+            text(&output)
+        });
+        assert_eq!(texts[0], texts[1], "{target} {cpu}");
+        assert!(texts[0].split_whitespace().count() >= 24, "{}", texts[0]);
+    }
+}

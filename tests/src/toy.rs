@@ -78,6 +78,7 @@ pub fn plan(needs: Features, vlen: u32) -> Plan {
         kernels: vec![embed(1), embed(PREFILL), head],
         bodies: vec![body(1, 0), body(PREFILL, 1)],
         head: head_list,
+        search: None,
         weights: vec![],
         weights_bytes: 2 * table_bytes,
         states: vec![],

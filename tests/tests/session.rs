@@ -8,7 +8,7 @@ use tcc::arch::BuildOptions;
 use tcc::driver;
 use tcc::golden;
 use tcc::load::{self, LoadOptions};
-use tcc::plan::PlanOptions;
+use tcc::plan::{HeadChoice, PlanOptions};
 use tcc::target::{self, TargetRequest};
 use tcc_backends::image::HashSlot;
 use tcc_ir::sampling::{self, Settings};
@@ -35,7 +35,7 @@ struct Compiled {
 }
 
 /// Compiles the example model; none where this machine cannot run its own target.
-fn compiled() -> Option<Compiled> {
+fn compiled(head: HeadChoice) -> Option<Compiled> {
     let model = load::open(Path::new(MODEL), &LoadOptions::default()).expect("the example model loads");
     let options = BuildOptions { ctx: Some(CTX), prefill: 8, ..BuildOptions::default() };
     let front = driver::front(&model, &options, None, |_, _| {}).expect("the example model builds");
@@ -45,7 +45,7 @@ fn compiled() -> Option<Compiled> {
         eprintln!("skipped: this machine lacks its own target's baseline");
         return None;
     }
-    let plan = PlanOptions { max_threads: MAX_THREADS, encoding: None, state_bytes: tcc::emit::STATE_BYTES };
+    let plan = PlanOptions { max_threads: MAX_THREADS, encoding: None, head, state_bytes: tcc::emit::STATE_BYTES };
     let mut back = driver::back(&front, &target, "example", &plan, true).expect("code for the host");
     back.image = back.image_with_op_hooks().expect("code for the host");
     let folder = tempfile::tempdir().expect("a folder");
@@ -79,7 +79,7 @@ fn bits(logits: &[f32]) -> Vec<u32> {
 
 #[test]
 fn op_hooks_bracket_every_op() {
-    let Some(compiled) = compiled() else { return };
+    let Some(compiled) = compiled(HeadChoice::Auto) else { return };
     let model = compiled.module.model();
     let pool = Pool::new(2).expect("a thread");
     let clock = OpClock::new(model.info().op_count, pool.hooks());
@@ -98,7 +98,7 @@ fn op_hooks_bracket_every_op() {
 
 #[test]
 fn every_way_of_running_gives_the_same_bits() {
-    let Some(compiled) = compiled() else { return };
+    let Some(compiled) = compiled(HeadChoice::Auto) else { return };
     let expected = bits(&compiled.expected);
     let same = |hooks: Option<&HookSet>, chunk, what: &str| {
         assert!(bits(&logits(&compiled, hooks, chunk)) == expected, "{what}, {chunk} tokens at a time");
@@ -120,39 +120,66 @@ fn every_way_of_running_gives_the_same_bits() {
 
 #[test]
 fn sampling_is_the_definition() {
-    let Some(compiled) = compiled() else { return };
-    let model = compiled.module.model();
-    let mut arena = Arena::new(model.info().arena_bytes).expect("memory");
-    let mut session = Session::new(model, arena.bytes_mut(), None).expect("starts");
     let samplers = [
         Sampler::GREEDY,
         Sampler::seeded(1, 1.0),
         Sampler::seeded(2, 0.7).with_top_k(40),
         Sampler::seeded(3, 1.5).with_top_p(0.9),
         Sampler::seeded(4, 2.0).with_top_k(300).with_top_p(0.5),
+        Sampler::seeded(5, 1.0).with_top_k(256).with_top_p(0.9),
+        Sampler::seeded(6, 1.2).with_top_k(2),
     ];
-    for mut sampler in samplers {
+    for head in [HeadChoice::Exact, HeadChoice::Screened] {
+        let Some(compiled) = compiled(head) else { return };
+        for threads in [1, 2, MAX_THREADS] {
+            let pool = Pool::new(threads).expect("threads start");
+            check_samplers(&compiled, head == HeadChoice::Screened, &pool.hooks(), &samplers);
+        }
+        check_samplers(
+            &compiled,
+            head == HeadChoice::Screened,
+            &ShuffledSerial::new(MAX_THREADS, 7).hooks(),
+            &samplers,
+        );
+    }
+}
+
+/// Samples the whole context with each sampler, before anything asks for the logits.
+fn check_samplers(compiled: &Compiled, is_screened: bool, hooks: &HookSet, samplers: &[Sampler]) {
+    let model = compiled.module.model();
+    let mut arena = Arena::new(model.info().arena_bytes).expect("memory");
+    let mut session = Session::new(model, arena.bytes_mut(), Some(hooks)).expect("starts");
+    let mut searches = 0;
+    for mut sampler in samplers.iter().copied() {
         session.reset();
         session.eval(&TOKENS[..4]).expect("evaluates");
         for _ in 0..CTX - 4 {
-            let logits = session.logits().expect("finite").to_vec();
             let settings = Settings {
                 top_k: sampler.top_k,
                 temperature_q16: sampler.temperature_q16,
                 top_p_q16: sampler.top_p_q16,
             };
-            let mut state = sampler.rng;
-            let expected = sampling::sample(&logits, &settings, &mut state).expect("valid settings");
+            let (before, mut state) = (sampler, sampler.rng);
             let token = session.sample(&mut sampler).expect("valid settings");
+            let logits = session.logits().expect("finite").to_vec();
+            let expected = sampling::sample(&logits, &settings, &mut state).expect("valid settings");
             assert_eq!((token, sampler.rng), (expected, state), "{settings:?}");
+            searches += u64::from(is_screened && (before.top_k != 0 && before.top_k <= 256));
+            // Once more from the logits that are there now.
+            sampler = before;
+            assert_eq!(session.sample(&mut sampler).expect("valid settings"), expected, "{settings:?}");
             session.eval(&[token]).expect("evaluates");
         }
     }
+    let stats = session.head_stats().expect("a session");
+    assert_eq!(stats.searches, searches);
+    assert!(stats.rows_exact >= searches && stats.rows_low >= stats.rows_exact && stats.full > 0, "{stats:?}");
+    assert!(!is_screened || stats.rows_low < searches * u64::from(model.info().vocab), "{stats:?}");
 }
 
 #[test]
 fn sessions_rewind_refuse_and_test_themselves() {
-    let Some(compiled) = compiled() else { return };
+    let Some(compiled) = compiled(HeadChoice::Auto) else { return };
     let model = compiled.module.model();
     let mut arena = Arena::new(model.info().arena_bytes).expect("memory");
     assert_eq!(model.self_test(arena.bytes_mut(), None), Ok(()));

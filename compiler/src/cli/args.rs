@@ -53,6 +53,22 @@ pub struct MachineArgs {
     /// Encoding of ternary weights [default: chosen by the cost model]
     #[arg(long, value_name = "NAME", help_heading = "Target")]
     pub encoding: Option<String>,
+
+    /// How the best tokens are found; the tokens are the same
+    #[arg(long, value_enum, default_value_t = Head::Exact, help_heading = "Target")]
+    pub head: Head,
+}
+
+/// `--head`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Head {
+    /// `screened` for heads of 32 MiB and more, else `exact`
+    Auto,
+    /// About 4.7 bits per weight are read for the best tokens; 8.6 more are stored
+    Screened,
+    /// Every weight of the head is read for every token
+    #[default]
+    Exact,
 }
 
 /// Which machines, for commands that take several.

@@ -17,6 +17,7 @@ use crate::golden;
 use crate::report::human;
 use crate::run::emulate;
 use crate::run::host::{HostError, HostModel};
+use crate::run::ops::HeadRows;
 use crate::run::rates::Work;
 use crate::target::Target;
 
@@ -200,7 +201,7 @@ impl Measure<'_> {
                 plan.arena.total_bytes(),
                 image.stack_bytes,
                 image.task_stack_bytes,
-                self.work().bytes_per_token(plan),
+                self.work().bytes_per_token(plan, HeadRows::default()),
             ],
             outcome,
         })

@@ -7,13 +7,13 @@ use tcc_ir::ty::DType;
 use tcc_runtime::host;
 
 use super::Cx;
-use super::args::{ActivationsArg, Dense, Kv, MachineArgs, ModelArgs};
+use super::args::{ActivationsArg, Dense, Head, Kv, MachineArgs, ModelArgs};
 use crate::arch::BuildOptions;
 use crate::driver::{self, Front};
 use crate::error::Error;
 use crate::load::{self, DensePolicy, LoadOptions};
 use crate::model::{Activations, Model};
-use crate::plan::PlanOptions;
+use crate::plan::{HeadChoice, PlanOptions};
 use crate::target::{self, Target, TargetRequest};
 
 /// Opens and checks the model, saying its warnings.
@@ -90,7 +90,12 @@ pub fn plan_options(machine: &MachineArgs, max_threads: u32) -> Result<PlanOptio
     if !(1..=256).contains(&max_threads) {
         return Err(Error::usage(format!("{max_threads} threads were asked for"), "give 1 to 256"));
     }
-    Ok(PlanOptions { max_threads, encoding, state_bytes: crate::emit::STATE_BYTES })
+    let head = match machine.head {
+        Head::Auto => HeadChoice::Auto,
+        Head::Screened => HeadChoice::Screened,
+        Head::Exact => HeadChoice::Exact,
+    };
+    Ok(PlanOptions { max_threads, encoding, head, state_bytes: crate::emit::STATE_BYTES })
 }
 
 /// The C prefix of a model: `given`, or made from the name of the folder that holds it.

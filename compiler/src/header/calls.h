@@ -22,6 +22,8 @@ TCC_NODISCARD tcc_status @name@_eval_all(@name@ *m, const uint32_t *tokens, size
 TCC_NODISCARD tcc_status @name@_logits(@name@ *m, const float **out);
 /* The next token by the sampler's settings. */
 TCC_NODISCARD tcc_status @name@_sample(@name@ *m, tcc_sampler *s, uint32_t *token);
+/* What the head has read; set out->size to sizeof(tcc_head_stats) first. */
+TCC_NODISCARD tcc_status @name@_head_stats(const @name@ *m, tcc_head_stats *out);
 /* Evaluates the golden tokens in an arena of its own and compares the SHA-256 of their logits with the build's;
  * TCC_E_HASH where they differ or the build has none. */
 TCC_NODISCARD tcc_status @name@_self_test(void *arena, size_t bytes, const tcc_blob *weights, const tcc_hooks *hooks);

@@ -41,6 +41,12 @@ typedef struct tcc_sampler { /* integers only: the same text on every target */
   uint32_t top_p_q16;        /* 65536 = off */
   uint64_t rng[2];           /* any value but {0,0}; advanced in place */
 } tcc_sampler;
+typedef struct tcc_head_stats {  /* what the head has read since init */
+  uint32_t size, reserved;       /* sizeof(tcc_head_stats) */
+  uint64_t searches;             /* for the best tokens: the high nibbles of every row */
+  uint64_t rows_low, rows_exact; /* rows whose low nibbles, whose weights they read as well */
+  uint64_t full;                 /* times that every logit was computed */
+} tcc_head_stats;
 typedef struct tcc_info { /* the macros below, at run time */
   uint32_t size, abi_major, abi_minor, flags;
   const char *name, *target, *cpu_features, *tcc_version, *licence;

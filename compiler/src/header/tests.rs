@@ -26,6 +26,7 @@ fn plan() -> Plan {
         kernels: Vec::new(),
         bodies: vec![list("decode", 1), list("prefill", 8)],
         head: list("head", 1),
+        search: None,
         weights: Vec::new(),
         // Past 32 bits: the macros must still work in #if and as values.
         weights_bytes: 5 << 30,
@@ -89,7 +90,7 @@ fn program() -> String {
             c += &format!("typedef char offset_of_{ty}_{field}[offsetof({ty}, {field}) == {offset} ? 1 : -1];\n");
         }
     };
-    use offsets::{blob, hooks, info, sampler};
+    use offsets::{blob, head_stats, hooks, info, sampler};
     let fields = [
         ("size", hooks::STRUCT_SIZE),
         ("threads", hooks::THREADS),
@@ -104,6 +105,8 @@ fn program() -> String {
     ];
     check("tcc_hooks", hooks::SIZE, &fields);
     check("tcc_blob", blob::SIZE, &[("data", blob::DATA), ("len", blob::LEN)]);
+    let members = [("searches", head_stats::SEARCHES), ("full", head_stats::FULL)];
+    check("tcc_head_stats", head_stats::SIZE, &members);
     check("tcc_sampler", sampler::SIZE, &[("top_p_q16", sampler::TOP_P_Q16), ("rng", sampler::RNG)]);
     let fields = [
         ("flags", info::FLAGS),

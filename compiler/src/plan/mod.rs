@@ -3,6 +3,7 @@
 pub mod arena;
 pub mod check;
 mod layout;
+mod search;
 mod select;
 mod steps;
 mod weights;
@@ -24,8 +25,22 @@ pub struct PlanOptions {
     pub max_threads: u32,
     /// Encoding for every ternary product with int8 activations, instead of the cost model's choice.
     pub encoding: Option<Encoding>,
+    /// How the best tokens are found.
+    pub head: HeadChoice,
     /// Bytes of the instance block at the arena's start; its layout belongs to the code generator.
     pub state_bytes: u64,
+}
+
+/// How sampling treats an exact head; the tokens are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HeadChoice {
+    /// Screened where the head is large.
+    #[default]
+    Auto,
+    /// A screen is stored beside the head and read first.
+    Screened,
+    /// Every logit is computed.
+    Exact,
 }
 
 /// Why no plan could be made.
@@ -42,13 +57,17 @@ pub enum PlanError {
 /// Makes the plan of `program` for `machine` and has it checked.
 pub fn build(program: &Program, machine: &Machine, options: &PlanOptions) -> Result<Plan, PlanError> {
     let layouts = layout::choose(program, machine, options.encoding)?;
-    let weights = weights::place(program, &layouts);
+    let mut weights = weights::place(program, &layouts);
     let mut kernels = Vec::new();
     let mut lists = Vec::new();
     for graph in program.graphs() {
         lists.push(steps::lower(graph, program, machine, &layouts, &mut kernels)?);
     }
-    let arena = arena_plan(program, options, &kernels, &lists);
+    let head = lists.last().expect("graphs() ends with the head");
+    let search = search::lower(program, head, options.head, &mut kernels)?;
+    weights.extend(search.iter().map(|search| search::slot(search, &weights)).collect::<Vec<_>>());
+    let planned = lists.iter().chain(search.iter().map(|search| &search.list));
+    let arena = arena_plan(program, options, &kernels, planned);
     let states = place_states(program, arena.kv_offset);
     let mut bound = Vec::new();
     for (graph, list) in program.graphs().zip(&lists) {
@@ -57,10 +76,16 @@ pub fn build(program: &Program, machine: &Machine, options: &PlanOptions) -> Res
         bound.push(steps::bind(graph, list, &offsets, activations_base(program, &arena), &states, &weights));
     }
     let head = bound.pop().expect("graphs() ends with the head");
+    let search = search.map(|search| -> Result<_, PlanError> {
+        let offsets = arena::assign(&search.list);
+        check::list(&search.list, &offsets, arena.act_bytes - shared_bytes(program))?;
+        Ok(search::bind(program, &search, &offsets, activations_base(program, &arena), &states, &weights))
+    });
+    let search = search.transpose()?;
     let (needs, vlen) = requirements(machine, &kernels);
     let weights_bytes = weights.last().map_or(0, |w| (w.offset_bytes + w.bytes).next_multiple_of(arena::ALIGN));
     let facts = program.facts.clone();
-    Ok(Plan { facts, needs, vlen, kernels, bodies: bound, head, weights, weights_bytes, states, arena })
+    Ok(Plan { facts, needs, vlen, kernels, bodies: bound, head, search, weights, weights_bytes, states, arena })
 }
 
 /// CPU features and vector length that the chosen kernels need.
@@ -85,15 +110,15 @@ fn activations_base(program: &Program, arena: &ArenaPlan) -> u64 {
     arena.act_offset + shared_bytes(program)
 }
 
-fn arena_plan(
+fn arena_plan<'a>(
     program: &Program,
     options: &PlanOptions,
     kernels: &[KernelSpec],
-    lists: &[steps::UnboundList],
+    lists: impl Iterator<Item = &'a steps::UnboundList>,
 ) -> ArenaPlan {
     let logits_bytes = arena::align(4 * program.facts.vocab as u64);
     let kv_bytes = program.states.iter().map(|s| arena::align(state_bytes(&s.ty))).sum();
-    let planned = lists.iter().map(|l| arena::total_bytes(l, &arena::assign(l))).max().unwrap_or(0);
+    let planned = lists.map(|l| arena::total_bytes(l, &arena::assign(l))).max().unwrap_or(0);
     let scratch = kernels.iter().map(|k| k.scratch_bytes() as u64).max().unwrap_or(0);
     let state_bytes = arena::align(options.state_bytes);
     let logits_offset = state_bytes;

@@ -124,7 +124,7 @@ fn encoding(cx: &SelectCx, weight: ValueId) -> Result<tcc_ir::encoding::Encoding
     };
     match cx.layouts.get(&id) {
         Some(WeightLayout::Packed(encoding)) => Ok(*encoding),
-        Some(WeightLayout::Plain) | None => {
+        Some(WeightLayout::Plain | WeightLayout::Screen(_)) | None => {
             let label = cx.program.weight(id).name.clone();
             Err(PlanError::Unsupported { label, what: "a ternary matrix without a packed layout".into() })
         }

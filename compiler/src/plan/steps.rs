@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tcc_ir::graph::{Graph, NodeId, ValueId};
 use tcc_ir::kernel::{KernelSpec, QuantLayout};
 use tcc_ir::ops::{InputKind, Op};
-use tcc_ir::plan::{Arg, KernelId, StateSlot, Step, StepList, WeightSlot};
+use tcc_ir::plan::{Arg, KernelId, StateSlot, Step, StepList, WeightLayout, WeightSlot};
 use tcc_ir::program::{Program, StateId, WeightId};
 use tcc_ir::ty::DType;
 
@@ -28,6 +28,8 @@ pub struct Version {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fixed {
     Weight(WeightId),
+    /// The screen of a dense weight.
+    Screen(WeightId),
     State(StateId),
     Tokens,
     Hidden,
@@ -69,9 +71,13 @@ impl UnboundStep {
         })
     }
 
+    pub fn new(kernel: KernelId, operands: Vec<Operand>, label: String, bytes: u64) -> Self {
+        UnboundStep { kernel, operands, label, bytes }
+    }
+
     #[cfg(test)]
     pub fn for_test(label: String, operands: Vec<Operand>) -> Self {
-        UnboundStep { kernel: KernelId(0), operands, label, bytes: 0 }
+        UnboundStep::new(KernelId(0), operands, label, 0)
     }
 }
 
@@ -127,7 +133,7 @@ fn leaf_place(op: Op) -> Option<Fixed> {
     }
 }
 
-fn intern(kernels: &mut Vec<KernelSpec>, spec: KernelSpec) -> KernelId {
+pub(super) fn intern(kernels: &mut Vec<KernelSpec>, spec: KernelSpec) -> KernelId {
     let at = kernels.iter().position(|k| *k == spec).unwrap_or_else(|| {
         kernels.push(spec);
         kernels.len() - 1
@@ -168,7 +174,7 @@ impl Lowering<'_> {
             }
         }
         let bytes = self.traffic_bytes(id, reads);
-        self.list.steps.push(UnboundStep { kernel, operands, label: node.label.clone(), bytes });
+        self.list.steps.push(UnboundStep::new(kernel, operands, node.label.clone(), bytes));
         Ok(())
     }
 
@@ -242,6 +248,13 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
+/// Address of a weight, or of its screen.
+fn weight_arg(weights: &[WeightSlot], id: WeightId, is_screen: bool) -> Arg {
+    let fits = |slot: &&WeightSlot| slot.id == id && matches!(slot.layout, WeightLayout::Screen(_)) == is_screen;
+    let slot = weights.iter().find(fits).expect("every weight read has a slot");
+    Arg::Weight { offset_bytes: slot.offset_bytes }
+}
+
 /// Replaces buffers by arena addresses and weights and states by theirs.
 pub(super) fn bind(
     graph: &Graph,
@@ -256,10 +269,8 @@ pub(super) fn bind(
     for step in &list.steps {
         let arg = |operand: &Operand| match operand {
             Operand::Read(v) | Operand::Write(v) => Arg::Arena { offset_bytes: base + offsets[v.buffer.0] },
-            Operand::Fixed(Fixed::Weight(id)) => {
-                let slot = weights.binary_search_by_key(id, |s| s.id).expect("every weight read has a slot");
-                Arg::Weight { offset_bytes: weights[slot].offset_bytes }
-            }
+            Operand::Fixed(Fixed::Weight(id)) => weight_arg(weights, *id, false),
+            Operand::Fixed(Fixed::Screen(id)) => weight_arg(weights, *id, true),
             Operand::Fixed(Fixed::State(id)) => Arg::Arena { offset_bytes: states[id.0 as usize].offset_bytes },
             Operand::Fixed(Fixed::Tokens) => Arg::Tokens,
             Operand::Fixed(Fixed::Hidden) => Arg::Hidden,

@@ -14,6 +14,7 @@ pub(super) fn place(program: &Program, layouts: &Layouts) -> Vec<WeightSlot> {
         let bytes = match layout {
             WeightLayout::Packed(encoding) => encoding.matrix_bytes(ty.shape[0], ty.shape[1]),
             WeightLayout::Plain => ty.size_bytes().expect("trits are always packed"),
+            WeightLayout::Screen(_) => unreachable!("screens are placed behind the weights they are of"),
         } as u64;
         slots.push(WeightSlot { id, layout, offset_bytes, bytes });
         offset_bytes = align(offset_bytes + bytes);

@@ -122,8 +122,9 @@ fn ranges(image: &Image, ops: &[String]) -> String {
     let slots: BTreeMap<&str, usize> = ops.iter().enumerate().map(|(i, op)| (op.as_str(), OPS + i)).collect();
     let mut text = String::new();
     for symbol in image.symbols.iter().filter(|symbol| symbol.kind == SymbolKind::Label) {
-        // Only the head is followed by sampling; a body by the head or the next body.
-        let behind = if symbol.name.starts_with("head") { SAMPLING } else { 0 };
+        // Only head and search are followed by sampling; a body by one of them or the next body.
+        let is_last = ["head", "search"].iter().any(|list| symbol.name.starts_with(list));
+        let behind = if is_last { SAMPLING } else { 0 };
         let slot = slots.get(symbol.name.as_str()).copied().unwrap_or(behind);
         let begin = TEXT_ADDRESS + symbol.offset;
         writeln!(text, "{begin:x} {:x} {slot}", begin + symbol.bytes).expect("writing to a string cannot fail");
@@ -153,6 +154,7 @@ fn counts(plan: &Plan, slots: &[Slot], prompt: usize) -> Counts {
     };
     let bodies: Vec<Vec<Slot>> = plan.bodies.iter().map(&mut next).collect();
     let head = next(&plan.head);
+    let head = plan.search.as_ref().map_or(head, |search| next(&search.list));
     let runs = |list: &[Slot]| list.first().map_or(0, |op| op.entries);
     let per = |list: &[Slot], n: u64| list.iter().map(|op| op.count.per(n)).collect::<Vec<_>>();
     let mut decode = bodies.first().map_or(vec![], |decode| per(decode, runs(decode)));

@@ -4,6 +4,7 @@ use std::ops::AddAssign;
 
 use tcc_ir::kernel::KernelSpec;
 use tcc_ir::plan::{Plan, Step, StepList};
+use tcc_ir::screen::kernel::ScreenKernel;
 
 /// Ops that are reported together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,16 +68,53 @@ impl Group {
             | KernelSpec::Glu { .. }
             | KernelSpec::GluQuant { .. }
             | KernelSpec::GluNormQuant { .. } => Group::Rows,
+            KernelSpec::Screen { .. } => Group::Head,
             KernelSpec::Embed { .. } | KernelSpec::Add { .. } => Group::Other,
         }
     }
 }
 
-/// Bytes that `step` reads and writes when its first row is at `position`.
+/// Rows of the head that one search reads beyond the planes of all rows, in the mean.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HeadRows {
+    pub low: f64,
+    pub exact: f64,
+}
+
+/// What the bytes of a step depend on besides the plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Point {
+    /// Position of the first row.
+    pub position: usize,
+    pub rows: HeadRows,
+}
+
+/// The lists that make one greedy token: the smallest body, then the search or the head.
+pub fn decode_lists(plan: &Plan) -> Vec<&StepList> {
+    let last = plan.search.as_ref().map_or(&plan.head, |search| &search.list);
+    plan.bodies.first().into_iter().chain([last]).collect()
+}
+
+/// Of values for the ops of decode, head and search, as op hooks number them, those of [`decode_lists`].
+pub fn decode_values<T: Copy>(plan: &Plan, all: &[T]) -> Vec<T> {
+    let decode = plan.bodies.first().map_or(0, |body| body.steps.len());
+    let skipped = if plan.search.is_some() { plan.head.steps.len() } else { 0 };
+    all[..decode].iter().chain(&all[decode + skipped..]).copied().collect()
+}
+
+/// Bytes that `step` reads and writes at `point`.
 ///
-/// Attention reads its caches up to the position; the plan states their whole size.
-pub fn bytes(plan: &Plan, step: &Step, position: usize) -> u64 {
+/// Attention reads its caches up to the position, and the last levels of a search some rows: the plan states the whole
+/// size of the former and nothing of the latter.
+pub fn bytes(plan: &Plan, step: &Step, point: Point) -> u64 {
+    let Point { position, rows } = point;
+    // Far below 2^53.
+    let of = |rows: f64, bytes: usize| (rows * bytes as f64).round() as u64;
     match plan.kernel(step.kernel) {
+        KernelSpec::Screen { layout, step: ScreenKernel::Low } => step.bytes + of(rows.low, layout.record_bytes()),
+        KernelSpec::Screen { layout, step: ScreenKernel::Exact { weight } } => {
+            step.bytes + of(rows.exact, layout.k * weight.size_bytes().unwrap_or(4))
+        }
         KernelSpec::Attention { heads, kv_heads, d, cache, .. } => {
             let element = cache.size_bytes().unwrap_or(4);
             (2 * kv_heads * d * element * (position + 1) + 8 * heads * d) as u64
@@ -101,7 +139,8 @@ pub fn int8_macs(plan: &Plan, step: &Step) -> u64 {
         | KernelSpec::GluNormQuant { .. }
         | KernelSpec::Rope { .. }
         | KernelSpec::KvWrite { .. }
-        | KernelSpec::Add { .. } => 0,
+        | KernelSpec::Add { .. }
+        | KernelSpec::Screen { .. } => 0,
     }
 }
 
@@ -119,11 +158,11 @@ pub struct GroupSum<T> {
 }
 
 /// The groups that the ops of `lists`, one list after the other, belong to, in order. `measured` says what each op
-/// took; `position` is where bytes are counted.
+/// took; `point` is where bytes are counted.
 pub fn sums<T: Copy + Default + AddAssign>(
     plan: &Plan,
     lists: &[&StepList],
-    position: usize,
+    point: Point,
     measured: &[T],
 ) -> Vec<GroupSum<T>> {
     let steps = lists.iter().flat_map(|list| list.steps.iter().map(move |step| (*list, step)));
@@ -132,7 +171,7 @@ pub fn sums<T: Copy + Default + AddAssign>(
         for ((list, step), value) in steps.clone().zip(measured) {
             if Group::of(plan, list, step) == group {
                 sum.ops += 1;
-                sum.bytes += bytes(plan, step, position);
+                sum.bytes += bytes(plan, step, point);
                 sum.int8_macs += int8_macs(plan, step);
                 sum.value += *value;
             }

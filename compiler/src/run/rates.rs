@@ -10,7 +10,7 @@ use tcc_runtime::pool::Pool;
 use tcc_runtime::session::{HookSet, Session};
 
 use super::host::HostModel;
-use super::ops;
+use super::ops::{self, HeadRows, Point};
 use crate::error::Error;
 
 /// What is measured: a prompt of `prompt` tokens, then `n` tokens one by one; the median of `runs` counts. Each is
@@ -27,18 +27,25 @@ pub struct Work {
 pub struct Rates {
     pub prefill: f64,
     pub decode: f64,
+    /// What the searches for those tokens have read.
+    pub rows: HeadRows,
 }
 
 impl Work {
-    /// Position halfway through the generated tokens: where what a decoded token moves is counted.
-    pub fn decode_position(&self) -> usize {
-        self.prompt + self.n / 2
+    /// Halfway through the generated tokens: where what a decoded token moves is counted.
+    pub fn decode_point(&self, rows: HeadRows) -> Point {
+        Point { position: self.prompt + self.n / 2, rows }
     }
 
-    /// Bytes that one decoded token moves, head included.
-    pub fn bytes_per_token(&self, plan: &Plan) -> u64 {
-        let steps = plan.bodies.first().into_iter().chain([&plan.head]).flat_map(|list| &list.steps);
-        steps.map(|step| ops::bytes(plan, step, self.decode_position())).sum()
+    /// Halfway through the prompt.
+    pub fn prefill_point(&self) -> Point {
+        Point { position: self.prompt / 2, rows: HeadRows::default() }
+    }
+
+    /// Bytes that one decoded token moves, head included, where a search reads `rows`.
+    pub fn bytes_per_token(&self, plan: &Plan, rows: HeadRows) -> u64 {
+        let steps = ops::decode_lists(plan).into_iter().flat_map(|list| &list.steps);
+        steps.map(|step| ops::bytes(plan, step, self.decode_point(rows))).sum()
     }
 
     /// Rates of `host` on `threads` threads.
@@ -47,17 +54,18 @@ impl Work {
         Ok(Rates {
             prefill: self.prompt as f64 / median(runs.iter().map(|r| r.prefill)),
             decode: self.n as f64 / median(runs.iter().map(|r| r.decode)),
+            rows: runs[0].rows,
         })
     }
 
     fn once(&self, host: &HostModel, threads: u32) -> Result<Seconds, Error> {
         let pool = Pool::new(threads).map_err(Error::io("started", "a thread"))?;
         let mut seconds = Seconds::default();
-        self.perform(host, &pool.hooks(), |phase, time| match phase {
+        let rows = self.perform(host, &pool.hooks(), |phase, time| match phase {
             Phase::Prefill => seconds.prefill = time,
             Phase::Decode => seconds.decode = time,
         })?;
-        Ok(seconds)
+        Ok(Seconds { rows, ..seconds })
     }
 
     /// Seconds of each op per token on `threads` threads; `host` calls the op hooks.
@@ -89,8 +97,14 @@ impl Work {
         Ok(OpTimes { prefill: middle(|run| &run.prefill), decode: middle(|run| &run.decode) })
     }
 
-    /// Does the work once in a session of its own and says after each phase how many seconds it took.
-    fn perform(&self, host: &HostModel, hooks: &HookSet<'_>, mut ended: impl FnMut(Phase, f64)) -> Result<(), Error> {
+    /// Does the work once in a session of its own, says after each phase how many seconds it took, and returns what
+    /// the searches for tokens have read.
+    fn perform(
+        &self,
+        host: &HostModel,
+        hooks: &HookSet<'_>,
+        mut ended: impl FnMut(Phase, f64),
+    ) -> Result<HeadRows, Error> {
         let failed = |status: Status| Error::Status { status };
         let model = host.module().model();
         let info = model.info();
@@ -113,7 +127,9 @@ impl Work {
             session.eval(&[token]).map_err(failed)?;
         }
         ended(Phase::Decode, begin.elapsed().as_secs_f64());
-        Ok(())
+        let stats = session.head_stats().map_err(failed)?;
+        let mean = |rows: u64| rows as f64 / stats.searches.max(1) as f64;
+        Ok(HeadRows { low: mean(stats.rows_low), exact: mean(stats.rows_exact) })
     }
 }
 
@@ -127,7 +143,7 @@ enum Phase {
 /// Seconds per token of one kind of work.
 #[derive(Clone, Debug, Default)]
 pub struct PhaseTimes {
-    /// Of each op, by the numbers that op hooks give: those of decode, then those of the head.
+    /// Of each op, by the numbers that op hooks give: those of decode, of the head, and of the search.
     pub ops: Vec<f64>,
     /// Of everything, what happens between ops included.
     pub total: f64,
@@ -152,6 +168,7 @@ pub fn prompt(n: usize, vocab: usize) -> Vec<u32> {
 struct Seconds {
     prefill: f64,
     decode: f64,
+    rows: HeadRows,
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

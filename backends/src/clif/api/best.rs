@@ -6,9 +6,11 @@ use cranelift_codegen::ir::{InstBuilder, Signature, Value};
 
 use super::head::call_head_row;
 use super::instance::LOGITS_READY;
+use super::search::{call_found_best, call_search};
 use super::{Api, bytes, fail_unless_ok, return_ok, status_signature};
 use crate::clif::func::{FunctionCx, signature};
 use crate::code::{EmitError, Function};
+use tcc_runtime::abi::Status;
 
 /// Symbol of `(values, n) -> index`: the first of the ranking of `values: f32[n]`.
 const BEST: &str = "best";
@@ -34,7 +36,12 @@ pub(super) fn call_best_token(f: &mut FunctionCx, instance: Value, hidden: Value
 /// The first token of the ranking of a whole row of logits.
 pub(super) fn best_of_vocab(api: &Api<'_>, f: &mut FunctionCx, logits: Value) -> Value {
     let vocab = f.size(api.plan.facts.vocab);
-    f.call(BEST, &signature(&[I64, I64], &[I64]), &[logits, vocab])[0]
+    call_best(f, logits, vocab)
+}
+
+/// Index of the first of the ranking of `values: f32[n]`.
+pub(super) fn call_best(f: &mut FunctionCx, values: Value, n: Value) -> Value {
+    f.call(BEST, &signature(&[I64, I64], &[I64]), &[values, n])[0]
 }
 
 pub(super) fn store_token(f: &mut FunctionCx, id: Value, token: Value) {
@@ -45,6 +52,15 @@ pub(super) fn store_token(f: &mut FunctionCx, id: Value, token: Value) {
 fn best_token(api: &Api<'_>) -> Result<Function, EmitError> {
     api.cx.function(BEST_TOKEN, &best_token_signature(), |f| {
         let (instance, hidden, token) = (f.param(0), f.param(1), f.param(2));
+        if api.plan.search.is_some() {
+            let one = f.i64(1);
+            let found = call_search(f, instance, hidden, one);
+            f.return_if(found, |f| {
+                let id = call_found_best(f, instance);
+                store_token(f, id, token);
+                vec![f.i32(Status::OK.0)]
+            });
+        }
         LOGITS_READY.set(f, 0, instance);
         let logits = f.offset(instance, bytes(api.plan.arena.logits_offset));
         let status = call_head_row(f, instance, hidden, logits);
@@ -86,7 +102,7 @@ pub(super) fn rank(f: &mut FunctionCx, logits: Value, id: Value) -> Value {
 }
 
 /// The index of a rank.
-fn index_of(f: &mut FunctionCx, rank: Value) -> Value {
+pub(super) fn index_of(f: &mut FunctionCx, rank: Value) -> Value {
     let low = f.ins().ireduce(I32, rank);
     let id = f.ins().bnot(low);
     f.ins().uextend(I64, id)

@@ -6,8 +6,12 @@ use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{Signature, Value};
 use tcc_ir::kernel::args;
 use tcc_runtime::abi::Status;
+use tcc_runtime::abi::offsets::head_stats as stats;
 
-use super::instance::{self, HEAD_IN, HEAD_OUT, KEPT, LOGITS_READY, NONFINITE};
+use super::instance::{
+    self, FULL_HEADS, HEAD_IN, HEAD_OUT, KEPT, LOGITS_READY, NONFINITE, SEARCH_ROWS_EXACT, SEARCH_ROWS_LOW, SEARCHES,
+    offset,
+};
 use super::steps::HEAD;
 use super::{Api, bytes, check_instance, fail_if, fail_if_null, fail_unless_ok, is_zero, return_ok, status_signature};
 use crate::clif::func::FunctionCx;
@@ -55,6 +59,9 @@ pub(super) fn fail_if_flagged(f: &mut FunctionCx, instance: Value) {
 pub(super) fn head_row(api: &Api<'_>) -> Result<Function, EmitError> {
     api.cx.function(HEAD_ROW, &head_row_signature(), |f| {
         let (instance, hidden, out) = (f.param(0), f.param(1), f.param(2));
+        let before = FULL_HEADS.load(f, instance);
+        let after = f.offset(before, 1);
+        FULL_HEADS.store(f, after, instance);
         HEAD_IN.store(f, hidden, instance);
         HEAD_OUT.store(f, out, instance);
         let (pos, valid) = (f.i64(0), f.i64(1));
@@ -107,6 +114,29 @@ pub(super) fn logits(api: &Api<'_>) -> Result<Function, EmitError> {
         need_logits(f, instance);
         let logits = f.offset(instance, bytes(api.plan.arena.logits_offset));
         f.store(logits, out, 0);
+        return_ok(f);
+    })
+}
+
+/// `(instance, out) -> status`: fills in the caller's `tcc_head_stats`.
+pub(super) fn head_stats(api: &Api<'_>) -> Result<Function, EmitError> {
+    api.entry(api.baseline, "head_stats", &status_signature(&[I64, I64]), |f| {
+        let (instance, out) = (f.param(0), f.param(1));
+        check_instance(f, instance);
+        fail_if_null(f, &[out]);
+        let size = f.load_unsigned(I32, out, offset(stats::STRUCT_SIZE));
+        let short = f.ins().icmp_imm_u(IntCC::UnsignedLessThan, size, i64::from(offset(stats::SIZE)));
+        fail_if(f, short, Status::ABI);
+        let counters = [
+            (SEARCHES, stats::SEARCHES),
+            (SEARCH_ROWS_LOW, stats::ROWS_LOW),
+            (SEARCH_ROWS_EXACT, stats::ROWS_EXACT),
+            (FULL_HEADS, stats::FULL),
+        ];
+        for (counter, to) in counters {
+            let value = counter.load(f, instance);
+            f.store(value, out, offset(to));
+        }
         return_ok(f);
     })
 }

@@ -108,8 +108,15 @@ pub(super) const GRAIN: Field = Field::u32_at(KERNEL.offset + 8);
 pub(super) const WORK: Field = Field::u64_at((GRAIN.offset + 4).next_multiple_of(BUFFER_ALIGN));
 pub(super) const WORK_BYTES: usize = 2048;
 
+/// Searches made, rows whose low nibbles they read, and rows whose weights they read; never reset.
+pub(super) const SEARCHES: Field = Field::u64_at(WORK.offset + WORK_BYTES);
+pub(super) const SEARCH_ROWS_LOW: Field = Field::u64_at(SEARCHES.offset + 8);
+pub(super) const SEARCH_ROWS_EXACT: Field = Field::u64_at(SEARCHES.offset + 16);
+/// Rows of logits computed in full.
+pub(super) const FULL_HEADS: Field = Field::u64_at(SEARCHES.offset + 24);
+
 /// Bytes of the instance block, a multiple of 64.
-pub const STATE_BYTES: usize = WORK.offset + WORK_BYTES;
+pub const STATE_BYTES: usize = (FULL_HEADS.offset + 8).next_multiple_of(BUFFER_ALIGN);
 
 const _: () = {
     assert!(NEXT.offset.is_multiple_of(BUFFER_ALIGN) && STATE_BYTES.is_multiple_of(BUFFER_ALIGN));

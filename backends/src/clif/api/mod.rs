@@ -11,6 +11,7 @@ pub mod instance;
 mod parallel;
 mod position;
 mod sample;
+mod search;
 mod self_test;
 mod sha256;
 pub mod steps;
@@ -55,6 +56,7 @@ pub(crate) fn functions(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
         eval::eval(api)?,
         eval::eval_all(api)?,
         head::logits(api)?,
+        head::head_stats(api)?,
         sample::sample(api)?,
         self_test::self_test(api)?,
         eval::evaluate(api)?,
@@ -66,6 +68,7 @@ pub(crate) fn functions(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
     functions.extend(steps::lists(api)?);
     functions.extend(parallel::functions(api)?);
     functions.extend(best::functions(api)?);
+    functions.extend(search::functions(api)?);
     functions.extend(sample::parts(api)?);
     functions.extend(sha256::functions(api)?);
     functions.extend(tables::data_blocks(api));

@@ -10,9 +10,10 @@ use tcc_ir::sampling::{Q16_ONE, WEIGHT_ONE};
 use tcc_runtime::abi::Status;
 use tcc_runtime::abi::offsets::sampler;
 
-use super::best::{best_of_vocab, call_best_token, rank, store_token};
+use super::best::{best_of_vocab, call_best, call_best_token, index_of, rank, store_token};
 use super::head::need_logits;
 use super::instance::{KEPT, LOGITS_READY, WORK, WORK_BYTES, offset};
+use super::search::{call_compact, call_search, max_compact};
 use super::{Api, bytes, check_instance, fail_if, fail_if_null, is_zero, return_ok, status_signature};
 use crate::clif::func::{FunctionCx, signature};
 use crate::clif::lanes::{Lanes, Shape};
@@ -23,12 +24,12 @@ use crate::code::{EmitError, Function};
 const GREEDY: &str = "sample_greedy";
 /// Symbol of `(logit, best, t) -> weight`.
 const WEIGHT: &str = "sample_weight";
-/// Symbol of `(logits, from, best, t) -> weight`: sum over the tokens of rank `from` and better.
+/// Symbol of `(logits, n, from, best, t) -> weight`: sum over the tokens of rank `from` and better.
 const TOTAL: &str = "sample_total";
-/// Symbol of `(logits, from, needed, by_weight, best, t, counts) -> rank`: the rank at which the tokens of rank `from`
+/// Symbol of `(logits, n, from, needed, by_weight, best, t, counts) -> rank`: the rank at which the tokens of rank `from`
 /// and better, best first, reach `needed`: in number, or in weight if `by_weight` is not 0.
 const CUT: &str = "sample_cut";
-/// Symbol of `(logits, from, u, best, t) -> id`: the kept token that `u` falls on, by increasing id.
+/// Symbol of `(logits, n, from, u, best, t) -> id`: the kept token that `u` falls on, by increasing id.
 const PICK: &str = "sample_pick";
 
 /// Values of one digit of a rank, and of the count that `WORK` holds for each.
@@ -37,6 +38,21 @@ const _: () = assert!(8 * DIGITS <= WORK_BYTES);
 
 pub(super) fn parts(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
     Ok(vec![greedy(api)?, weight(api)?, total(api)?, cut(api)?, pick(api)?])
+}
+
+/// Logits by increasing id.
+#[derive(Clone, Copy)]
+struct Row {
+    logits: Value,
+    n: Value,
+    /// Address of their tokens, u32 each; 0 where they are 0, 1, and so on.
+    ids: Value,
+}
+
+impl Row {
+    fn of(values: &[Value]) -> Row {
+        Row { logits: values[0], n: values[1], ids: values[2] }
+    }
 }
 
 /// Best logit and temperature: what weights depend on.
@@ -55,15 +71,15 @@ fn weight_signature() -> Signature {
 }
 
 fn total_signature() -> Signature {
-    signature(&[I64, I64, F32, F32], &[I64])
+    signature(&[I64, I64, I64, F32, F32], &[I64])
 }
 
 fn cut_signature() -> Signature {
-    signature(&[I64, I64, I64, I64, F32, F32, I64], &[I64])
+    signature(&[I64, I64, I64, I64, I64, F32, F32, I64], &[I64])
 }
 
 fn pick_signature() -> Signature {
-    signature(&[I64, I64, I64, F32, F32], &[I64])
+    signature(&[I64, I64, I64, I64, F32, F32], &[I64])
 }
 
 /// `(instance, sampler, token) -> status`.
@@ -77,16 +93,23 @@ pub(super) fn sample(api: &Api<'_>) -> Result<Function, EmitError> {
         fail_if(f, short, Status::ABI);
         let greedy = check_settings(f, settings);
         f.return_if(greedy, |f| f.call(GREEDY, &greedy_signature(), &[instance, token]));
-        need_logits(f, instance);
-        let logits = f.offset(instance, bytes(api.plan.arena.logits_offset));
-        let id = best_of_vocab(api, f, logits);
-        let at = f.index(logits, id, 4);
+        let row = candidates(api, f, instance, settings);
+        let first = call_best(f, row.logits, row.n);
+        let at = f.index(row.logits, first, 4);
         let best = f.load(F32, at, 0);
         let temperature = f.load_unsigned(I32, settings, offset(sampler::TEMPERATURE_Q16));
         let temperature = f.ins().fcvt_from_sint(F32, temperature);
         let unit = f.f32(1.0 / 65536.0);
         let t = f.ins().fmul(temperature, unit);
-        let id = draw(api, f, settings, instance, logits, Scale { best, t });
+        let index = draw(f, settings, instance, row, Scale { best, t });
+        let id = f.if_else(
+            row.ids,
+            |f| {
+                let at = f.index(row.ids, index, 4);
+                vec![f.load_unsigned(I32, at, 0)]
+            },
+            |_| vec![index],
+        )[0];
         store_token(f, id, token);
         return_ok(f);
     })
@@ -112,6 +135,58 @@ fn greedy(api: &Api<'_>) -> Result<Function, EmitError> {
     })
 }
 
+/// The logits that may be drawn from: all of them, or those that a search for `top_k` tokens leaves. Leaves the
+/// function if there are none.
+fn candidates(api: &Api<'_>, f: &mut FunctionCx, instance: Value, settings: Value) -> Row {
+    let Some(search) = &api.plan.search else {
+        need_logits(f, instance);
+        let values = every_logit(api, f, instance);
+        return Row::of(&values);
+    };
+    let kept = KEPT.load(f, instance);
+    let nothing = is_zero(f, kept);
+    fail_if(f, nothing, Status::ARG);
+    let top_k = f.load_unsigned(I32, settings, offset(sampler::TOP_K));
+    let last = f.ins().iadd_imm_s(top_k, -1);
+    let most = i64::try_from(search.max_count()).expect("a few hundred");
+    let few = f.ins().icmp_imm_u(IntCC::UnsignedLessThan, last, most);
+    let ready = LOGITS_READY.load(f, instance);
+    let not_ready = is_zero(f, ready);
+    let searches = f.ins().band(few, not_ready);
+    let found = f.if_else(
+        searches,
+        |f| {
+            let hidden = f.offset(instance, bytes(api.plan.arena.kept_hidden_offset));
+            vec![call_search(f, instance, hidden, top_k)]
+        },
+        |f| vec![f.i64(0)],
+    )[0];
+    let values = f.if_else(
+        found,
+        |f| {
+            let fits = f.ins().icmp_imm_u(IntCC::UnsignedLessThanOrEqual, found, max_compact(search));
+            f.if_else(
+                fits,
+                |f| {
+                    let ids = call_compact(f, search, instance);
+                    vec![f.offset(instance, bytes(api.plan.arena.logits_offset)), found, ids]
+                },
+                |f| every_logit(api, f, instance),
+            )
+        },
+        |f| {
+            need_logits(f, instance);
+            every_logit(api, f, instance)
+        },
+    );
+    Row::of(&values)
+}
+
+/// The values of a [`Row`] of the whole vocabulary.
+fn every_logit(api: &Api<'_>, f: &mut FunctionCx, instance: Value) -> Vec<Value> {
+    vec![f.offset(instance, bytes(api.plan.arena.logits_offset)), f.size(api.plan.facts.vocab), f.i64(0)]
+}
+
 /// Leaves the function with `ARG` for settings without meaning; else not 0 where the choice is greedy.
 fn check_settings(f: &mut FunctionCx, settings: Value) -> Value {
     let top_p = f.load_unsigned(I32, settings, offset(sampler::TOP_P_Q16));
@@ -135,22 +210,23 @@ fn load_state(f: &mut FunctionCx, settings: Value) -> [Value; 2] {
 }
 
 /// Draws one of the kept tokens and advances the generator.
-fn draw(api: &Api<'_>, f: &mut FunctionCx, settings: Value, instance: Value, logits: Value, s: Scale) -> Value {
+fn draw(f: &mut FunctionCx, settings: Value, instance: Value, row: Row, s: Scale) -> Value {
+    let Row { logits, n, .. } = row;
     let counts = WORK.address(f, instance);
     let top_k = f.load_unsigned(I32, settings, offset(sampler::TOP_K));
     let top_p = f.load_unsigned(I32, settings, offset(sampler::TOP_P_Q16));
     // 0 wraps to the largest number: all are kept, as with any k that is no smaller than the vocabulary.
-    let last = f.ins().iadd_imm_s(top_k, -1);
-    let cuts = f.ins().icmp_imm_u(IntCC::UnsignedLessThan, last, vocab_minus_one(api));
+    let (last, end) = (f.ins().iadd_imm_s(top_k, -1), f.ins().iadd_imm_s(n, -1));
+    let cuts = f.ins().icmp(IntCC::UnsignedLessThan, last, end);
     let from = f.if_else(
         cuts,
         |f| {
             let zero = f.i64(0);
-            f.call(CUT, &cut_signature(), &[logits, zero, top_k, zero, s.best, s.t, counts])
+            f.call(CUT, &cut_signature(), &[logits, n, zero, top_k, zero, s.best, s.t, counts])
         },
         |f| vec![f.i64(0)],
     )[0];
-    let total = f.call(TOTAL, &total_signature(), &[logits, from, s.best, s.t])[0];
+    let total = f.call(TOTAL, &total_signature(), &[logits, n, from, s.best, s.t])[0];
     let cuts = f.ins().icmp_imm_u(IntCC::NotEqual, top_p, i64::from(Q16_ONE));
     let [from, total] = f.if_else(
         cuts,
@@ -160,8 +236,8 @@ fn draw(api: &Api<'_>, f: &mut FunctionCx, settings: Value, instance: Value, log
             let share = f.ins().ushr_imm_u(share, i64::from(Q16_ONE.trailing_zeros()));
             let one = f.i64(1);
             let needed = f.ins().umax(share, one);
-            let from = f.call(CUT, &cut_signature(), &[logits, from, needed, one, s.best, s.t, counts])[0];
-            let total = f.call(TOTAL, &total_signature(), &[logits, from, s.best, s.t])[0];
+            let from = f.call(CUT, &cut_signature(), &[logits, n, from, needed, one, s.best, s.t, counts])[0];
+            let total = f.call(TOTAL, &total_signature(), &[logits, n, from, s.best, s.t])[0];
             vec![from, total]
         },
         |_| vec![from, total],
@@ -170,11 +246,15 @@ fn draw(api: &Api<'_>, f: &mut FunctionCx, settings: Value, instance: Value, log
     };
     let random = next_random(f, settings);
     let u = f.ins().umulhi(random, total);
-    f.call(PICK, &pick_signature(), &[logits, from, u, s.best, s.t])[0]
+    f.call(PICK, &pick_signature(), &[logits, n, from, u, s.best, s.t])[0]
 }
 
-fn vocab_minus_one(api: &Api<'_>) -> i64 {
-    i64::try_from(api.plan.facts.vocab - 1).expect("a vocabulary fits 32 bits")
+/// Index of the `k`-th of the ranking of `values: f32[n]`, `k` from 1 to n.
+pub(super) fn kth_best(f: &mut FunctionCx, instance: Value, values: Value, n: Value, k: Value) -> Value {
+    let counts = WORK.address(f, instance);
+    let (zero, none) = (f.i64(0), f.f32(0.0));
+    let rank = f.call(CUT, &cut_signature(), &[values, n, zero, k, zero, none, none, counts])[0];
+    index_of(f, rank)
 }
 
 /// One step of xoroshiro128++; the advanced state goes back to the caller's struct.
@@ -218,9 +298,8 @@ fn weight(api: &Api<'_>) -> Result<Function, EmitError> {
 
 fn total(api: &Api<'_>) -> Result<Function, EmitError> {
     api.cx.function(TOTAL, &total_signature(), |f| {
-        let (logits, from) = (f.param(0), f.param(1));
-        let scale = Scale { best: f.param(2), t: f.param(3) };
-        let (begin, end) = (f.i64(0), f.size(api.plan.facts.vocab));
+        let (logits, end, from, begin) = (f.param(0), f.param(1), f.param(2), f.i64(0));
+        let scale = Scale { best: f.param(3), t: f.param(4) };
         let total = f.for_carried(begin, end, 1, &[begin], |f, id, sum| {
             let rank = rank(f, logits, id);
             let kept = f.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, rank, from);
@@ -239,13 +318,13 @@ fn total(api: &Api<'_>) -> Result<Function, EmitError> {
 
 fn cut(api: &Api<'_>) -> Result<Function, EmitError> {
     api.cx.function(CUT, &cut_signature(), |f| {
-        let (from, needed, counts) = (f.param(1), f.param(2), f.param(6));
+        let (from, needed, counts) = (f.param(2), f.param(3), f.param(7));
         let (first, digits) = (f.i64(0), f.i64(8));
         let found = f.for_carried(first, digits, 1, &[first, needed], |f, i, carried| {
             let (prefix, needed) = (carried[0], carried[1]);
             let low = f.ins().imul_imm_s(i, -8);
             let shift = f.ins().iadd_imm_s(low, 56);
-            count_digit(api, f, from, prefix, shift);
+            count_digit(f, from, prefix, shift);
             let (last, eight) = (f.size(DIGITS - 1), f.i64(8));
             let [digit, rest] = walk_down(f, counts, last, needed);
             let prefix = f.ins().ishl(prefix, eight);
@@ -256,15 +335,15 @@ fn cut(api: &Api<'_>) -> Result<Function, EmitError> {
 }
 
 /// Counts, per value of the digit at `shift`, the tokens of rank `from` and better whose higher digits are `prefix`.
-fn count_digit(api: &Api<'_>, f: &mut FunctionCx, from: Value, prefix: Value, shift: Value) {
-    let (logits, by_weight, counts) = (f.param(0), f.param(3), f.param(6));
-    let scale = Scale { best: f.param(4), t: f.param(5) };
-    let (begin, digits, vocab) = (f.i64(0), f.size(DIGITS), f.size(api.plan.facts.vocab));
+fn count_digit(f: &mut FunctionCx, from: Value, prefix: Value, shift: Value) {
+    let (logits, n, by_weight, counts) = (f.param(0), f.param(1), f.param(4), f.param(7));
+    let scale = Scale { best: f.param(5), t: f.param(6) };
+    let (begin, digits) = (f.i64(0), f.size(DIGITS));
     f.for_range(begin, digits, 1, |f, digit| {
         let at = f.index(counts, digit, 8);
         f.store(begin, at, 0);
     });
-    f.for_range(begin, vocab, 1, |f, id| {
+    f.for_range(begin, n, 1, |f, id| {
         let rank = rank(f, logits, id);
         let here = f.ins().ushr(rank, shift);
         let above = f.ins().ushr_imm_u(here, 8);
@@ -304,9 +383,8 @@ fn walk_down(f: &mut FunctionCx, counts: Value, last: Value, needed: Value) -> [
 
 fn pick(api: &Api<'_>) -> Result<Function, EmitError> {
     api.cx.function(PICK, &pick_signature(), |f| {
-        let (logits, from, u) = (f.param(0), f.param(1), f.param(2));
-        let scale = Scale { best: f.param(3), t: f.param(4) };
-        let (begin, end) = (f.i64(0), f.size(api.plan.facts.vocab));
+        let (logits, end, from, u, begin) = (f.param(0), f.param(1), f.param(2), f.param(3), f.i64(0));
+        let scale = Scale { best: f.param(4), t: f.param(5) };
         f.for_carried(begin, end, 1, &[u], |f, id, left| {
             let rank = rank(f, logits, id);
             let kept = f.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, rank, from);

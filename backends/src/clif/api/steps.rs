@@ -42,13 +42,15 @@ pub fn op_symbol(plan: &Plan, list: &StepList, step: &Step) -> String {
     if is_plain { step.label.clone() } else { format!("{}.m{}", step.label, list.m) }
 }
 
+/// What a list's hidden row is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     Body,
     Head,
 }
 
-fn list(api: &Api<'_>, name: &str, list: &StepList, role: Role) -> Result<Function, EmitError> {
+/// The function `name` that runs the steps of `list`: `(instance) -> status`.
+pub(super) fn list(api: &Api<'_>, name: &str, list: &StepList, role: Role) -> Result<Function, EmitError> {
     api.cx.function(name, &status_signature(&[I64]), |f| {
         let instance = f.param(0);
         let weights = WEIGHTS.load(f, instance);

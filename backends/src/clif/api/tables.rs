@@ -17,7 +17,7 @@ use crate::image::{HASHES, HashSlot};
 
 /// Sentences of the status codes, then the one for unknown codes.
 const STATUS_TEXTS: &str = "status_texts";
-/// Labels of the ops: decode, then head.
+/// Labels of the ops: decode, head, search.
 const OP_NAMES: &str = "op_names";
 /// The strings of `info`, in the order of its pointers.
 const INFO_STRINGS: &str = "info_strings";
@@ -28,9 +28,10 @@ const INFO_NUMBERS: &str = "info_numbers";
 const INFO_POINTERS: [usize; 5] =
     [fields::NAME, fields::TARGET, fields::CPU_FEATURES, fields::TCC_VERSION, fields::LICENCE];
 
-/// The ops that have a name: the steps of decode, then of the head.
+/// The ops that have a name: the steps of decode, of the head, and of the search.
 fn ops(plan: &Plan) -> impl Iterator<Item = &Step> {
-    plan.bodies.first().into_iter().chain([&plan.head]).flat_map(|list| &list.steps)
+    let search = plan.search.iter().map(|search| &search.list);
+    plan.bodies.first().into_iter().chain([&plan.head]).chain(search).flat_map(|list| &list.steps)
 }
 
 /// Number of the op labelled `label`, the same in every graph that has it; [`tables`](self) names the ops by it.

@@ -9,16 +9,16 @@ use super::{Measure, cell, section};
 use crate::error::Error;
 use crate::run::count::{Count, count};
 use crate::run::emulate;
-use crate::run::ops::{self, GroupSum};
+use crate::run::ops::{self, GroupSum, HeadRows};
 
 /// Counts one run, adds the ops to `value`, and returns them as text.
 pub(super) fn measure(measure: &Measure, folder: &Path, value: &mut Value) -> Result<String, Error> {
     let (back, work) = (measure.back, &measure.work);
     let counts = count(back, measure.weights, folder, work)?;
     let plan = &back.plan;
-    let decode: Vec<&StepList> = plan.bodies.first().into_iter().chain([&plan.head]).collect();
+    let decode = ops::decode_lists(plan);
     let prefill: Vec<&StepList> = plan.bodies.last().into_iter().collect();
-    let sums = ops::sums(plan, &decode, work.decode_position(), &counts.decode);
+    let sums = ops::sums(plan, &decode, work.decode_point(HeadRows::default()), &counts.decode);
     let decode_op = |sum: &GroupSum<Count>| {
         let mut row = group(sum);
         row["bytes_per_token"] = sum.bytes.into();
@@ -26,7 +26,8 @@ pub(super) fn measure(measure: &Measure, folder: &Path, value: &mut Value) -> Re
     };
     let mut decode: Vec<Value> = sums.iter().map(decode_op).collect();
     decode.push(object("sampling", 0, counts.sampling));
-    let prefill: Vec<Value> = ops::sums(plan, &prefill, work.prompt / 2, &counts.prefill).iter().map(group).collect();
+    let prefill: Vec<Value> =
+        ops::sums(plan, &prefill, work.prefill_point(), &counts.prefill).iter().map(group).collect();
     value["engine"] = emulate::program(&back.target).into();
     value["counted"] = "executed guest instructions per token; not a speed".into();
     value["decode_instructions_per_token"] = counts.decode_total().instructions.into();

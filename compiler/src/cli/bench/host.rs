@@ -7,7 +7,7 @@ use tcc_runtime::bandwidth::{Pages, read_bandwidth};
 use super::{Measure, cell, percent, section};
 use crate::error::Error;
 use crate::run::host::{HostError, HostModel};
-use crate::run::ops::{self, GroupSum};
+use crate::run::ops::{self, GroupSum, Point};
 use crate::run::peak::{Peak, peak};
 use crate::run::rates::{OpTimes, PhaseTimes, Rates};
 
@@ -54,6 +54,7 @@ pub(super) fn measure(measure: &Measure, threads: &[u32], value: &mut Value) -> 
         rows.push(Row { threads, limits, rates, times });
     }
     let first = rows[0].rates;
+    value["bytes_per_token"] = measure.work.bytes_per_token(&back.plan, first.rows).into();
     value["rows"] = rows.iter().map(|row| row.json(measure, first)).collect();
     Ok(text(&value["rows"]))
 }
@@ -67,7 +68,7 @@ impl Limits {
 impl Row {
     fn json(&self, measure: &Measure, first: Rates) -> Value {
         let (plan, limits) = (&measure.back.plan, self.limits);
-        let bytes = measure.work.bytes_per_token(plan) as f64;
+        let bytes = measure.work.bytes_per_token(plan, self.rates.rows) as f64;
         let prefill_macs =
             plan.bodies.last().map_or(0, |body| body.steps.iter().map(|s| ops::int8_macs(plan, s)).sum());
         let products = self.rates.prefill * prefill_macs as f64;
@@ -85,14 +86,16 @@ impl Row {
             "int8_peak_gmac_per_second": limits.int8.map(|peak| peak.macs_per_second / 1e9),
             "prefill_gmac_per_second": products / 1e9,
             "share_of_int8_peak": limits.int8.map(|peak| products / peak.macs_per_second),
-            "decode_ops": self.decode_ops(plan, measure.work.decode_position()),
-            "prefill_ops": self.prefill_ops(plan, measure.work.prompt / 2),
+            "head_rows_low_per_token": self.rates.rows.low,
+            "head_rows_exact_per_token": self.rates.rows.exact,
+            "decode_ops": self.decode_ops(plan, measure.work.decode_point(self.rates.rows)),
+            "prefill_ops": self.prefill_ops(plan, measure.work.prefill_point()),
         })
     }
 
-    fn decode_ops(&self, plan: &Plan, position: usize) -> Vec<Value> {
-        let lists: Vec<&StepList> = plan.bodies.first().into_iter().chain([&plan.head]).collect();
-        let groups = ops::sums(plan, &lists, position, &self.times.decode.ops);
+    fn decode_ops(&self, plan: &Plan, point: Point) -> Vec<Value> {
+        let seconds = ops::decode_values(plan, &self.times.decode.ops);
+        let groups = ops::sums(plan, &ops::decode_lists(plan), point, &seconds);
         by_group(&groups, &self.times.decode, |group| {
             let rate = group.bytes as f64 / group.value;
             json!({ "bytes_per_token": group.bytes, "gb_per_second": rate / 1e9,
@@ -100,9 +103,9 @@ impl Row {
         })
     }
 
-    fn prefill_ops(&self, plan: &Plan, position: usize) -> Vec<Value> {
+    fn prefill_ops(&self, plan: &Plan, point: Point) -> Vec<Value> {
         let lists: Vec<&StepList> = plan.bodies.last().into_iter().collect();
-        let groups = ops::sums(plan, &lists, position, &self.times.prefill.ops);
+        let groups = ops::sums(plan, &lists, point, &self.times.prefill.ops);
         by_group(&groups, &self.times.prefill, |group| {
             let rate = (group.int8_macs > 0).then_some(group.int8_macs as f64 / group.value);
             let share = rate.zip(self.limits.int8).map(|(rate, peak)| rate / peak.macs_per_second);
@@ -159,6 +162,11 @@ fn text(rows: &Value) -> String {
     let header =
         ["threads", "decode tok/s", "x", "GB/s", "of bandwidth", "prefill tok/s", "x", "GMAC/s", "of int8 peak"];
     out += &section("rates", &header, rates.collect());
+    // Rows do not depend on the number of threads.
+    if let Some(row) = rows.first().filter(|row| row["head_rows_exact_per_token"].as_f64() > Some(0.0)) {
+        let [low, exact] = ["low", "exact"].map(|level| number(row, &format!("head_rows_{level}_per_token"), 1));
+        out += &format!("head rows read for a token: all high nibbles, {low} low nibbles, {exact} whole\n");
+    }
     for row in rows {
         let threads = &row["threads"];
         let ops = |key: &str, columns: [&str; 3]| {

@@ -15,6 +15,7 @@ use super::table::Table;
 use super::{Cx, memory, prepare};
 use crate::driver::{self, Back};
 use crate::error::Error;
+use crate::run::ops::HeadRows;
 use crate::run::rates::Work;
 
 /// Version of the JSON's layout.
@@ -99,7 +100,7 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
     let mut value = json!({
         "schema": SCHEMA, "tcc": driver::VERSION, "target": target.triple,
         "cpu_features": target.machine.desc.feature_names(back.plan.needs), "vlen": target.machine.vlen,
-        "bytes_per_token": work.bytes_per_token(&back.plan), "compile_seconds": compile_seconds,
+        "bytes_per_token": work.bytes_per_token(&back.plan, HeadRows::default()), "compile_seconds": compile_seconds,
         "compile_peak_anonymous_bytes": peak_bytes, "prompt": args.prompt, "generated": args.n,
     });
     bar.message("measuring");

@@ -1,6 +1,7 @@
 //! The table of CPU backends and what each must provide.
 
 pub mod aarch64;
+pub mod matrix;
 pub mod riscv64;
 pub mod x86_64;
 

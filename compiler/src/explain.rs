@@ -170,7 +170,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     Explanation {
         code: "TCC-E0233",
         title: "the cache type is not supported",
-        text: "Keys and values of earlier positions are kept as f16 (the default) or f32.",
+        text: "Keys and values of earlier positions are kept as f16 (the default), f32, or int8 (q8 in the IR).",
     },
     Explanation {
         code: "TCC-E0234",

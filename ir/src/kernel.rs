@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use crate::cache::{AttentionScratch, CacheLayout, CacheOrder, QueryTile};
 use crate::encoding::Encoding;
 use crate::ops::Act;
 use crate::schedule::MatmulSchedule;
@@ -117,10 +118,11 @@ pub enum KernelSpec {
     },
     /// x, cos, sin, out `f32[m, heads · d]`; out may be x. Tasks: token rows.
     Rope { m: usize, heads: usize, d: usize },
-    /// x, cache. Tasks: KV heads.
-    KvWrite { m: usize, heads: usize, d: usize, ctx: usize, cache: DType },
-    /// q, k cache, v cache, out; `scratch` holds `ctx` f32. Tasks: `m · heads`, the head varying fastest.
-    Attention { m: usize, heads: usize, kv_heads: usize, d: usize, ctx: usize, cache: DType, scale: f32 },
+    /// x, cache; `scratch` holds one row of the cache. Tasks: KV heads.
+    KvWrite { m: usize, cache: CacheLayout, order: CacheOrder },
+    /// q, k cache, v cache, out; `scratch` holds the parts of [`AttentionScratch`]. Tasks: tiles of token rows within
+    /// tiles of the query heads of a KV head ([`QueryTile`]), within KV heads.
+    Attention { m: usize, heads: usize, cache: CacheLayout, scale: f32 },
     /// x, y, out `f32[m, k]`; out may be either. Tasks: token rows.
     Add { m: usize, k: usize },
     /// One step of the search for the best rows of a dense head; operands and tasks are the step's.
@@ -160,8 +162,12 @@ impl KernelSpec {
             KernelSpec::FloatTernaryMatmul { n, task_rows, .. } | KernelSpec::DenseMatmul { n, task_rows, .. } => {
                 n.div_ceil(*task_rows)
             }
-            KernelSpec::KvWrite { heads, .. } => *heads,
-            KernelSpec::Attention { m, heads, .. } => m * heads,
+            KernelSpec::KvWrite { cache, .. } => cache.heads,
+            KernelSpec::Attention { m, heads, cache, .. } => {
+                let group = heads / cache.heads;
+                let tile = QueryTile::new(*m, group);
+                cache.heads * group.div_ceil(tile.heads) * m.div_ceil(tile.rows)
+            }
             KernelSpec::Screen { layout, step } => step.tasks(layout),
         }
     }
@@ -172,7 +178,10 @@ impl KernelSpec {
             KernelSpec::NormQuant { layout, .. }
             | KernelSpec::GluQuant { layout, .. }
             | KernelSpec::GluNormQuant { layout, .. } => 4 * layout.k,
-            KernelSpec::Attention { ctx, .. } => 4 * ctx,
+            KernelSpec::KvWrite { cache, .. } => cache.row_bytes(),
+            KernelSpec::Attention { m, heads, cache, .. } => {
+                AttentionScratch::new(QueryTile::new(*m, heads / cache.heads), cache).bytes
+            }
             KernelSpec::Screen { layout, step } => step.scratch_bytes(layout),
             // The argument block of the micro-kernel, the accumulators of one task for the widest kernel, one
             // task's group results, and the micro-kernel's own scratch.
@@ -189,7 +198,6 @@ impl KernelSpec {
             | KernelSpec::FloatTernaryMatmul { .. }
             | KernelSpec::DenseMatmul { .. }
             | KernelSpec::Rope { .. }
-            | KernelSpec::KvWrite { .. }
             | KernelSpec::Add { .. } => 0,
         };
         bytes.next_multiple_of(64)

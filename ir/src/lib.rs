@@ -7,6 +7,7 @@
 //! a pass use that alone.
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod dot;
 pub mod encoding;
 pub mod graph;

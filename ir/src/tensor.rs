@@ -13,6 +13,8 @@ pub enum Data<'a> {
     I8(Cow<'a, [i8]>),
     I32(Cow<'a, [i32]>),
     U32(Cow<'a, [u32]>),
+    /// Codes, and a scale per run along the last axis.
+    Q8(Cow<'a, [i8]>, Cow<'a, [f32]>),
     Trit(Cow<'a, [i8]>),
 }
 
@@ -50,6 +52,10 @@ impl<'a> Tensor<'a> {
             DType::I8 => Data::I8(vec![0; n].into()),
             DType::I32 => Data::I32(vec![0; n].into()),
             DType::U32 => Data::U32(vec![0; n].into()),
+            DType::Q8 => {
+                let runs: usize = ty.shape.split_last().map_or(0, |(_, outer)| outer.iter().product());
+                Data::Q8(vec![0; n].into(), vec![0.0; runs].into())
+            }
             DType::Trit => Data::Trit(vec![0; n].into()),
         };
         Tensor { shape: ty.shape.clone(), data }
@@ -63,6 +69,7 @@ impl<'a> Tensor<'a> {
             Data::I8(_) => DType::I8,
             Data::I32(_) => DType::I32,
             Data::U32(_) => DType::U32,
+            Data::Q8(..) => DType::Q8,
             Data::Trit(_) => DType::Trit,
         }
     }

@@ -11,29 +11,33 @@ pub enum DType {
     I8,
     I32,
     U32,
+    /// Caches only: int8 codes with one f32 scale per run along the last axis, `x ≈ code · scale`.
+    Q8,
     /// A ternary weight in {-1, 0, 1}; its bytes are decided by an encoding, in the plan.
     Trit,
 }
 
 impl DType {
     /// Every element type with its name in the text form.
-    pub const ALL: [(DType, &'static str); 7] = [
+    pub const ALL: [(DType, &'static str); 8] = [
         (DType::F32, "f32"),
         (DType::F16, "f16"),
         (DType::Bf16, "bf16"),
         (DType::I8, "i8"),
         (DType::I32, "i32"),
         (DType::U32, "u32"),
+        (DType::Q8, "q8"),
         (DType::Trit, "trit"),
     ];
 
-    /// Bytes of one stored element; `None` for [`DType::Trit`], whose size depends on the encoding.
+    /// Bytes of one stored element; `None` for [`DType::Trit`], whose size depends on the encoding, and for
+    /// [`DType::Q8`], whose elements share scales.
     pub fn size_bytes(self) -> Option<usize> {
         match self {
             DType::F32 | DType::I32 | DType::U32 => Some(4),
             DType::F16 | DType::Bf16 => Some(2),
             DType::I8 => Some(1),
-            DType::Trit => None,
+            DType::Q8 | DType::Trit => None,
         }
     }
 
@@ -76,7 +80,7 @@ impl ValueType {
         self.shape.iter().product()
     }
 
-    /// Bytes of the row-major stored form; `None` for trits.
+    /// Bytes of the row-major stored form; `None` where elements have no size of their own.
     pub fn size_bytes(&self) -> Option<usize> {
         self.dtype.size_bytes().map(|b| b * self.elements())
     }

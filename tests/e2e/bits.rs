@@ -32,11 +32,11 @@ fn args(level: &Level, more: &[&str]) -> Vec<String> {
     level.args.iter().chain(more).map(|a| (*a).to_owned()).collect()
 }
 
-/// The example model on every level, with every number of threads and chunk size, for both KV types.
+/// The example model on every level, with every number of threads and chunk size, for every KV type.
 #[test]
 fn example_model_has_one_hash_per_cache_type() {
     let mut jobs = Vec::new();
-    for kv in ["f16", "f32"] {
+    for kv in ["f16", "f32", "int8"] {
         let expected = hash(&example(), IDS, &["--engine", "interpreter", "--kv", kv]);
         let whole = ["1", "8", "32"];
         let threads = ["1", "3"];

@@ -120,6 +120,10 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
         Data::F16(x) | Data::Bf16(x) => x.iter().map(|x| u32::from(*x)).collect(),
         // Sign extension keeps different codes different.
         Data::I8(x) | Data::Trit(x) => x.iter().map(|x| i32::from(*x) as u32).collect(),
+        Data::Q8(codes, scales) => {
+            let codes = codes.iter().map(|x| i32::from(*x) as u32);
+            codes.chain(scales.iter().map(|x| x.to_bits())).collect()
+        }
         Data::I32(x) => x.iter().map(|x| *x as u32).collect(),
         Data::U32(x) => x.to_vec(),
     }

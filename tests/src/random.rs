@@ -49,6 +49,11 @@ impl Rng {
             DType::I8 => Data::I8((0..n).map(|_| self.next_u64() as i8).collect()),
             DType::I32 => Data::I32((0..n).map(|_| self.next_u64() as i32).collect()),
             DType::U32 => Data::U32((0..n).map(|_| self.below(4) as u32).collect()),
+            DType::Q8 => {
+                let runs: usize = ty.shape.split_last().map_or(0, |(_, outer)| outer.iter().product());
+                let codes = (0..n).map(|_| self.next_u64() as i8).collect();
+                Data::Q8(codes, (0..runs).map(|_| self.f32().abs() / 64.0).collect())
+            }
             DType::Trit => Data::Trit((0..n).map(|_| self.below(3) as i8 - 1).collect()),
         };
         Tensor { shape: ty.shape.clone(), data }

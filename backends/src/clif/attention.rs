@@ -1,208 +1,271 @@
-//! `Attention`: softmax over the positions a row sees, one query head per task; its loops over the cache are assembled
-//! where the backend has them.
+//! `Attention`: softmax over the positions a row sees, one tile of queries of one KV head per task.
 //!
-//! Scores of all positions go to scratch; the exponentials replace them; values are then summed in increasing
-//! position, so no blocking can show in the bits.
+//! All queries of a tile meet each block of the cache while it is near: elements of a chunk of positions are widened
+//! once to f32, then read by every query. Scores of all positions go to scratch, exponentials replace them, values
+//! are summed in increasing position; so neither tiles nor chunks can show in the bits. The loops are functions of
+//! their own ([`AttentionPart`]), assembled where the backend has them.
 
-use cranelift_codegen::ir::condcodes::FloatCC;
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, I64};
-use cranelift_codegen::ir::{InstBuilder, Value};
-use tcc_ir::numerics::LANES;
+use cranelift_codegen::ir::{InstBuilder, Signature, Value};
+use tcc_ir::cache::{AttentionScratch, BLOCK, CacheLayout, QueryTile};
+use tcc_ir::ty::DType;
 
 use super::func::{FunctionCx, signature};
 use super::kernel::Kernel;
-use super::kv_write::Cache;
 use super::lanes::{Lanes, Shape};
-use super::math::{exp, load_float};
-use super::rows::{fold, for_elements, regroup};
-use crate::isa::AttentionLoops;
+use super::rows::for_elements;
+use crate::isa::AttentionPart;
 
-/// Positions whose scores are computed together, so that their sums hide each other's latency.
-const SCORES_AT_ONCE: usize = 2;
-
-/// Value lanes accumulated together, widest first; each must be a multiple of the next.
-const VALUE_LANES: [usize; 4] = [32, 16, 4, 1];
-
-pub(super) fn build(
-    f: &mut FunctionCx,
-    kernel: &Kernel,
-    heads: usize,
-    cache: &Cache,
-    scale: f32,
-    loops: Option<&AttentionLoops>,
-) {
-    let [q, k, v, out] = [0, 1, 2, 3].map(|i| kernel.operand(f, i));
-    let (pos, valid) = (kernel.pos(f), kernel.valid(f));
-    let tasks = f.scaled(valid, heads);
-    let end = f.min(kernel.end, tasks);
-    let (per_row, per_kv_head) = (f.size(heads), f.size(heads / cache.heads));
-    f.for_range(kernel.begin, end, 1, |f, task| {
-        let (q, out) = (f.index(q, task, 4 * cache.d), f.index(out, task, 4 * cache.d));
-        let row = f.ins().udiv(task, per_row);
-        let head = f.ins().urem(task, per_row);
-        let kv_head = f.ins().udiv(head, per_kv_head);
-        let (k, v) = (cache.head(f, k, kv_head), cache.head(f, v, kv_head));
-        let seen = f.ins().iadd(pos, row);
-        let seen = f.offset(seen, 1);
-        let e = kernel.scratch;
-        match loops {
-            Some(loops) => {
-                let largest = assembled_scores(f, cache, scale, loops, [q, k, e, seen]);
-                let total = exponentials(f, e, seen, largest);
-                assembled_values(f, cache, loops, [e, v, out, seen], total);
-            }
-            None => {
-                let largest = scores(f, cache, scale, q, k, e, seen);
-                let total = exponentials(f, e, seen, largest);
-                values(f, cache, v, e, seen, total, out);
-            }
-        }
-    });
-}
-
-/// What [`scores`] does, for `[q, k, to, seen]`.
-fn assembled_scores(
-    f: &mut FunctionCx,
-    cache: &Cache,
-    scale: f32,
-    loops: &AttentionLoops,
-    [q, k, to, seen]: [Value; 4],
-) -> Value {
-    let (d, scale) = (f.size(cache.d), f.f32(scale));
-    let signature = signature(&[I64, I64, I64, I64, I64, F32], &[F32]);
-    f.call(&loops.scores.name, &signature, &[q, k, d, seen, to, scale])[0]
-}
-
-/// What [`values`] does, for `[e, v, out, seen]`.
-fn assembled_values(
-    f: &mut FunctionCx,
-    cache: &Cache,
-    loops: &AttentionLoops,
-    [e, v, out, seen]: [Value; 4],
-    total: Value,
-) {
-    let d = f.size(cache.d);
-    f.call(&loops.values.name, &signature(&[I64; 5], &[]), &[e, v, d, seen, out]);
-    for_elements(f, cache.d, |f, shape, lane| {
-        let at = f.index(out, lane, 4);
-        let total = Lanes::splat(f, shape, total);
-        Lanes::load(f, shape, at).div(f, &total).store(f, at);
-    });
-}
-
-/// Writes the scores of positions `0..seen` to `to` and returns the largest.
-fn scores(f: &mut FunctionCx, cache: &Cache, scale: f32, q: Value, k: Value, to: Value, seen: Value) -> Value {
-    let lowest = f.f32(f32::NEG_INFINITY);
-    let (first, whole_end) = (f.i64(0), f.ins().iadd_imm_s(seen, 1 - SCORES_AT_ONCE as i64));
-    let step = |f: &mut FunctionCx, count: usize, t: Value, largest: Value| {
-        let mut largest = largest;
-        for (i, score) in scores_at(f, cache, scale, q, k, t, count).into_iter().enumerate() {
-            let to = f.index(to, t, 4);
-            f.store(score, to, 4 * i32::try_from(i).expect("a few positions"));
-            let greater = f.ins().fcmp(FloatCC::GreaterThan, score, largest);
-            largest = f.ins().select(greater, score, largest);
-        }
-        largest
-    };
-    let largest = f.for_carried(first, whole_end, SCORES_AT_ONCE, &[lowest], |f, t, largest| {
-        vec![step(f, SCORES_AT_ONCE, t, largest[0])]
-    });
-    let count = f.i64(SCORES_AT_ONCE as i64);
-    let left = f.ins().urem(seen, count);
-    let rest = f.ins().isub(seen, left);
-    f.for_carried(rest, seen, 1, &largest, |f, t, largest| vec![step(f, 1, t, largest[0])])[0]
-}
-
-/// `dot(q, k_t) · scale` of `count` positions from `t` on.
-fn scores_at(f: &mut FunctionCx, cache: &Cache, scale: f32, q: Value, k: Value, t: Value, count: usize) -> Vec<Value> {
-    let block = Shape::block(f);
-    let zero = Lanes::constant(f, block, 0.0);
-    let first = f.index(k, t, cache.row_bytes());
-    let keys: Vec<_> = (0..count).map(|i| f.offset(first, i * cache.row_bytes())).collect();
-    let dots = fold(f, cache.d, vec![zero; count], |f, shape, i, partials| {
-        let q = f.index(q, i, 4);
-        let q = Lanes::load_fixed(f, shape, q);
-        let one = |f: &mut FunctionCx, (key, partial): (&Value, &Lanes)| {
-            let k = load_float(f, shape, cache.dtype, *key, i);
-            q.fma(f, &k, partial)
-        };
-        keys.iter().zip(partials).map(|pair| one(f, pair)).collect()
-    });
-    let scale = f.f32(scale);
-    dots.iter()
-        .map(|dot| {
-            let dot = dot.sum(f);
-            f.ins().fmul(dot, scale)
-        })
-        .collect()
-}
-
-/// Replaces scores by `exp(score - largest)` and returns their sum.
-///
-/// The last block is filled up with exponentials of minus infinity: +0, which leaves a partial as it is, because
-/// partials start at +0 and never become negative. Scratch is a whole number of blocks.
-fn exponentials(f: &mut FunctionCx, scores: Value, seen: Value, largest: Value) -> Value {
-    let block = Shape::block(f);
-    let lanes = i64::try_from(LANES).expect("sixteen");
-    let padded = f.ins().iadd_imm_s(seen, lanes - 1);
-    let padded = f.ins().band_imm_s(padded, -lanes);
-    let lowest = f.f32(f32::NEG_INFINITY);
-    f.for_range(seen, padded, 1, |f, t| {
-        let at = f.index(scores, t, 4);
-        f.store(lowest, at, 0);
-    });
-    let zero = Lanes::constant(f, block, 0.0);
-    let first = f.i64(0);
-    let sums = f.for_carried(first, padded, LANES, zero.values(), |f, t, sums| {
-        let at = f.index(scores, t, 4);
-        let largest = Lanes::splat(f, block, largest);
-        let shifted = Lanes::load(f, block, at).sub(f, &largest);
-        let e = exp(f, &shifted);
-        e.store(f, at);
-        zero.with_values(sums).add(f, &e).values().to_vec()
-    });
-    zero.with_values(&sums).sum(f)
-}
-
-/// Writes `(Σ e_t · v_t) / total` for every value lane.
-fn values(f: &mut FunctionCx, cache: &Cache, v: Value, e: Value, seen: Value, total: Value, out: Value) {
-    let mut done = 0;
-    for lanes in VALUE_LANES {
-        let end = done + (cache.d - done) / lanes * lanes;
-        if end == done {
-            continue;
-        }
-        let shape = Shape::of(f, lanes);
-        let (first, end_lane) = (f.size(done), f.size(end));
-        f.for_range(first, end_lane, lanes, |f, lane| {
-            let sums = weighted_sum(f, cache, shape, v, e, seen, lane);
-            let total = Lanes::splat(f, shape, total);
-            let out = f.index(out, lane, 4);
-            sums.div(f, &total).store(f, out);
-        });
-        done = end;
+/// The signature of a part; see [`AttentionPart`].
+pub(super) fn part_signature(part: AttentionPart) -> Signature {
+    match part {
+        AttentionPart::Widen(_) => signature(&[I64; 3], &[]),
+        AttentionPart::Scores | AttentionPart::Values => signature(&[I64; 7], &[]),
+        AttentionPart::Softmax => signature(&[I64, I64, I64, I64, F32], &[F32]),
     }
 }
 
-fn weighted_sum(
-    f: &mut FunctionCx,
-    cache: &Cache,
-    shape: Shape,
-    v: Value,
-    e: Value,
+/// What all tasks of one kernel share.
+struct Cx<'a> {
+    /// Query heads of a token row.
+    heads: usize,
+    /// Query heads of a KV head.
+    group: usize,
+    tile: QueryTile,
+    m: usize,
+    cache: &'a CacheLayout,
+    parts: AttentionScratch,
+    scale: f32,
+    scratch: Value,
+}
+
+/// One task: its numbers and addresses at run time.
+struct Task {
+    /// First token row, and how many.
+    row: Value,
+    rows: Value,
+    /// First query head within the token row, and how many.
+    head: Value,
+    heads: Value,
+    /// `rows · heads`.
+    queries: Value,
+    kv_head: Value,
+    /// Positions that the first row sees.
     seen: Value,
-    lane: Value,
-) -> Lanes {
-    let zero = vec![Lanes::constant(f, shape, 0.0)];
-    let first = f.i64(0);
-    let sums = f.for_carried(first, seen, 1, zero[0].values(), |f, t, sums| {
-        let e = f.index(e, t, 4);
-        let e = f.load(F32, e, 0);
-        let e = Lanes::splat(f, shape, e);
-        let v = f.index(v, t, cache.row_bytes());
-        let v = load_float(f, shape, cache.dtype, v, lane);
-        let sums = regroup(&zero, sums);
-        e.fma(f, &v, &sums[0]).values().to_vec()
+}
+
+pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, m: usize, heads: usize, cache: &CacheLayout, scale: f32) {
+    let group = heads / cache.heads;
+    let tile = QueryTile::new(m, group);
+    let parts = AttentionScratch::new(tile, cache);
+    let cx = Cx { heads, group, tile, m, cache, parts, scale, scratch: kernel.scratch };
+    let [q, k, v, out] = [0, 1, 2, 3].map(|i| kernel.operand(f, i));
+    let (pos, valid) = (kernel.pos(f), kernel.valid(f));
+    f.for_range(kernel.begin, kernel.end, 1, |f, index| {
+        let (row, head, kv_head) = cx.coordinates(f, index);
+        let present = f.ins().icmp(IntCC::UnsignedLessThan, row, valid);
+        f.if_then(present, |f| {
+            let task = cx.task(f, [row, head, kv_head], pos, valid);
+            cx.gather_queries(f, &task, q);
+            cx.scores(f, &task, k);
+            cx.softmax(f, &task, k, v);
+            cx.values(f, &task, v);
+            cx.store(f, &task, out);
+        });
     });
-    zero[0].with_values(&sums)
+}
+
+impl Cx<'_> {
+    /// First token row, first head within the group, and KV head of task `index`.
+    fn coordinates(&self, f: &mut FunctionCx, index: Value) -> (Value, Value, Value) {
+        let (row_tiles, head_tiles) = (self.m.div_ceil(self.tile.rows), self.group.div_ceil(self.tile.heads));
+        let (row_tile, rest) = split(f, index, row_tiles);
+        let (head_tile, kv_head) = split(f, rest, head_tiles);
+        (f.scaled(row_tile, self.tile.rows), f.scaled(head_tile, self.tile.heads), kv_head)
+    }
+
+    fn task(&self, f: &mut FunctionCx, [row, head, kv_head]: [Value; 3], pos: Value, valid: Value) -> Task {
+        let (most_rows, most_heads) = (f.size(self.tile.rows), f.size(self.tile.heads));
+        let rows = f.ins().isub(valid, row);
+        let rows = f.min(rows, most_rows);
+        let group = f.size(self.group);
+        let heads = f.ins().isub(group, head);
+        let heads = f.min(heads, most_heads);
+        let queries = f.ins().imul(rows, heads);
+        let first = f.scaled(kv_head, self.group);
+        let head = f.ins().iadd(first, head);
+        let seen = f.ins().iadd(pos, row);
+        let seen = f.offset(seen, 1);
+        Task { row, rows, head, heads, queries, kv_head, seen }
+    }
+
+    /// Runs `body` for each token row of the task with its index, the number of its first query, and the address of
+    /// the task's first head in that row of `base: f32[m, heads · d]`.
+    fn for_rows(
+        &self,
+        f: &mut FunctionCx,
+        task: &Task,
+        base: Value,
+        body: impl FnOnce(&mut FunctionCx, Value, Value, Value),
+    ) {
+        let base = f.index(base, task.row, 4 * self.heads * self.cache.d);
+        let base = f.index(base, task.head, 4 * self.cache.d);
+        let zero = f.i64(0);
+        f.for_range(zero, task.rows, 1, |f, row| {
+            let query = f.ins().imul(row, task.heads);
+            let at = f.index(base, row, 4 * self.heads * self.cache.d);
+            body(f, row, query, at);
+        });
+    }
+
+    /// Copies the queries side by side and clears the sums of values.
+    fn gather_queries(&self, f: &mut FunctionCx, task: &Task, q: Value) {
+        let d = self.cache.d;
+        self.for_rows(f, task, q, |f, _, query, from| {
+            let to = f.index(self.scratch, query, 4 * d);
+            let zero = f.i64(0);
+            f.for_range(zero, task.heads, 1, |f, head| {
+                let (from, to) = (f.index(from, head, 4 * d), f.index(to, head, 4 * d));
+                for_elements(f, d, |f, shape, i| {
+                    let (from, to) = (f.index(from, i, 4), f.index(to, i, 4));
+                    Lanes::load(f, shape, from).store(f, to);
+                    let sums = f.offset(to, self.parts.sums);
+                    Lanes::constant(f, shape, 0.0).store(f, sums);
+                });
+            });
+        });
+    }
+
+    /// Bytes from the scores of one query to the next.
+    fn stride_bytes(&self) -> usize {
+        4 * self.cache.positions()
+    }
+
+    /// Address of part `offset` of the scratch.
+    fn part(&self, f: &mut FunctionCx, offset: usize) -> Value {
+        f.offset(self.scratch, offset)
+    }
+
+    /// Address of the first element of the task's head in the cache at `base`.
+    fn elements(&self, f: &mut FunctionCx, task: &Task, base: Value) -> Value {
+        f.index(base, task.kv_head, self.cache.head_bytes())
+    }
+
+    /// Address of the scales of the task's head in the cache at `base`; null where it has none.
+    fn scales(&self, f: &mut FunctionCx, task: &Task, base: Value) -> Value {
+        if !self.cache.has_scales() {
+            return f.i64(0);
+        }
+        let scales = f.offset(base, self.cache.scales_offset_bytes());
+        f.index(scales, task.kv_head, 4 * self.cache.positions())
+    }
+
+    /// Address of the elements of positions `t..t + count` of the head at `elements` as f32: widened, or in place.
+    fn floats(&self, f: &mut FunctionCx, elements: Value, t: Value, count: Value) -> Value {
+        let from = f.index(elements, t, self.cache.row_bytes());
+        if self.cache.dtype == DType::F32 {
+            return from;
+        }
+        let to = self.part(f, self.parts.widened);
+        let n = f.scaled(count, self.cache.d);
+        call(f, AttentionPart::Widen(self.cache.dtype), &[from, to, n]);
+        to
+    }
+
+    fn scores(&self, f: &mut FunctionCx, task: &Task, k: Value) {
+        let keys = self.elements(f, task, k);
+        let seen = f.ins().iadd(task.seen, task.rows);
+        let seen = f.ins().iadd_imm_s(seen, -1);
+        let (first, d, stride) = (f.i64(0), f.size(self.cache.d), f.size(self.stride_bytes()));
+        let scores = self.part(f, self.parts.scores);
+        f.for_range(first, seen, self.parts.chunk, |f, t| {
+            let left = f.ins().isub(seen, t);
+            let chunk = f.size(self.parts.chunk);
+            let count = f.min(left, chunk);
+            let count = f.offset(count, BLOCK - 1);
+            let blocks = f.ins().ushr_imm_u(count, i64::from(BLOCK.trailing_zeros()));
+            let positions = f.scaled(blocks, BLOCK);
+            let keys = self.floats(f, keys, t, positions);
+            let to = f.index(scores, t, 4);
+            call(f, AttentionPart::Scores, &[self.scratch, keys, d, task.queries, to, stride, blocks]);
+        });
+    }
+
+    /// Replaces scores by factors of the values and keeps the sums of exponentials.
+    fn softmax(&self, f: &mut FunctionCx, task: &Task, k: Value, v: Value) {
+        let [k_scales, v_scales] = [k, v].map(|base| self.scales(f, task, base));
+        let (scores, totals) = (self.part(f, self.parts.scores), self.part(f, self.parts.totals));
+        let (zero, scale) = (f.i64(0), f.f32(self.scale));
+        f.for_range(zero, task.queries, 1, |f, query| {
+            let row = f.ins().udiv(query, task.heads);
+            let seen = f.ins().iadd(task.seen, row);
+            let at = f.index(scores, query, self.stride_bytes());
+            let total = call(f, AttentionPart::Softmax, &[at, seen, k_scales, v_scales, scale])[0];
+            let to = f.index(totals, query, 4);
+            f.store(total, to, 0);
+        });
+    }
+
+    /// Sums the values of the positions that all rows see, then for each row of those that only later rows see.
+    fn values(&self, f: &mut FunctionCx, task: &Task, v: Value) {
+        let values = self.elements(f, task, v);
+        let factors = self.part(f, self.parts.scores);
+        let sums = self.part(f, self.parts.sums);
+        let (first, d, stride) = (f.i64(0), f.size(self.cache.d), f.size(self.stride_bytes()));
+        f.for_range(first, task.seen, self.parts.chunk, |f, t| {
+            let left = f.ins().isub(task.seen, t);
+            let chunk = f.size(self.parts.chunk);
+            let count = f.min(left, chunk);
+            let values = self.floats(f, values, t, count);
+            let factors = f.index(factors, t, 4);
+            call(f, AttentionPart::Values, &[factors, values, d, task.queries, sums, stride, count]);
+        });
+        if self.tile.rows == 1 {
+            return;
+        }
+        let one = f.i64(1);
+        let more = f.ins().isub(task.rows, one);
+        let values = self.floats(f, values, task.seen, more);
+        let factors = f.index(factors, task.seen, 4);
+        f.for_range(one, task.rows, 1, |f, row| {
+            let query = f.ins().imul(row, task.heads);
+            let (factors, sums) =
+                (f.index(factors, query, self.stride_bytes()), f.index(sums, query, 4 * self.cache.d));
+            call(f, AttentionPart::Values, &[factors, values, d, task.heads, sums, stride, row]);
+        });
+    }
+
+    /// Writes the sums of values over those of exponentials.
+    fn store(&self, f: &mut FunctionCx, task: &Task, out: Value) {
+        let d = self.cache.d;
+        let (sums, totals) = (self.part(f, self.parts.sums), self.part(f, self.parts.totals));
+        self.for_rows(f, task, out, |f, _, query, to| {
+            let zero = f.i64(0);
+            f.for_range(zero, task.heads, 1, |f, head| {
+                let query = f.ins().iadd(query, head);
+                let (sums, to) = (f.index(sums, query, 4 * d), f.index(to, head, 4 * d));
+                let total = f.index(totals, query, 4);
+                let total = f.load(F32, total, 0);
+                for_elements(f, d, |f, shape: Shape, i| {
+                    let (from, to) = (f.index(sums, i, 4), f.index(to, i, 4));
+                    let total = Lanes::splat(f, shape, total);
+                    Lanes::load(f, shape, from).div(f, &total).store(f, to);
+                });
+            });
+        });
+    }
+}
+
+fn call(f: &mut FunctionCx, part: AttentionPart, args: &[Value]) -> Vec<Value> {
+    f.call(&part.symbol(), &part_signature(part), args)
+}
+
+/// `value` mod and div `by`.
+fn split(f: &mut FunctionCx, value: Value, by: usize) -> (Value, Value) {
+    if by == 1 {
+        return (f.i64(0), value);
+    }
+    let by = f.size(by);
+    (f.ins().urem(value, by), f.ins().udiv(value, by))
 }

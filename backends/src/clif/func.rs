@@ -205,6 +205,11 @@ impl<'a> FunctionCx<'a> {
         self.ins().uload16(I32, scalar_access(), address, offset)
     }
 
+    /// A signed byte widened to i32.
+    pub fn load_i8(&mut self, address: Value, offset: i32) -> Value {
+        self.ins().sload8(I32, scalar_access(), address, offset)
+    }
+
     /// Stores the low 16 bits of an i32.
     pub fn store_low16(&mut self, value: Value, address: Value, offset: i32) {
         self.ins().istore16(scalar_access(), value, address, offset);

@@ -7,9 +7,9 @@ use cranelift_codegen::settings::{self, Configurable};
 use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
 
-use super::micro::{SCREEN_PANELS, attention_symbols, dense_dot_symbol};
+use super::micro::{SCREEN_PANELS, dense_dot_symbol};
 use crate::code::{EmitError, Function};
-use crate::isa::{AttentionLoops, Backend};
+use crate::isa::{AttentionPart, Backend};
 
 /// A code generator configured for a backend and a set of CPU features.
 pub struct ClifContext {
@@ -17,7 +17,7 @@ pub struct ClifContext {
     target: &'static str,
     has_vectors: bool,
     dense_dots: BTreeMap<DType, Function>,
-    attention: BTreeMap<DType, AttentionLoops>,
+    attention: BTreeMap<AttentionPart, Function>,
     screen_panels: Option<Function>,
 }
 
@@ -42,13 +42,11 @@ impl ClifContext {
             Some((weight, Function { name: dense_dot_symbol(weight), ..code }))
         };
         let dense_dots = [DType::F32, DType::F16, DType::Bf16].into_iter().filter_map(named).collect();
-        let named = |cache| {
-            let AttentionLoops { scores, values } = backend.attention(cache, features)?;
-            let [scores_name, values_name] = attention_symbols(cache);
-            let scores = Function { name: scores_name, ..scores };
-            Some((cache, AttentionLoops { scores, values: Function { name: values_name, ..values } }))
+        let named = |part: AttentionPart| {
+            let code = backend.attention(part, features)?;
+            Some((part, Function { name: part.symbol(), ..code }))
         };
-        let attention = [DType::F32, DType::F16].into_iter().filter_map(named).collect();
+        let attention = AttentionPart::ALL.into_iter().filter_map(named).collect();
         let screen_panels = backend.screen_panels(features).map(|f| Function { name: SCREEN_PANELS.into(), ..f });
         Ok(ClifContext { dense_dots, attention, screen_panels, ..cx })
     }
@@ -88,9 +86,9 @@ impl ClifContext {
         self.screen_panels.as_ref()
     }
 
-    /// [`Backend::attention`] of these features, under the names that kernels call them by.
-    pub fn attention(&self, cache: DType) -> Option<&AttentionLoops> {
-        self.attention.get(&cache)
+    /// [`Backend::attention`] of these features, under the name that kernels call it by.
+    pub fn attention(&self, part: AttentionPart) -> Option<&Function> {
+        self.attention.get(&part)
     }
 }
 

@@ -123,13 +123,8 @@ fn build(f: &mut FunctionCx, cx: &ClifContext, kernel: &Kernel, spec: &KernelSpe
             dense::build(f, kernel, &product, has);
         }
         KernelSpec::Rope { heads, d, .. } => rope::build(f, kernel, *heads, *d),
-        KernelSpec::KvWrite { heads, d, ctx, cache, .. } => {
-            kv_write::build(f, kernel, &kv_write::Cache { heads: *heads, d: *d, ctx: *ctx, dtype: *cache });
-        }
-        KernelSpec::Attention { heads, kv_heads, d, ctx, cache, scale, .. } => {
-            let cache = kv_write::Cache { heads: *kv_heads, d: *d, ctx: *ctx, dtype: *cache };
-            attention::build(f, kernel, *heads, &cache, *scale, cx.attention(cache.dtype));
-        }
+        KernelSpec::KvWrite { cache, order, .. } => kv_write::build(f, kernel, cache, *order),
+        KernelSpec::Attention { m, heads, cache, scale } => attention::build(f, kernel, *m, *heads, cache, *scale),
         KernelSpec::Add { k, .. } => add::build(f, kernel, *k),
         KernelSpec::Screen { layout, step } => screen::build(f, cx, kernel, layout, *step),
     }

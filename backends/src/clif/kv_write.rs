@@ -1,66 +1,97 @@
 //! `KvWrite`: valid rows of keys or values go to their positions in the cache.
 
-use cranelift_codegen::ir::Value;
+use cranelift_codegen::ir::types::{I8, I16};
+use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
+use tcc_ir::cache::{BLOCK, CacheLayout, CacheOrder};
 use tcc_ir::ty::DType;
 
 use super::func::FunctionCx;
 use super::kernel::Kernel;
 use super::lanes::Lanes;
 use super::math::to_f16_bits;
+use super::quantize::{Scales, absmax_or_flag, quantize_run, scales_of};
 use super::rows::for_elements;
 
-/// A cache `[heads, ctx, d]` of f32 or f16.
-pub(super) struct Cache {
-    /// KV heads.
-    pub heads: usize,
-    pub d: usize,
-    pub ctx: usize,
-    pub dtype: DType,
-}
-
-impl Cache {
-    fn element_bytes(&self) -> usize {
-        self.dtype.size_bytes().expect("type rules admit floats")
-    }
-
-    /// Bytes of one position of one head.
-    pub fn row_bytes(&self) -> usize {
-        self.d * self.element_bytes()
-    }
-
-    /// Address of position 0 of `head`.
-    pub fn head(&self, f: &mut FunctionCx, base: Value, head: Value) -> Value {
-        f.index(base, head, self.ctx * self.row_bytes())
-    }
-}
-
-pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, cache: &Cache) {
+pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, cache: &CacheLayout, order: CacheOrder) {
     let (x, base) = (kernel.operand(f, 0), kernel.operand(f, 1));
-    let (pos, valid) = (kernel.pos(f), kernel.valid(f));
+    let (pos, valid, nonfinite) = (kernel.pos(f), kernel.valid(f), kernel.nonfinite(f));
     f.for_range(kernel.begin, kernel.end, 1, |f, head| {
-        let to = cache.head(f, base, head);
-        let to = f.index(to, pos, cache.row_bytes());
+        let elements = f.index(base, head, cache.head_bytes());
+        let scales = f.offset(base, cache.scales_offset_bytes());
+        let scales = f.index(scales, head, 4 * cache.positions());
         let from = f.index(x, head, 4 * cache.d);
         let first = f.i64(0);
         f.for_range(first, valid, 1, |f, row| {
             let from = f.index(from, row, 4 * cache.heads * cache.d);
-            let to = f.index(to, row, cache.row_bytes());
-            write_row(f, cache, from, to);
+            let t = f.ins().iadd(pos, row);
+            let scale = f.index(scales, t, 4);
+            let row = Row { from, scale, nonfinite };
+            match order {
+                CacheOrder::Values => {
+                    let to = f.index(elements, t, cache.row_bytes());
+                    write_row(f, cache, &row, to);
+                }
+                CacheOrder::Keys => {
+                    write_row(f, cache, &row, kernel.scratch);
+                    scatter(f, cache, kernel.scratch, elements, t);
+                }
+            }
         });
     });
 }
 
-fn write_row(f: &mut FunctionCx, cache: &Cache, from: Value, to: Value) {
+/// Addresses that belong to one row of one head.
+struct Row {
+    from: Value,
+    /// Where the scale goes, if the cache has scales.
+    scale: Value,
+    nonfinite: Value,
+}
+
+/// Writes the elements of a row in the type of the cache to `to`.
+fn write_row(f: &mut FunctionCx, cache: &CacheLayout, row: &Row, to: Value) {
+    if cache.has_scales() {
+        let absmax = absmax_or_flag(f, cache.d, row.from, row.nonfinite);
+        let Scales { scale, inv_scale } = scales_of(f, absmax);
+        f.store(scale, row.scale, 0);
+        quantize_run(f, cache.d, inv_scale, row.from, to);
+        return;
+    }
     for_elements(f, cache.d, |f, shape, i| {
-        let from = f.index(from, i, 4);
+        let from = f.index(row.from, i, 4);
         let x = Lanes::load(f, shape, from);
         let to = f.index(to, i, cache.element_bytes());
         match cache.dtype {
             DType::F32 => x.store(f, to),
             DType::F16 => to_f16_bits(f, &x).store_u16(f, to),
-            DType::Bf16 | DType::I8 | DType::I32 | DType::U32 | DType::Trit => {
-                unreachable!("type rules admit f32 and f16 caches, found {}", cache.dtype)
+            DType::Bf16 | DType::I8 | DType::I32 | DType::U32 | DType::Q8 | DType::Trit => {
+                unreachable!("without scales type rules admit f32 and f16 caches, found {}", cache.dtype)
             }
         }
     });
+}
+
+/// Copies the row at `from` to position `t` of the keys at `elements`, [`BLOCK`] elements apart.
+fn scatter(f: &mut FunctionCx, cache: &CacheLayout, from: Value, elements: Value, t: Value) {
+    let block = i64::try_from(BLOCK).expect("sixteen");
+    let lane = f.ins().band_imm_s(t, block - 1);
+    let first = f.ins().isub(t, lane);
+    let to = f.index(elements, first, cache.row_bytes());
+    let to = f.index(to, lane, cache.element_bytes());
+    let (begin, end) = (f.i64(0), f.size(cache.d));
+    let ty = integer(cache.element_bytes());
+    f.for_range(begin, end, 1, |f, i| {
+        let (from, to) = (f.index(from, i, cache.element_bytes()), f.index(to, i, BLOCK * cache.element_bytes()));
+        let element = f.load(ty, from, 0);
+        f.store(element, to, 0);
+    });
+}
+
+/// The integer type of `bytes` bytes.
+fn integer(bytes: usize) -> Type {
+    match bytes {
+        1 => I8,
+        2 => I16,
+        _ => types::I32,
+    }
 }

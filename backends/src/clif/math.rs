@@ -48,10 +48,11 @@ pub fn exp(f: &mut FunctionCx, x: &Lanes) -> Lanes {
     smallest.if_greater(f, x, &zero, &y)
 }
 
-/// Elements of a float table at `base + i`, widened exactly to f32. The function must not write the table.
-/// Panics on a type that is not a float.
+/// Elements at `base + i`, floats or the codes of a q8 cache, widened exactly to f32. The function must not write the
+/// table. Panics on other types.
 pub fn load_float(f: &mut FunctionCx, shape: Shape, dtype: DType, base: Value, i: Value) -> Lanes {
-    let address = f.index(base, i, dtype.size_bytes().expect("floats have a size"));
+    let element_bytes = dtype.size_bytes().unwrap_or(1);
+    let address = f.index(base, i, element_bytes);
     match dtype {
         DType::F32 => Lanes::load_fixed(f, shape, address),
         DType::Bf16 => {
@@ -67,6 +68,7 @@ pub fn load_float(f: &mut FunctionCx, shape: Shape, dtype: DType, base: Value, i
             let rebias = Lanes::constant(f, shape, F16_REBIAS);
             bits.as_float(f).mul(f, &rebias)
         }
+        DType::Q8 => Lanes::load_fixed_i8(f, shape, address).to_float(f),
         DType::I8 | DType::I32 | DType::U32 | DType::Trit => unreachable!("type rules admit floats, found {dtype}"),
     }
 }

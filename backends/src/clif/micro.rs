@@ -7,10 +7,11 @@ use tcc_ir::screen::kernel::ScreenKernel;
 use tcc_ir::target::MicroKernel;
 use tcc_ir::ty::DType;
 
+use super::attention_parts;
 use super::isa::ClifContext;
 use super::ternary_portable::{self, PORTABLE};
 use crate::code::{EmitError, Function};
-use crate::isa::Backend;
+use crate::isa::{AttentionPart, Backend};
 
 /// Name of a micro-kernel's function in an image.
 pub fn micro_symbol(row: &MicroKernel) -> String {
@@ -20,11 +21,6 @@ pub fn micro_symbol(row: &MicroKernel) -> String {
 /// Name of the dot product with weights of type `weight` in an image.
 pub fn dense_dot_symbol(weight: DType) -> String {
     format!("dense_dot_{weight}")
-}
-
-/// Names of the scores and the values of attention over caches of type `cache` in an image.
-pub fn attention_symbols(cache: DType) -> [String; 2] {
-    ["scores", "values"].map(|part| format!("attention_{part}_{cache}"))
 }
 
 /// Name of the estimates of a screened head's panels in an image.
@@ -39,14 +35,14 @@ pub fn emit_callees<'a>(
     specs: impl IntoIterator<Item = &'a KernelSpec>,
 ) -> Result<Vec<Function>, EmitError> {
     let mut rows: BTreeMap<&str, &MicroKernel> = BTreeMap::new();
-    let (mut weights, mut caches, mut screens) = (BTreeSet::new(), BTreeSet::new(), false);
+    let (mut weights, mut parts, mut screens) = (BTreeSet::new(), BTreeSet::new(), false);
     for spec in specs {
         match spec {
             KernelSpec::TernaryMatmul { schedule, .. } => {
                 rows.extend(schedule.micro.iter().map(|row| (row.name, *row)))
             }
             KernelSpec::DenseMatmul { weight, .. } => weights.extend([*weight]),
-            KernelSpec::Attention { cache, .. } => caches.extend([*cache]),
+            KernelSpec::Attention { cache, .. } => parts.extend(AttentionPart::of(cache.dtype)),
             KernelSpec::Screen { step: ScreenKernel::Exact { weight }, .. } => weights.extend([*weight]),
             KernelSpec::Screen { step: ScreenKernel::High, .. } => screens = true,
             KernelSpec::Screen { step: ScreenKernel::Query | ScreenKernel::Low, .. } => {}
@@ -65,10 +61,17 @@ pub fn emit_callees<'a>(
     }
     let micro = rows.into_values().map(|row| emit_micro(cx, backend, row));
     let dense = weights.into_iter().filter_map(|weight| cx.dense_dot(weight).cloned());
-    let loops = caches.into_iter().filter_map(|cache| cx.attention(cache));
-    let attention = loops.flat_map(|loops| [loops.scores.clone(), loops.values.clone()]);
+    let attention = parts.into_iter().map(|part| emit_attention(cx, part));
     let panels = cx.screen_panels().filter(|_| screens).cloned();
-    micro.chain(dense.chain(attention).chain(panels).map(Ok)).collect()
+    micro.chain(dense.chain(panels).map(Ok)).chain(attention).collect()
+}
+
+/// The function of a part of attention, assembled by the backend where it can.
+fn emit_attention(cx: &ClifContext, part: AttentionPart) -> Result<Function, EmitError> {
+    match cx.attention(part) {
+        Some(code) => Ok(code.clone()),
+        None => attention_parts::emit(cx, part),
+    }
 }
 
 /// The function of a menu row, assembled by the backend unless it is the portable one; named by [`micro_symbol`].

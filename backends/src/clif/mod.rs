@@ -18,6 +18,7 @@ pub mod ternary_portable;
 
 mod add;
 mod attention;
+mod attention_parts;
 mod dense;
 mod embed;
 mod epilogue;

@@ -41,11 +41,9 @@ pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, layout: QuantLayout) {
 pub(super) fn quantize_row(f: &mut FunctionCx, to: &Quantizer, x: Value, row: Value) {
     let layout = to.layout;
     let absmax = absmax_or_flag(f, layout.k, x, to.nonfinite);
-    let limit = f.f32(127.0);
-    let scale = f.ins().fdiv(absmax, limit);
+    let Scales { scale, inv_scale } = scales_of(f, absmax);
     let scale_address = f.index(to.scales, row, 4);
     f.store(scale, scale_address, 0);
-    let inv_scale = f.ins().fdiv(limit, absmax);
 
     let codes = f.index(to.codes, row, layout.stride_bytes());
     let sums = f.offset(codes, layout.sums_offset_bytes());
@@ -61,10 +59,22 @@ pub(super) fn quantize_row(f: &mut FunctionCx, to: &Quantizer, x: Value, row: Va
     zero_bytes(f, codes, layout.sums_offset_bytes() + 4 * layout.sums(), layout.stride_bytes());
 }
 
+/// A row's scale and its reciprocal.
+pub(super) struct Scales {
+    pub scale: Value,
+    pub inv_scale: Value,
+}
+
+/// The scales of a row whose [`absmax_or_flag`] is `absmax`.
+pub(super) fn scales_of(f: &mut FunctionCx, absmax: Value) -> Scales {
+    let limit = f.f32(127.0);
+    Scales { scale: f.ins().fdiv(absmax, limit), inv_scale: f.ins().fdiv(limit, absmax) }
+}
+
 /// `max(absmax(x), ABSMAX_FLOOR)`; sets the flag if an element is infinite or not a number.
 ///
 /// Magnitudes are compared as integers, which orders them like floats and keeps infinities and NaNs on top.
-fn absmax_or_flag(f: &mut FunctionCx, k: usize, x: Value, nonfinite: Value) -> Value {
+pub(super) fn absmax_or_flag(f: &mut FunctionCx, k: usize, x: Value, nonfinite: Value) -> Value {
     let block = Shape::block(f);
     let zero = Lanes::int_constant(f, block, 0);
     let largest = fold(f, k, vec![zero], |f, shape, i, partials| {
@@ -88,7 +98,7 @@ fn absmax_or_flag(f: &mut FunctionCx, k: usize, x: Value, nonfinite: Value) -> V
 /// Writes the codes of `k` elements and returns their sum.
 ///
 /// |x · inv_scale| exceeds 127 by less than one unit in the last place, so rounding alone clamps.
-fn quantize_run(f: &mut FunctionCx, k: usize, inv_scale: Value, x: Value, codes: Value) -> Value {
+pub(super) fn quantize_run(f: &mut FunctionCx, k: usize, inv_scale: Value, x: Value, codes: Value) -> Value {
     let block = Shape::block(f);
     let zero = Lanes::int_constant(f, block, 0);
     let sums = fold(f, k, vec![zero], |f, shape, i, partials| {

@@ -28,15 +28,54 @@ pub struct Syscalls {
     pub exit_group: i64,
 }
 
-/// Assembled inner loops of attention over one head's rows of a cache, for any `d` and any `seen` from 1 on.
-#[derive(Clone, Debug)]
-pub struct AttentionLoops {
-    /// `extern "C" fn(q: *const f32, k: *const T, d: u64, seen: u64, out: *mut f32, scale: f32) -> f32`: `out[t]`
-    /// becomes `numerics::dot` of q and row t of `k: T[seen, d]`, times `scale`; returns the largest.
-    pub scores: Function,
-    /// `extern "C" fn(e: *const f32, v: *const T, d: u64, seen: u64, out: *mut f32)`: `out[j]` becomes the sum of
-    /// `e[t] * v[t, j]`, rounded once per position, in increasing t from +0.
-    pub values: Function,
+/// A loop of attention as a function of its own. Strides are in bytes; rows of `d` elements follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AttentionPart {
+    /// `extern "C" fn(from: *const T, to: *mut f32, n: u64)`: `n` elements of a cache of this type widened to f32.
+    Widen(DType),
+    /// `extern "C" fn(q: *const f32, k: *const f32, d: u64, queries: u64, out: *mut f32, stride: u64, blocks: u64)`:
+    /// `numerics::dot` of each row of `q: f32[queries, d]` and each position of `k: f32[blocks, d, 16]`; those of
+    /// query i go to `out + i · stride`.
+    Scores,
+    /// `extern "C" fn(e: *mut f32, seen: u64, k_scales: *const f32, v_scales: *const f32, scale: f32) -> f32`: of
+    /// dot products `e: f32[seen]`, times their position's key scale unless `k_scales` is null, then times `scale`,
+    /// the exponentials of what each is above the largest; returns their `numerics::sum` and leaves them in `e`,
+    /// times their position's value scale unless `v_scales` is null. All arrays are padded to whole blocks of 16
+    /// positions, whose contents do not matter and whose results nobody reads.
+    Softmax,
+    /// `extern "C" fn(e: *const f32, v: *const f32, d: u64, queries: u64, sums: *mut f32, stride: u64, positions:
+    /// u64)`: to each row of `sums: f32[queries, d]` is added, for each position t of `v: f32[positions, d]` in
+    /// increasing order and rounded once, `e[t] · v[t]`, where the factors of query i are at `e + i · stride`.
+    Values,
+}
+
+impl AttentionPart {
+    pub const ALL: [AttentionPart; 5] = [
+        AttentionPart::Widen(DType::F16),
+        AttentionPart::Widen(DType::Q8),
+        AttentionPart::Scores,
+        AttentionPart::Softmax,
+        AttentionPart::Values,
+    ];
+
+    /// The parts that attention over a cache of type `cache` calls.
+    pub fn of(cache: DType) -> impl Iterator<Item = AttentionPart> {
+        let needed = move |part: &AttentionPart| match part {
+            AttentionPart::Widen(from) => *from == cache,
+            AttentionPart::Scores | AttentionPart::Softmax | AttentionPart::Values => true,
+        };
+        Self::ALL.into_iter().filter(needed)
+    }
+
+    /// Name of the function in an image.
+    pub fn symbol(self) -> String {
+        match self {
+            AttentionPart::Widen(from) => format!("attention_widen_{from}"),
+            AttentionPart::Scores => "attention_scores".into(),
+            AttentionPart::Softmax => "attention_softmax".into(),
+            AttentionPart::Values => "attention_values".into(),
+        }
+    }
 }
 
 /// One instruction set: description, portable-code settings, assembled kernels, and binary interface.
@@ -77,10 +116,9 @@ pub trait Backend: Sync {
         None
     }
 
-    /// Assembled inner loops of attention over a cache of the type `cache`, for cores with `features`; `None` where
-    /// portable code does them.
-    fn attention(&self, cache: DType, features: Features) -> Option<AttentionLoops> {
-        let _ = (cache, features);
+    /// The assembled form of a loop of attention, for cores with `features`; `None` where portable code does it.
+    fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {
+        let _ = (part, features);
         None
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use thiserror::Error;
 
 use tcc_ir::ops::TypeError;
+use tcc_ir::ops::kv_write::CACHE_TYPES;
 use tcc_ir::program::{ModelFacts, Program, StateDecl, StateId, WeightId};
 use tcc_ir::ty::{DType, ValueType};
 use tcc_ir::verify::{self, VerifyError};
@@ -31,7 +32,7 @@ pub struct BuildOptions {
     pub ctx: Option<usize>,
     /// Token rows of the largest graph; more than `ctx` counts as `ctx`.
     pub prefill: usize,
-    /// Element type of the caches, f32 or f16.
+    /// Element type of the caches, one of [`CACHE_TYPES`].
     pub kv: DType,
 }
 
@@ -48,7 +49,7 @@ pub enum BuildError {
     Context { found: usize, max: usize },
     #[error("a prefill of {found} token rows was asked for, expected 1 to {MAX_PREFILL}")]
     Prefill { found: usize },
-    #[error("a cache of {found} was asked for, expected f32 or f16")]
+    #[error("a cache of {found} was asked for, expected f32, f16 or q8")]
     Cache { found: DType },
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -93,7 +94,7 @@ pub fn build<'m>(model: &'m Model, options: &BuildOptions) -> Result<(Program, M
     if !(1..=MAX_PREFILL).contains(&options.prefill) {
         return Err(BuildError::Prefill { found: options.prefill });
     }
-    if !matches!(options.kv, DType::F32 | DType::F16) {
+    if !CACHE_TYPES.contains(&options.kv) {
         return Err(BuildError::Cache { found: options.kv });
     }
     let mut weights = ModelWeights::new(model);

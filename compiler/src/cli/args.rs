@@ -117,6 +117,8 @@ pub enum ActivationsArg {
 pub enum Kv {
     F32,
     F16,
+    /// Codes of eight bits, and one scale for each token and head
+    Int8,
 }
 
 /// One argument that holds token ids.

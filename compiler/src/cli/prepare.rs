@@ -38,6 +38,7 @@ pub fn build_options(args: &ModelArgs) -> BuildOptions {
     let kv = match args.kv {
         Kv::F32 => DType::F32,
         Kv::F16 => DType::F16,
+        Kv::Int8 => DType::Q8,
     };
     BuildOptions { ctx: args.ctx, prefill: args.prefill, kv }
 }

@@ -8,6 +8,7 @@ mod select;
 mod steps;
 mod weights;
 
+use tcc_ir::cache::CacheLayout;
 use tcc_ir::encoding::Encoding;
 use tcc_ir::graph::Graph;
 use tcc_ir::kernel::KernelSpec;
@@ -117,7 +118,7 @@ fn arena_plan<'a>(
     lists: impl Iterator<Item = &'a steps::UnboundList>,
 ) -> ArenaPlan {
     let logits_bytes = arena::align(4 * program.facts.vocab as u64);
-    let kv_bytes = program.states.iter().map(|s| arena::align(state_bytes(&s.ty))).sum();
+    let kv_bytes = program.states.iter().map(|s| arena::align(CacheLayout::of(&s.ty).bytes() as u64)).sum();
     let planned = lists.map(|l| arena::total_bytes(l, &arena::assign(l))).max().unwrap_or(0);
     let scratch = kernels.iter().map(|k| k.scratch_bytes() as u64).max().unwrap_or(0);
     let state_bytes = arena::align(options.state_bytes);
@@ -145,15 +146,11 @@ fn arena_plan<'a>(
     }
 }
 
-fn state_bytes(ty: &tcc_ir::ty::ValueType) -> u64 {
-    ty.size_bytes().expect("a KV cache has a fixed element size") as u64
-}
-
 fn place_states(program: &Program, kv_offset: u64) -> Vec<StateSlot> {
     let mut offset_bytes = kv_offset;
     let mut slots = Vec::with_capacity(program.states.len());
     for (i, state) in program.states.iter().enumerate() {
-        let bytes = state_bytes(&state.ty);
+        let bytes = CacheLayout::of(&state.ty).bytes() as u64;
         let id = StateId(u32::try_from(i).expect("fewer than 2^32 states"));
         slots.push(StateSlot { id, offset_bytes, bytes });
         offset_bytes += arena::align(bytes);

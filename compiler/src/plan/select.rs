@@ -1,5 +1,6 @@
 //! Selects the kernel of each op and the order of its operands (see `KernelSpec`).
 
+use tcc_ir::cache::{CacheLayout, CacheOrder};
 use tcc_ir::graph::{Graph, NodeId, ValueId};
 use tcc_ir::kernel::KernelSpec;
 use tcc_ir::ops::Op;
@@ -70,21 +71,34 @@ pub(super) fn kernel(cx: &SelectCx, id: NodeId) -> Result<Selected, PlanError> {
             Selected { in_place: Some(0), ..plain(KernelSpec::Rope { m, heads, d }, 3) }
         }
         Op::KvWrite => {
-            let cache = graph.ty(operands[0]);
-            let (heads, ctx, d) = (cache.shape[0], cache.shape[1], cache.shape[2]);
-            let spec = KernelSpec::KvWrite { m, heads, d, ctx, cache: cache.dtype };
+            let cache = CacheLayout::of(graph.ty(operands[0]));
+            let spec = KernelSpec::KvWrite { m, cache, order: cache_order(graph, id)? };
             Selected { spec, operands: vec![operands[1], operands[0]], in_place: None }
         }
         Op::Attention { heads, scale } => {
-            let cache = graph.ty(operands[1]);
-            let (kv_heads, ctx, d) = (cache.shape[0], cache.shape[1], cache.shape[2]);
-            plain(KernelSpec::Attention { m, heads, kv_heads, d, ctx, cache: cache.dtype, scale }, 3)
+            let cache = CacheLayout::of(graph.ty(operands[1]));
+            plain(KernelSpec::Attention { m, heads, cache, scale }, 3)
         }
         Op::Add => {
             let k = shape(operands[0])[1];
             Selected { in_place: Some(0), ..plain(KernelSpec::Add { m, k }, 2) }
         }
     })
+}
+
+/// The order in which the readers of the cache written by node `id` want its elements.
+fn cache_order(graph: &Graph, id: NodeId) -> Result<CacheOrder, PlanError> {
+    let readers = graph.readers(ValueId { node: id, result: 0 });
+    let mut operands = readers.iter().map(|(reader, operand)| (graph.node(*reader).op, *operand));
+    let is_attention = |op| matches!(op, Op::Attention { .. });
+    if operands.clone().all(|(op, operand)| is_attention(op) && operand == 1) {
+        return Ok(CacheOrder::Keys);
+    }
+    if operands.all(|(op, operand)| is_attention(op) && operand == 2) {
+        return Ok(CacheOrder::Values);
+    }
+    let label = graph.node(id).label.clone();
+    Err(PlanError::Unsupported { label, what: "a cache that is not only keys, or only values, of attention".into() })
 }
 
 /// A product whose residual, if any, is its last operand and may be overwritten by the result.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tcc_ir::cache::CacheLayout;
 use tcc_ir::graph::{Graph, NodeId, ValueId};
 use tcc_ir::kernel::{KernelSpec, QuantLayout};
 use tcc_ir::ops::{InputKind, Op};
@@ -225,7 +226,8 @@ impl Lowering<'_> {
         let bytes = match (ty.dtype, self.graph.node(value.node).op.is_leaf()) {
             (DType::I8, false) => quant_layout(self.graph, value).stride_bytes() * ty.shape[0],
             (DType::Trit, _) => ty.elements().div_ceil(4),
-            _ => ty.size_bytes().expect("only trits have no size"),
+            (DType::Q8, _) => CacheLayout::of(ty).bytes(),
+            _ => ty.size_bytes().expect("trits and q8 are above"),
         };
         bytes as u64
     }

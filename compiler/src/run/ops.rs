@@ -115,10 +115,7 @@ pub fn bytes(plan: &Plan, step: &Step, point: Point) -> u64 {
         KernelSpec::Screen { layout, step: ScreenKernel::Exact { weight } } => {
             step.bytes + of(rows.exact, layout.k * weight.size_bytes().unwrap_or(4))
         }
-        KernelSpec::Attention { heads, kv_heads, d, cache, .. } => {
-            let element = cache.size_bytes().unwrap_or(4);
-            (2 * kv_heads * d * element * (position + 1) + 8 * heads * d) as u64
-        }
+        KernelSpec::Attention { heads, cache, .. } => (2 * cache.read_bytes(position + 1) + 8 * heads * cache.d) as u64,
         _ => step.bytes,
     }
 }

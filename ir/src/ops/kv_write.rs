@@ -1,12 +1,16 @@
 //! `kv_write cache, x, pos, valid`: stores rows 0..valid of `x: f32[m, heads·d]` at positions pos.. of
-//! `cache: f32|f16[heads, ctx, d]` and returns the cache. f16 rounds half to even and saturates at ±65504.
+//! `cache: f32|f16|q8[heads, ctx, d]` and returns the cache. f16 rounds half to even and saturates at ±65504; q8
+//! quantizes the d elements of a token's head as activations are.
 //!
 //! **Invariant:** state is a value; the planner gives the cache before and after one buffer.
 
-use super::{Operands, TypeError};
+use super::{Operands, TypeError, quantize_act};
 use crate::numerics::f32_to_f16_saturating;
 use crate::tensor::{Data, Tensor};
 use crate::ty::{DType, ValueType};
+
+/// Element types a cache may have.
+pub const CACHE_TYPES: [DType; 3] = [DType::F32, DType::F16, DType::Q8];
 
 pub(super) fn infer(cx: &Operands) -> Result<Vec<ValueType>, TypeError> {
     cx.count(4)?;
@@ -14,8 +18,8 @@ pub(super) fn infer(cx: &Operands) -> Result<Vec<ValueType>, TypeError> {
     let &[heads, _, d] = &cache.shape[..] else {
         return cx.fail(format!("the cache is {cache}, expected three extents"));
     };
-    if !matches!(cache.dtype, DType::F32 | DType::F16) {
-        return cx.fail(format!("the cache is {cache}, expected f32 or f16"));
+    if !CACHE_TYPES.contains(&cache.dtype) {
+        return cx.fail(format!("the cache is {cache}, expected f32, f16 or q8"));
     }
     let (_, k) = cx.matrix(1, DType::F32)?;
     if k != heads * d {
@@ -39,7 +43,8 @@ pub(crate) fn write(cache: &mut Tensor<'_>, x: &Tensor<'_>, pos: u32, valid: u32
     for row in 0..valid as usize {
         for head in 0..heads {
             let from = &x[(row * heads + head) * d..][..d];
-            let at = (head * ctx + pos as usize + row) * d;
+            let run = head * ctx + pos as usize + row;
+            let at = run * d;
             match &mut cache.data {
                 Data::F32(c) => c.to_mut()[at..at + d].copy_from_slice(from),
                 Data::F16(c) => {
@@ -47,7 +52,12 @@ pub(crate) fn write(cache: &mut Tensor<'_>, x: &Tensor<'_>, pos: u32, valid: u32
                         *to = f32_to_f16_saturating(*v);
                     }
                 }
-                other => unreachable!("type rule admits f32 and f16 caches, found {other:?}"),
+                Data::Q8(codes, scales) => {
+                    let mut to = codes.to_mut()[at..at + d].iter_mut();
+                    let write = |code| *to.next().expect("a code per element") = code;
+                    scales.to_mut()[run] = quantize_act::quantize(from, write);
+                }
+                other => unreachable!("type rule admits {CACHE_TYPES:?}, found {other:?}"),
             }
         }
     }

@@ -26,11 +26,16 @@ pub(super) fn eval<'a>(x: &Tensor<'a>) -> Vec<Tensor<'a>> {
     let mut codes = Vec::with_capacity(m * k);
     let mut scales = Vec::with_capacity(m);
     for row in x.as_f32().chunks_exact(k) {
-        let a = max(absmax(row), ABSMAX_FLOOR);
-        let inv_scale = 127.0 / a;
-        // The clamp makes the cast exact.
-        codes.extend(row.iter().map(|v| rne(v * inv_scale).clamp(-128.0, 127.0) as i8));
-        scales.push(a / 127.0);
+        scales.push(quantize(row, |code| codes.push(code)));
     }
     vec![Tensor::i8(&[m, k], codes), Tensor::f32(&[m], scales)]
+}
+
+/// Hands out the code of each element of `row` and returns their scale.
+pub(super) fn quantize(row: &[f32], code: impl FnMut(i8)) -> f32 {
+    let a = max(absmax(row), ABSMAX_FLOOR);
+    let inv_scale = 127.0 / a;
+    // The clamp makes the cast exact.
+    row.iter().map(|v| rne(v * inv_scale).clamp(-128.0, 127.0) as i8).for_each(code);
+    a / 127.0
 }

@@ -1,5 +1,6 @@
 //! One call of one kernel: what goes in and what must come out.
 
+use tcc_ir::cache::{CacheLayout, CacheOrder};
 use tcc_ir::kernel::{KernelSpec, QuantLayout};
 use tcc_ir::tensor::{Data, Tensor};
 use tcc_tests::memory::Memory;
@@ -115,8 +116,34 @@ pub fn bytes(tensor: &Tensor) -> Vec<u8> {
         Data::I8(x) => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
         Data::I32(x) => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
         Data::U32(x) => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        Data::Q8(..) => panic!("caches have a layout of their own"),
         Data::Trit(_) => panic!("trits have no bytes without an encoding"),
     }
+}
+
+/// The stored bytes of a cache, [`UNWRITTEN`] where it is padded.
+pub fn cache_bytes(cache: &Tensor, order: CacheOrder) -> Vec<u8> {
+    let layout = CacheLayout::of(&cache.ty());
+    let mut bytes = vec![UNWRITTEN; layout.bytes()];
+    let elements: Vec<u8> = match &cache.data {
+        Data::Q8(codes, _) => codes.iter().flat_map(|c| c.to_le_bytes()).collect(),
+        _ => self::bytes(cache),
+    };
+    let element_bytes = layout.element_bytes();
+    for (at, element) in elements.chunks_exact(element_bytes).enumerate() {
+        let (run, i) = (at / layout.d, at % layout.d);
+        let (head, t) = (run / layout.ctx, run % layout.ctx);
+        let to = head * layout.head_bytes() + layout.element_offset_bytes(order, t, i);
+        bytes[to..to + element_bytes].copy_from_slice(element);
+    }
+    if let Data::Q8(_, scales) = &cache.data {
+        for (run, scale) in scales.iter().enumerate() {
+            let (head, t) = (run / layout.ctx, run % layout.ctx);
+            let to = layout.scales_offset_bytes() + 4 * (head * layout.positions() + t);
+            bytes[to..to + 4].copy_from_slice(&scale.to_le_bytes());
+        }
+    }
+    bytes
 }
 
 /// A tensor the kernel reads.

@@ -154,7 +154,9 @@ fn load_weights(a: &mut CodeAssembler, weight: DType, to: AsmRegisterZmm, at: i3
             a.vpmovzxwd(to, ymmword_ptr(W + at))?;
             a.vpslld(WEIGHTS, WEIGHTS, 16)
         }
-        DType::I8 | DType::I32 | DType::U32 | DType::Trit => unreachable!("asked for floats only, found {weight}"),
+        DType::I8 | DType::I32 | DType::U32 | DType::Q8 | DType::Trit => {
+            unreachable!("asked for floats only, found {weight}")
+        }
     }
 }
 

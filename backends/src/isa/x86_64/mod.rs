@@ -12,7 +12,7 @@ use iced_x86::{Decoder, DecoderOptions, Formatter, IcedError, IntelFormatter};
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
 use tcc_ir::ty::DType;
 
-use super::{AttentionLoops, Backend, ElfAbi, Syscalls};
+use super::{AttentionPart, Backend, ElfAbi, Syscalls};
 use crate::code::{Function, RelocKind};
 
 /// The x86_64 instruction set.
@@ -49,8 +49,8 @@ impl Backend for X86_64 {
         features.contains(desc::AVX512VNNI).then(|| screen::emit("screen_panels"))
     }
 
-    fn attention(&self, cache: DType, features: Features) -> Option<AttentionLoops> {
-        features.contains(desc::AVX512).then(|| attention::emit(cache))
+    fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {
+        features.contains(desc::AVX512).then(|| attention::emit(part))
     }
 
     fn probe(&self) -> Function {

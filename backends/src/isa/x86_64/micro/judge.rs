@@ -8,9 +8,9 @@ use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
 
 use crate::code::Function;
-use crate::isa::Backend;
 use crate::isa::x86_64::X86_64;
 use crate::isa::x86_64::desc::{AVX512, AVX512VNNI, AVXVNNI, DESC};
+use crate::isa::{AttentionPart, Backend};
 
 /// Registers of the System V calling convention that a function leaves as they were.
 const CALLEE_SAVED: [Register; 6] =
@@ -27,10 +27,9 @@ fn kernels() -> Vec<(String, Features, Function)> {
         let code = X86_64.dense_dot(weight, DESC.close(AVX512)).expect("assembled for these features");
         (format!("dense {weight}"), AVX512, code)
     });
-    let attention = [DType::F32, DType::F16].into_iter().flat_map(|cache| {
-        let loops = X86_64.attention(cache, DESC.close(AVX512)).expect("assembled for these features");
-        [("scores", loops.scores), ("values", loops.values)]
-            .map(|(part, code)| (format!("attention {part} {cache}"), AVX512, code))
+    let attention = AttentionPart::ALL.map(|part| {
+        let code = X86_64.attention(part, DESC.close(AVX512)).expect("assembled for these features");
+        (part.symbol(), AVX512, code)
     });
     rows.chain(dense).chain(attention).collect()
 }

@@ -1,0 +1,194 @@
+//! How a KV cache lies in memory. What attention reads together lies together.
+//!
+//! Elements come first, `[heads, positions, d]` with the positions padded to whole blocks of [`BLOCK`]; of a cache of
+//! type q8 the f32 scales `[heads, positions]` follow, aligned to [`BUFFER_ALIGN`]. Values are rows: one position
+//! after the other. Keys are turned within each block: element i of its sixteen positions, then element i + 1. So
+//! sixteen scores are sixteen lanes, and their sums need no step across lanes.
+
+use crate::plan::BUFFER_ALIGN;
+use crate::ty::{DType, ValueType};
+
+/// Positions of a block.
+pub const BLOCK: usize = 16;
+
+/// A cache `[heads, ctx, d]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CacheLayout {
+    /// KV heads.
+    pub heads: usize,
+    pub ctx: usize,
+    pub d: usize,
+    /// One of `ops::kv_write::CACHE_TYPES`.
+    pub dtype: DType,
+}
+
+/// The order of the elements of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CacheOrder {
+    /// `[d, BLOCK]`.
+    Keys,
+    /// `[BLOCK, d]`.
+    Values,
+}
+
+impl CacheLayout {
+    /// The layout of a state of type `ty`. Panics on a type that no cache has.
+    pub fn of(ty: &ValueType) -> CacheLayout {
+        let [heads, ctx, d] = ty.shape[..] else { panic!("a cache has three extents, found {ty}") };
+        CacheLayout { heads, ctx, d, dtype: ty.dtype }
+    }
+
+    /// Bytes of an element, scales apart.
+    pub fn element_bytes(&self) -> usize {
+        match self.dtype {
+            DType::F32 => 4,
+            DType::F16 => 2,
+            DType::Q8 => 1,
+            DType::Bf16 | DType::I8 | DType::I32 | DType::U32 | DType::Trit => {
+                unreachable!("type rules admit no cache of {}", self.dtype)
+            }
+        }
+    }
+
+    /// True if every position of a head has a scale.
+    pub fn has_scales(&self) -> bool {
+        self.dtype == DType::Q8
+    }
+
+    /// Positions of a head, the padding included.
+    pub fn positions(&self) -> usize {
+        self.ctx.next_multiple_of(BLOCK)
+    }
+
+    /// Bytes of the elements of one position of one head.
+    pub fn row_bytes(&self) -> usize {
+        self.d * self.element_bytes()
+    }
+
+    /// Bytes of the elements of one head.
+    pub fn head_bytes(&self) -> usize {
+        self.positions() * self.row_bytes()
+    }
+
+    /// Offset of the element `i` of position `t` within its head, bytes.
+    pub fn element_offset_bytes(&self, order: CacheOrder, t: usize, i: usize) -> usize {
+        let within = match order {
+            CacheOrder::Keys => i * BLOCK + t % BLOCK,
+            CacheOrder::Values => t % BLOCK * self.d + i,
+        };
+        (t / BLOCK * BLOCK * self.d + within) * self.element_bytes()
+    }
+
+    /// Offset of the scales, bytes.
+    pub fn scales_offset_bytes(&self) -> usize {
+        (self.heads * self.head_bytes()).next_multiple_of(BUFFER_ALIGN)
+    }
+
+    /// Bytes of the whole cache.
+    pub fn bytes(&self) -> usize {
+        let scales = if self.has_scales() { 4 * self.heads * self.positions() } else { 0 };
+        self.scales_offset_bytes() + scales
+    }
+
+    /// Bytes of a cache that attention reads for `seen` positions.
+    pub fn read_bytes(&self, seen: usize) -> usize {
+        let scale_bytes = if self.has_scales() { 4 } else { 0 };
+        self.heads * seen * (self.row_bytes() + scale_bytes)
+    }
+}
+
+/// The queries of one task of attention: `rows` token rows times `heads` query heads that share a KV head, so that
+/// each block of the cache is read once for all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueryTile {
+    pub rows: usize,
+    pub heads: usize,
+}
+
+impl QueryTile {
+    /// Query heads at most: enough to share the reading, few enough to share the work among threads.
+    const MAX_HEADS: usize = 8;
+    /// Queries aimed at: widening a block then costs a small part of its use.
+    const QUERIES: usize = 16;
+
+    /// The tile for `m` token rows and `group` query heads for each KV head.
+    pub fn new(m: usize, group: usize) -> QueryTile {
+        let heads = group.min(Self::MAX_HEADS);
+        QueryTile { heads, rows: (Self::QUERIES / heads).clamp(1, m) }
+    }
+
+    /// Most queries of a task.
+    pub fn queries(&self) -> usize {
+        self.rows * self.heads
+    }
+}
+
+/// Private memory of one task of attention: offsets in bytes of its parts, each aligned to [`BUFFER_ALIGN`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionScratch {
+    /// Positions whose elements are widened together.
+    pub chunk: usize,
+    /// `f32[queries, d]`, the sums of values.
+    pub sums: usize,
+    /// `f32[queries]`, the sums of exponentials.
+    pub totals: usize,
+    /// `f32[chunk, d]`, widened elements; empty where the cache is f32.
+    pub widened: usize,
+    /// `f32[queries, positions]`, scores and then exponentials.
+    pub scores: usize,
+    /// Bytes of all parts; the queries `f32[queries, d]` lie at offset 0.
+    pub bytes: usize,
+}
+
+impl AttentionScratch {
+    /// Widened elements at most, so that they stay in the nearest memory; one block where a block has more.
+    const WIDENED: usize = 4096;
+
+    pub fn new(tile: QueryTile, cache: &CacheLayout) -> AttentionScratch {
+        let chunk = BLOCK * (Self::WIDENED / (BLOCK * cache.d)).max(1);
+        let widened_bytes = if cache.dtype == DType::F32 { 0 } else { 4 * chunk * cache.d };
+        let mut end = 0;
+        let mut place = |bytes: usize| {
+            let at = end;
+            end = (at + bytes).next_multiple_of(BUFFER_ALIGN);
+            at
+        };
+        let queries = tile.queries();
+        let [_, sums, totals, widened, scores] =
+            [4 * queries * cache.d, 4 * queries * cache.d, 4 * queries, widened_bytes, 4 * queries * cache.positions()]
+                .map(&mut place);
+        AttentionScratch { chunk, sums, totals, widened, scores, bytes: end }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every element has its own place, and those of a block of sixteen positions fill it.
+    #[test]
+    fn elements_fill_the_blocks() {
+        for dtype in crate::ops::kv_write::CACHE_TYPES {
+            let layout = CacheLayout { heads: 2, ctx: 20, d: 5, dtype };
+            for order in [CacheOrder::Keys, CacheOrder::Values] {
+                let at = |t, i| layout.element_offset_bytes(order, t, i);
+                let mut offsets: Vec<_> = (0..32).flat_map(|t| (0..5).map(move |i| at(t, i))).collect();
+                offsets.sort_unstable();
+                let expected: Vec<_> = (0..32 * 5).map(|e| e * layout.element_bytes()).collect();
+                assert_eq!(offsets, expected, "{dtype} {order:?}");
+            }
+            assert_eq!(layout.head_bytes(), 32 * layout.row_bytes());
+        }
+        let layout = CacheLayout { heads: 3, ctx: 20, d: 5, dtype: DType::Q8 };
+        assert_eq!((layout.scales_offset_bytes(), layout.bytes()), (512, 512 + 4 * 3 * 32));
+    }
+
+    #[test]
+    fn tiles_hold_some_queries() {
+        let tile = |m, group| {
+            let QueryTile { rows, heads } = QueryTile::new(m, group);
+            (rows, heads)
+        };
+        assert_eq!([tile(1, 4), tile(32, 4), tile(32, 1), tile(32, 40)], [(1, 4), (4, 4), (16, 1), (2, 8)]);
+    }
+}

@@ -10,7 +10,7 @@ use core::fmt;
 
 /// Objects and callers of different majors do not understand each other.
 pub const ABI_MAJOR: u32 = 1;
-/// Grows when members are added at the end of a size-prefixed struct.
+/// Grows when functions, or members at the end of a size-prefixed struct, are added.
 pub const ABI_MINOR: u32 = 1;
 
 /// Section of an object that holds the weights blob.
@@ -314,6 +314,15 @@ functions! {
     eval: unsafe extern "C" fn(*mut Instance, tokens: *const u32, n: usize) -> Status;
     /// Also the logits of every token, `out: f32[n, vocab]`.
     eval_all: unsafe extern "C" fn(*mut Instance, tokens: *const u32, n: usize, out: *mut f32) -> Status;
+    /// The first token, then guesses; `kept` of them are what sampling chooses, and `next` follows.
+    eval_draft: unsafe extern "C" fn(
+        *mut Instance,
+        tokens: *const u32,
+        n: usize,
+        *mut Sampler,
+        kept: *mut usize,
+        next: *mut u32,
+    ) -> Status;
     logits: unsafe extern "C" fn(*mut Instance, out: *mut *const f32) -> Status;
     sample: unsafe extern "C" fn(*mut Instance, *mut Sampler, token: *mut u32) -> Status;
     /// What the head has read.

@@ -9,6 +9,7 @@
 
 pub mod abi;
 pub mod detok;
+pub mod draft;
 pub mod sample;
 pub mod session;
 

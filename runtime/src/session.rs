@@ -42,6 +42,15 @@ pub struct Generate<'s, 'a> {
     over: bool,
 }
 
+/// What became of drafted tokens; see [`Session::eval_draft`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// Tokens evaluated and kept, the first included.
+    pub kept: usize,
+    /// The token after them.
+    pub next: u32,
+}
+
 impl Model {
     /// Asks the object what it is. `weights` is the blob of an object that has none inside.
     ///
@@ -197,6 +206,19 @@ impl<'a> Session<'a> {
         let (n, functions) = (tokens.len(), &self.model.functions);
         // SAFETY: as in `eval`; `out` holds n · vocab floats.
         unsafe { (functions.eval_all)(self.instance, tokens.as_ptr(), n, out.as_mut_ptr()) }.check()
+    }
+
+    /// Evaluates `tokens[0]` and, in the same batch, the guesses behind it; keeps those that `sampler` chooses. State,
+    /// sampler and tokens are those of [`Session::eval`] and [`Session::sample`] in turns, whatever is guessed.
+    ///
+    /// From 1 to `info().prefill` tokens, else [`Status::ARG`]. After an error instance and sampler are as before.
+    pub fn eval_draft(&mut self, tokens: &[u32], sampler: &mut Sampler) -> Result<Draft, Status> {
+        let mut draft = Draft { kept: 0, next: 0 };
+        let (n, functions) = (tokens.len(), &self.model.functions);
+        let (kept, next) = (&raw mut draft.kept, &raw mut draft.next);
+        // SAFETY: as in `eval`; the sampler is a valid struct with its size set.
+        unsafe { (functions.eval_draft)(self.instance, tokens.as_ptr(), n, sampler, kept, next) }.check()?;
+        Ok(draft)
     }
 
     /// The exact logits of the last token, `f32[vocab]`.

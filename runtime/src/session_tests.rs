@@ -115,6 +115,30 @@ unsafe extern "C" fn eval_all(m: *mut Instance, tokens: *const u32, n: usize, ou
     Status::OK
 }
 
+unsafe extern "C" fn eval_draft(
+    m: *mut Instance,
+    tokens: *const u32,
+    n: usize,
+    sampler: *mut Sampler,
+    kept: *mut usize,
+    next: *mut u32,
+) -> Status {
+    // SAFETY: sessions pass n tokens and valid pointers.
+    unsafe {
+        *kept = 0;
+        while *kept == 0 || (*kept < n && *tokens.add(*kept) == *next) {
+            if let Err(status) = eval(m, tokens.add(*kept), n.min(1)).check() {
+                return status;
+            }
+            *kept += 1;
+            if let Err(status) = sample(m, sampler, next).check() {
+                return status;
+            }
+        }
+    }
+    Status::OK
+}
+
 unsafe extern "C" fn logits(m: *mut Instance, out: *mut *const f32) -> Status {
     // SAFETY: sessions pass what `init` gave.
     unsafe { *out = m.cast::<u8>().add(offset_of!(Toy, logits)).cast::<f32>() };
@@ -150,6 +174,7 @@ const TOY: Functions = Functions {
     rewind,
     eval,
     eval_all,
+    eval_draft,
     logits,
     sample,
     head_stats,
@@ -190,6 +215,17 @@ fn init_errors_come_through() {
     let without_weights = unsafe { Model::new(TOY, None) }.expect("the toy is of this ABI");
     let mut arena = Arena([0; 128]);
     assert_eq!(Session::new(&without_weights, &mut arena.0, None).err(), Some(Status::WEIGHTS));
+}
+
+#[test]
+fn drafts_are_kept_as_far_as_they_are_right() {
+    let (model, mut arena) = (model(), Arena([0; 128]));
+    let mut session = Session::new(&model, &mut arena.0, None).expect("the arena fits");
+    let mut sampler = Sampler::GREEDY;
+    // 1 gives 2 at position 1, then 1 + 2 + 2 = 5; the last guess is wrong.
+    let draft = session.eval_draft(&[1, 2, 4], &mut sampler).expect("three fit");
+    assert_eq!((draft, session.pos()), (Draft { kept: 2, next: 5 }, 2));
+    assert_eq!(session.eval_draft(&[], &mut sampler), Err(Status::ARG));
 }
 
 #[test]

@@ -74,17 +74,41 @@ fn the_same_input_gives_the_same_bytes() {
 fn a_c_program_links_and_runs() {
     let folder = tempfile::tempdir().expect("a folder");
     compile(folder.path(), &["-t", "host"]);
-    let generated = build_c(folder.path(), "cc", &["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"], "main.c");
-    let output = run(&generated, &["1", "7", "300"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(text(&output), greedy_ids(&["1", "7", "300"]));
+    let prompt = ["1", "7", "300"];
+    for (source, n) in [("main.c", "8"), ("draft.c", "48")] {
+        let generated = build_c(folder.path(), "cc", &["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"], source);
+        let output = run(&generated, &prompt);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{source}: {said}");
+        assert_eq!(text(&output), greedy_ids(n, &prompt), "{source}");
+        // A text of this length repeats itself: speculation that guesses nothing would show nothing.
+        assert!(source == "main.c" || !said.starts_with("0 of"), "{said}");
+    }
+}
+
+#[test]
+fn speculation_changes_no_text() {
+    let model = root().join("examples/models/rust-docs-6m");
+    let run = |more: &[&str]| {
+        let args = ["run", model.to_str().expect("UTF-8"), "-p", "The `Vec` type", "-n", "120", "--threads", "1"];
+        json(&[&args[..], more].concat())
+    };
+    for sampling in [&["--temperature", "0"], &["--temperature", "0.7"]] {
+        let plain = run(sampling);
+        assert_eq!(plain["guessed_tokens"], 0);
+        for most in ["1", "7", "100"] {
+            let drafted = run(&[&sampling[..], &["--speculate", most]].concat());
+            assert_eq!(drafted["text"], plain["text"], "{sampling:?}, {most} guesses");
+            assert!(drafted["right_guesses"].as_u64() > Some(0), "{drafted:#}");
+        }
+    }
 }
 
 /// The ids an emitted executable prints for a prompt: the reference for other programs around the same model.
-fn greedy_ids(prompt: &[&str]) -> String {
+fn greedy_ids(n: &str, prompt: &[&str]) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     compile(folder.path(), &["-t", "x86_64", "--emit", "exe"]);
-    let mut args = vec!["-n", "8"];
+    let mut args = vec!["-n", n];
     args.extend(prompt);
     text(&run(folder.path().join("model").to_str().expect("UTF-8"), &args))
 }

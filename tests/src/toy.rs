@@ -254,6 +254,18 @@ impl Toy {
         (status, self.memory.read_f32(self.buffer, VOCAB * tokens.len()))
     }
 
+    /// `eval_draft` of `tokens` with the sampler at address `sampler`: the status, the tokens kept and the next token.
+    pub fn eval_draft(&mut self, tokens: &[u32], sampler: u64) -> (i32, u64, u32) {
+        let mut bytes: Vec<u8> = tokens.iter().flat_map(|t| t.to_le_bytes()).collect();
+        bytes.resize(64, 0);
+        self.memory.write(self.buffer, &bytes);
+        let (kept, next) = (self.buffer + 64, self.buffer + 72);
+        let args = [self.arena, self.buffer, tokens.len() as u64, sampler, kept, next];
+        let status = self.call("eval_draft", &args);
+        let next = self.memory.read(next, 4).try_into().expect("four bytes");
+        (status, self.read_u64(kept), u32::from_le_bytes(next))
+    }
+
     /// `logits`: the status and the logits.
     pub fn logits(&mut self) -> (i32, Vec<f32>) {
         let status = self.call("logits", &[self.arena, self.buffer]);

@@ -187,6 +187,8 @@ fn functions_refuse_what_is_no_instance() {
             assert_eq!(Status(toy.call("logits", &[instance, buffer])), Status::ARG);
             assert_eq!(Status(toy.call("rewind", &[instance, 0])), Status::ARG);
             assert_eq!(Status(toy.call("sample", &[instance, buffer, buffer])), Status::ARG);
+            let args = [instance, buffer, 1, buffer, buffer, buffer];
+            assert_eq!(Status(toy.call("eval_draft", &args)), Status::ARG);
         }
         assert_eq!(toy.call("pos", &[0]), 0);
         toy.call("reset", &[0]);
@@ -289,6 +291,91 @@ fn sampling_is_what_its_definition_says() {
             }
         });
     }
+}
+
+/// A `tcc_sampler` in the toy's memory.
+fn place_sampler(toy: &mut Toy, settings: Settings, state: [u64; 2]) -> u64 {
+    let word = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    let head = word(sampler::SIZE as u32, settings.top_k);
+    toy.memory.place_words(&[head, word(settings.temperature_q16, settings.top_p_q16), state[0], state[1]])
+}
+
+#[test]
+fn drafts_give_what_one_token_at_a_time_gives() {
+    let greedy = Settings { top_k: 1, temperature_q16: 0, top_p_q16: 65_536 };
+    let warm = Settings { top_k: 0, temperature_q16: 65_536, top_p_q16: 65_536 };
+    let mut rng = Rng::new(5);
+    on_every_machine([0; 32], &random_weights(), |mut toy| {
+        for (settings, right) in [(greedy, 3), (greedy, 0), (warm, 1), (warm, 2), (warm, 3)] {
+            let state = [rng.next_u64(), rng.next_u64()];
+            let (alone, together) =
+                (place_sampler(&mut toy, settings, state), place_sampler(&mut toy, settings, state));
+            let generator = |toy: &Toy, at: u64| [16, 24].map(|word| toy.read_u64(at + word));
+            // The text that eval and sample in turns give, and the generator before each of its tokens.
+            assert_eq!((toy.init(), toy.eval(&[7])), (0, 0));
+            let (mut text, mut states) = (vec![250], Vec::new());
+            for _ in 0..4 {
+                assert_eq!(toy.eval(&text[text.len() - 1..]), 0);
+                let token = toy.buffer + 256;
+                assert_eq!(toy.call("sample", &[toy.arena, alone, token]), 0);
+                text.push(u32::from_le_bytes(toy.memory.read(token, 4).try_into().expect("four bytes")));
+                states.push((generator(&toy, alone), toy.logits()));
+            }
+            // A guess of it that is right for `right` tokens.
+            assert_eq!((toy.init(), toy.eval(&[7])), (0, 0));
+            let mut guess = text[..4].to_vec();
+            if let Some(wrong) = guess.get_mut(right + 1) {
+                *wrong = (*wrong + 1) % VOCAB as u32;
+            }
+            let kept = right + 1;
+            assert_eq!(toy.eval_draft(&guess, together), (0, kept as u64, text[kept]), "{settings:?} {right}");
+            assert_eq!(toy.pos(), 1 + kept as i32);
+            assert_eq!((generator(&toy, together), toy.logits()), states[right], "{settings:?} {right}");
+        }
+    });
+}
+
+#[test]
+fn a_draft_that_fails_leaves_everything_as_before() {
+    let (mut first, second) = random_rows();
+    // Token 100 makes the logits infinite, and is the best after every other one.
+    first[100] = 1e30;
+    let mut weights = toy::weights(&first, &second);
+    weights[100 * 64..][..4].copy_from_slice(&f32::INFINITY.to_le_bytes());
+    on_every_machine([0; 32], &weights, |mut toy| {
+        assert_eq!(toy.init(), 0);
+        let cold = place_sampler(&mut toy, Settings { top_k: 1, temperature_q16: 0, top_p_q16: 65_536 }, [1, 2]);
+        let warm = place_sampler(&mut toy, Settings { top_k: 9, temperature_q16: 1, top_p_q16: 65_536 }, [1, 2]);
+        let dead = place_sampler(&mut toy, Settings { top_k: 0, temperature_q16: 1, top_p_q16: 65_536 }, [0, 0]);
+        let short = toy.memory.place_words(&[sampler::SIZE as u64 - 1, 0, 0, 0]);
+        // At the beginning there is no row to keep, and there is none after a failure.
+        assert_eq!(Status(toy.eval_draft(&[100], cold).0), Status::NONFINITE);
+        assert_eq!((toy.pos(), Status(toy.logits().0)), (0, Status::ARG));
+        assert_eq!(toy.eval(&[1, 2]), 0);
+        let before = toy.logits();
+        assert_eq!(before.0, 0);
+        let cases: [(&[u32], u64, Status); 9] = [
+            (&[], cold, Status::ARG),
+            (&[1; 5], cold, Status::ARG),
+            (&[1], 0, Status::ARG),
+            (&[1], dead, Status::ARG),
+            (&[1], short, Status::ABI),
+            (&[1, VOCAB as u32], cold, Status::TOKEN),
+            // The first row is fine and its choice is the guess; the second row fails.
+            (&[4, 100], cold, Status::NONFINITE),
+            (&[4, 100], warm, Status::NONFINITE),
+            (&[100, 4], cold, Status::NONFINITE),
+        ];
+        for (tokens, sampler, expected) in cases {
+            assert_eq!(Status(toy.eval_draft(tokens, sampler).0), expected, "{tokens:?}");
+            assert_eq!((toy.logits(), toy.pos()), (before.clone(), 2), "{tokens:?}");
+        }
+        assert_eq!([16, 24].map(|word| toy.read_u64(warm + word)), [1, 2]);
+        assert_eq!(toy.eval(&[4; CTX - 4]), 0);
+        assert_eq!(Status(toy.eval_draft(&[1; 3], cold).0), Status::CTX_FULL);
+        assert_eq!(toy.eval_draft(&[1; 2], cold), (0, 1, 100));
+        assert_eq!(toy.pos(), CTX as i32 - 1);
+    });
 }
 
 fn compare_sample(toy: &mut Toy, logits: &[f32], settings: Settings, state: [u64; 2]) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use tcc_runtime::abi::Sampler;
+use tcc_runtime::abi::{ABI_MAJOR, ABI_MINOR, Sampler};
 use tcc_runtime::arena::Arena;
 use tcc_runtime::pool::Pool;
 use tcc_runtime::session::Session;
@@ -17,7 +17,7 @@ use crate::driver::{self, VERSION};
 use crate::error::Error;
 use crate::model::Model;
 use crate::run::chat;
-use crate::run::generate::{Stats, generate};
+use crate::run::generate::{Settings, Stats, generate};
 use crate::run::host::HostModel;
 use crate::run::tokenizer::Tokenizer;
 
@@ -63,6 +63,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")]
     seed: u64,
 
+    /// Guess up to N tokens from what the text repeats and evaluate them together; the text stays the same, 0 = off
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    speculate: usize,
+
     /// Threads [default: the machine's, at most 8]
     #[arg(long, value_name = "N")]
     threads: Option<u32>,
@@ -95,7 +99,8 @@ pub(super) fn run(cx: &Cx, args: RunArgs) -> Result<(), Error> {
         write!(stdout, "{}", args.prompt).map_err(Error::io("written", "standard output"))?;
     }
     let out: &mut dyn Write = if cx.json { &mut text } else { &mut stdout };
-    let stats = generate(&mut session, &tokenizer, &prompt, args.n, sampler(&args), stop, out)?;
+    let settings = Settings { sampler: sampler(&args), limit: args.n, stop, speculate: args.speculate };
+    let stats = generate(&mut session, &tokenizer, &prompt, settings, out)?;
     finish(cx, &mut stdout, &text, &stats, threads)
 }
 
@@ -112,6 +117,7 @@ fn finish(cx: &Cx, stdout: &mut dyn Write, text: &[u8], stats: &Stats, threads: 
             "text": String::from_utf8_lossy(text), "threads": threads,
             "prompt_tokens": stats.prompt_tokens, "generated_tokens": stats.generated_tokens,
             "prefill_tokens_per_second": stats.prefill_rate(), "decode_tokens_per_second": stats.decode_rate(),
+            "guessed_tokens": stats.guessed_tokens, "right_guesses": stats.right_tokens,
         });
         writeln!(stdout, "{value}")
     } else {
@@ -119,8 +125,12 @@ fn finish(cx: &Cx, stdout: &mut dyn Write, text: &[u8], stats: &Stats, threads: 
     };
     written.map_err(Error::io("written", "standard output"))?;
     if !cx.quiet {
+        let guesses = match stats.guessed_tokens {
+            0 => String::new(),
+            guessed => format!(", {} of {guessed} guesses right", stats.right_tokens),
+        };
         eprintln!(
-            "{} prompt tokens at {:.1}/s, {} generated at {:.1}/s, {threads} threads",
+            "{} prompt tokens at {:.1}/s, {} generated at {:.1}/s, {threads} threads{guesses}",
             stats.prompt_tokens,
             stats.prefill_rate(),
             stats.generated_tokens,
@@ -136,7 +146,7 @@ fn compiled(cx: &Cx, args: &RunArgs, model: &Model) -> Result<PathBuf, Error> {
     let cache = cache::open()?;
     let config = model.folder().join("config.json");
     let choices = format!(
-        "{VERSION} {} {:x} {:?} {:?} {:?} {:?}",
+        "{VERSION} {ABI_MAJOR}.{ABI_MINOR} {} {:x} {:?} {:?} {:?} {:?}",
         target.triple, target.machine.features.0, args.model.ctx, args.model.prefill, args.model.kv, args.machine
     ) + &format!(" {:?} {:?}", args.model.dense, args.model.activations);
     let files = model.files().chain(std::iter::once(config.as_path()));

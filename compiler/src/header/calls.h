@@ -18,6 +18,10 @@ TCC_NODISCARD tcc_status @name@_rewind(@name@ *m, uint32_t pos);
 TCC_NODISCARD tcc_status @name@_eval(@name@ *m, const uint32_t *tokens, size_t n);
 /* The same, and the logits of every token into out[n][VOCAB]. */
 TCC_NODISCARD tcc_status @name@_eval_all(@name@ *m, const uint32_t *tokens, size_t n, float *out);
+/* Speculation, 1 <= n <= PREFILL: evaluates tokens[0], and the guesses behind it in the same batch. Keeps the guesses
+ * that sampling chooses and forgets the rest: *kept >= 1 tokens stay, *next is the token after them. Instance, sampler
+ * and *next are those of eval and sample one token at a time. */
+TCC_NODISCARD tcc_status @name@_eval_draft(@name@ *m, const uint32_t *tokens, size_t n, tcc_sampler *s, size_t *kept, uint32_t *next);
 /* All VOCAB logits of the last token: runs the head on first use; valid until the next eval, reset or rewind. */
 TCC_NODISCARD tcc_status @name@_logits(@name@ *m, const float **out);
 /* The next token by the sampler's settings. */

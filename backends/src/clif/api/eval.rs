@@ -55,14 +55,7 @@ pub(super) fn evaluate(api: &Api<'_>) -> Result<Function, EmitError> {
         let (instance, tokens, n, out) = (f.param(0), f.param(1), f.param(2), f.param(3));
         check_instance(f, instance);
         fail_if_null(f, &[tokens, n]);
-        let pos = POS.load_wide(f, instance);
-        let ctx = f.size(api.plan.facts.ctx);
-        let room = f.ins().isub(ctx, pos);
-        let full = f.ins().icmp(IntCC::UnsignedGreaterThan, n, room);
-        fail_if(f, full, Status::CTX_FULL);
-        let unknown = any_unknown_token(f, tokens, n, api.plan.facts.vocab);
-        fail_if(f, unknown, Status::TOKEN);
-
+        let pos = check_tokens(api, f, instance, tokens, n);
         let (begin, prefill) = (f.i64(0), f.size(api.plan.prefill()));
         let last_valid = f.for_carried(begin, n, api.plan.prefill(), &[begin], |f, done, _| {
             let left = f.ins().isub(n, done);
@@ -79,6 +72,18 @@ pub(super) fn evaluate(api: &Api<'_>) -> Result<Function, EmitError> {
         commit(api, f, instance, last_valid, n);
         return_ok(f);
     })
+}
+
+/// Leaves the function unless `n` more tokens fit the context and are in the vocabulary; returns the position.
+pub(super) fn check_tokens(api: &Api<'_>, f: &mut FunctionCx, instance: Value, tokens: Value, n: Value) -> Value {
+    let pos = POS.load_wide(f, instance);
+    let ctx = f.size(api.plan.facts.ctx);
+    let room = f.ins().isub(ctx, pos);
+    let full = f.ins().icmp(IntCC::UnsignedGreaterThan, n, room);
+    fail_if(f, full, Status::CTX_FULL);
+    let unknown = any_unknown_token(f, tokens, n, api.plan.facts.vocab);
+    fail_if(f, unknown, Status::TOKEN);
+    pos
 }
 
 /// Not 0 if one of the `n` tokens is outside the vocabulary.

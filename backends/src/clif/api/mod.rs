@@ -4,6 +4,7 @@
 //! calls are hooks. An error leaves position, kept hidden row and logits as before.
 
 mod best;
+mod draft;
 mod eval;
 mod head;
 mod init;
@@ -55,6 +56,7 @@ pub(crate) fn functions(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
         position::rewind(api)?,
         eval::eval(api)?,
         eval::eval_all(api)?,
+        draft::eval_draft(api)?,
         head::logits(api)?,
         head::head_stats(api)?,
         sample::sample(api)?,

@@ -205,8 +205,14 @@ fn check_settings(f: &mut FunctionCx, settings: Value) -> Value {
     greedy
 }
 
-fn load_state(f: &mut FunctionCx, settings: Value) -> [Value; 2] {
+pub(super) fn load_state(f: &mut FunctionCx, settings: Value) -> [Value; 2] {
     [0, 8].map(|word| f.load(I64, settings, offset(sampler::RNG) + word))
+}
+
+pub(super) fn store_state(f: &mut FunctionCx, settings: Value, state: [Value; 2]) {
+    for (word, at) in state.into_iter().zip([0, 8]) {
+        f.store(word, settings, offset(sampler::RNG) + at);
+    }
 }
 
 /// Draws one of the kept tokens and advances the generator.
@@ -268,8 +274,7 @@ fn next_random(f: &mut FunctionCx, settings: Value) -> Value {
     let first = f.ins().bxor(turned, s1);
     let first = f.ins().bxor(first, shifted);
     let second = f.ins().rotl_imm_u(s1, 28);
-    f.store(first, settings, offset(sampler::RNG));
-    f.store(second, settings, offset(sampler::RNG) + 8);
+    store_state(f, settings, [first, second]);
     output
 }
 

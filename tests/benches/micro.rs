@@ -62,8 +62,9 @@ fn measure(host: &dyn Backend, row: &MicroKernel, bytes: usize) -> Result<Option
     let mut random = Rng::new(1);
     let panels = bytes / row.encoding.panel_bytes(K);
     let layout = QuantLayout { k: K, sum_group: K };
-    let codes: Vec<u8> = (0..4096).map(|_| (0..4).fold(0, |byte, _| byte << 2 | random.below(3) as u8)).collect();
-    let weights: Vec<u8> = codes.iter().copied().cycle().take(panels * row.encoding.panel_bytes(K)).collect();
+    let nr = row.encoding.nr();
+    let trits: Vec<i8> = (0..nr * K).map(|_| random.below(3) as i8 - 1).collect();
+    let weights = row.encoding.pack(&trits, nr, K).repeat(panels);
     let q: Vec<u8> = (0..row.mr * layout.stride_bytes()).map(|_| random.below(256) as u8).collect();
 
     let mut memory = Memory::new();

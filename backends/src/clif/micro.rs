@@ -9,7 +9,7 @@ use tcc_ir::ty::DType;
 
 use super::attention_parts;
 use super::isa::ClifContext;
-use super::ternary_portable::{self, PORTABLE};
+use super::ternary_portable;
 use crate::code::{EmitError, Function};
 use crate::isa::{AttentionPart, Backend};
 
@@ -74,12 +74,12 @@ fn emit_attention(cx: &ClifContext, part: AttentionPart) -> Result<Function, Emi
     }
 }
 
-/// The function of a menu row, assembled by the backend unless it is the portable one; named by [`micro_symbol`].
+/// The function of a menu row, assembled by the backend unless it is a portable one; named by [`micro_symbol`].
 ///
 /// Errors: a row that the backend has no code for.
 fn emit_micro(cx: &ClifContext, backend: &dyn Backend, row: &MicroKernel) -> Result<Function, EmitError> {
-    if row.name == PORTABLE.name {
-        return ternary_portable::emit(cx);
+    if let Some(portable) = ternary_portable::emit(cx, row) {
+        return portable;
     }
     match backend.micro(row) {
         Some(code) => Ok(Function { name: micro_symbol(row), ..code }),

@@ -54,7 +54,7 @@ pub fn choose_encoding(
 ) -> Result<Encoding, ChooseError> {
     let fits = |row: &&'static MicroKernel| {
         row.mr == 1
-            && group.is_none_or(|g| g.is_multiple_of(row.encoding.kr()))
+            && group.is_none_or(|g| g == k || g.is_multiple_of(row.encoding.kr()))
             && forced.is_none_or(|f| f == row.encoding)
     };
     let candidates: Vec<_> = machine.usable().filter(fits).collect();

@@ -5,6 +5,7 @@
 //! **Invariant:** `unpack(pack(w)) == w` for every encoding and ragged shape.
 //! **Invariant:** the bytes depend on the plan, never on the host.
 
+pub mod base3;
 pub mod i2;
 pub mod i2_lane;
 
@@ -17,17 +18,24 @@ pub enum Encoding {
     I2 { nr: usize },
     /// Two bits per weight, one row per byte lane (see [`i2_lane`]).
     I2Lane { nr: usize },
+    /// Five weights per byte, `nr` rows interleaved in lanes of four columns (see [`base3`]).
+    Base3 { nr: usize },
 }
 
 /// Every encoding with each panel height a menu may ask for; the conformance and round-trip tests iterate this.
-pub const ENCODINGS: &[Encoding] =
-    &[Encoding::I2 { nr: 4 }, Encoding::I2 { nr: 8 }, Encoding::I2 { nr: 16 }, Encoding::I2Lane { nr: 64 }];
+pub const ENCODINGS: &[Encoding] = &[
+    Encoding::I2 { nr: 4 },
+    Encoding::I2 { nr: 8 },
+    Encoding::I2 { nr: 16 },
+    Encoding::I2Lane { nr: 64 },
+    Encoding::Base3 { nr: 16 },
+];
 
 impl Encoding {
     /// Output rows of one panel.
     pub fn nr(self) -> usize {
         match self {
-            Encoding::I2 { nr } | Encoding::I2Lane { nr } => nr,
+            Encoding::I2 { nr } | Encoding::I2Lane { nr } | Encoding::Base3 { nr } => nr,
         }
     }
 
@@ -36,6 +44,7 @@ impl Encoding {
         match self {
             Encoding::I2 { .. } => i2::KR,
             Encoding::I2Lane { .. } => i2_lane::KR,
+            Encoding::Base3 { .. } => base3::KR,
         }
     }
 
@@ -44,6 +53,7 @@ impl Encoding {
         match self {
             Encoding::I2 { nr } => nr * i2::KR / 4,
             Encoding::I2Lane { nr } => nr * i2_lane::KR / 4,
+            Encoding::Base3 { nr } => nr * base3::KR / base3::PLANES,
         }
     }
 
@@ -74,6 +84,7 @@ impl Encoding {
         match self {
             Encoding::I2 { nr } => i2::pack_panel(rows, k, nr, out),
             Encoding::I2Lane { nr } => i2_lane::pack_panel(rows, k, nr, out),
+            Encoding::Base3 { nr } => base3::pack_panel(rows, k, nr, out),
         }
     }
 
@@ -88,6 +99,7 @@ impl Encoding {
                 out[row * k + column] = match self {
                     Encoding::I2 { nr } => i2::at(panel, nr, i, column),
                     Encoding::I2Lane { nr } => i2_lane::at(panel, nr, i, column),
+                    Encoding::Base3 { nr } => base3::at(panel, nr, i, column),
                 };
             }
         }
@@ -100,6 +112,7 @@ impl fmt::Display for Encoding {
         match self {
             Encoding::I2 { nr } => write!(f, "i2x{nr}"),
             Encoding::I2Lane { nr } => write!(f, "i2-lane-x{nr}"),
+            Encoding::Base3 { nr } => write!(f, "base3x{nr}"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Cases of the three matrix products, with every combination of optional operands.
 
-use tcc_backends::clif::ternary_portable::PORTABLE;
+use tcc_backends::clif::ternary_portable::{PORTABLE, PORTABLE_ROWS};
 use tcc_backends::isa::Backend;
 use tcc_ir::encoding::{ENCODINGS, Encoding};
 use tcc_ir::kernel::{KernelSpec, QuantLayout, ScaleKind};
@@ -54,6 +54,7 @@ pub fn refused() -> Vec<(KernelSpec, &'static str)> {
         (ternary(32, 96), "sums' 96"),
         (float(Encoding::I2 { nr: 8 }, 24), "multiple of 16"),
         (float(Encoding::I2Lane { nr: 64 }, 32), "expected 'i2'"),
+        (float(Encoding::Base3 { nr: 16 }, 32), "expected 'i2'"),
     ]
 }
 
@@ -148,13 +149,13 @@ pub fn float_ternary() -> Vec<Case> {
     cases
 }
 
-/// Schedules of the rows the machine can run and of the portable one: each row that takes one token row, alone and
+/// Schedules of the rows the machine can run: each row that takes one token row, alone and
 /// behind the taller ones of its encoding.
 fn schedules(backend: &dyn Backend, features: Features, vlen: u32) -> Vec<Vec<&'static MicroKernel>> {
     let usable = |row: &&MicroKernel| features.contains(row.needs) && (row.vlen == 0 || row.vlen == vlen);
-    let mut rows: Vec<_> = backend.desc().menu.iter().filter(usable).collect();
-    if rows.iter().all(|row| row.name != PORTABLE.name) {
-        rows.push(&PORTABLE);
+    let rows: Vec<_> = backend.desc().menu.iter().filter(usable).collect();
+    for portable in PORTABLE_ROWS {
+        assert!(rows.iter().any(|row| row.name == portable.name), "every menu holds '{portable}'");
     }
     let mut schedules: Vec<Vec<&'static MicroKernel>> = Vec::new();
     for single in rows.iter().filter(|row| row.mr == 1) {
@@ -178,8 +179,11 @@ pub fn ternary(backend: &dyn Backend, features: Features, vlen: u32) -> Vec<Case
             [(layout, ScaleKind::PerTensor), (layout, ScaleKind::PerRow)]
         });
         // Sums finer than the scales, as when another reader of the activations has smaller groups.
-        let grouped = [(16, 16), (32, 16), (64, 64), (128, 32), (256, 256)]
-            .map(|(group, sum_group)| (QuantLayout { k: 512, sum_group }, ScaleKind::PerGroup { group }));
+        let unit = micro[0].encoding.kr().max(16);
+        let grouped = [(1, 1), (2, 1), (4, 4), (8, 2), (16, 16)].map(|(group, sum_group)| {
+            let layout = QuantLayout { k: 32 * unit, sum_group: sum_group * unit };
+            (layout, ScaleKind::PerGroup { group: group * unit })
+        });
         let fine = [(QuantLayout { k: 256, sum_group: 64 }, ScaleKind::PerRow)];
         // One group over a whole row rounds unlike a scale per row, and may be ragged.
         let single = [(QuantLayout { k: 100, sum_group: 100 }, ScaleKind::PerGroup { group: 100 })];

@@ -4,7 +4,7 @@ use tcc_ir::encoding::Encoding;
 use tcc_ir::target::{Cpu, Feature, Features, Memory, MicroKernel, TargetDesc};
 
 use super::micro::{i8mm, sve_i8mm};
-use crate::clif::ternary_portable::PORTABLE;
+use crate::clif::ternary_portable::{PORTABLE, PORTABLE_BASE3};
 
 // The order is ABI: these are the TCC_CPU_* bits.
 pub(super) const NEON: Features = Features::bit(0);
@@ -181,6 +181,7 @@ const MENU: &[MicroKernel] = &[
         scratch_bytes: 0,
         macs_per_cycle: 7.0, // 61.9 instructions
     },
+    PORTABLE_BASE3,
     PORTABLE,
 ];
 

@@ -3,7 +3,7 @@
 use tcc_ir::encoding::Encoding;
 use tcc_ir::target::{Cpu, Feature, Features, Memory, MicroKernel, TargetDesc};
 
-use crate::clif::ternary_portable::PORTABLE;
+use crate::clif::ternary_portable::{PORTABLE, PORTABLE_BASE3};
 
 /// rv64gc with the lp64d calling convention: what every object needs.
 pub const RV64GC: Features = Features::bit(0);
@@ -50,6 +50,7 @@ const MENU: &[MicroKernel] = &[
     MicroKernel { name: SCALAR_M2, mr: 2, macs_per_cycle: 1.1, ..ROW },
     // 275.
     MicroKernel { name: SCALAR_M1, mr: 1, macs_per_cycle: 0.93, ..ROW },
+    MicroKernel { macs_per_cycle: 0.05, ..PORTABLE_BASE3 },
     MicroKernel { macs_per_cycle: 0.1, ..PORTABLE },
 ];
 

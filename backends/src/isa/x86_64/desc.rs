@@ -3,7 +3,8 @@
 use tcc_ir::encoding::Encoding;
 use tcc_ir::target::{Cpu, Feature, Features, Memory, MicroKernel, TargetDesc};
 
-use crate::clif::ternary_portable::PORTABLE;
+use super::micro::{TABLE_BYTES, TILE_MR, TILE_SCRATCH_BYTES};
+use crate::clif::ternary_portable::{PORTABLE, PORTABLE_BASE3};
 
 pub(super) const AVX2: Features = Features::bit(0);
 pub(super) const FMA: Features = Features::bit(1);
@@ -67,11 +68,28 @@ const fn row(name: &'static str, needs: Features, mr: usize, max_k: usize, macs_
     MicroKernel { name, needs, vlen: 0, encoding: I2, mr, max_k, scratch_bytes: 0, macs_per_cycle }
 }
 
+/// A row that unpacks its weights to its scratch.
+const fn tile(row: MicroKernel) -> MicroKernel {
+    MicroKernel { scratch_bytes: TILE_SCRATCH_BYTES, ..row }
+}
+
+/// A row that reads 1.6 bits per weight, by byte tables in its scratch.
+const fn base3_row(name: &'static str, mr: usize, max_k: usize, macs_per_cycle: f32) -> MicroKernel {
+    let (needs, encoding) = (AVX512VNNI.with(AVX512VBMI), Encoding::Base3 { nr: 16 });
+    MicroKernel { name, needs, vlen: 0, encoding, mr, max_k, scratch_bytes: TABLE_BYTES, macs_per_cycle }
+}
+
 /// Largest k where every plane is shifted down: 2^31 / (2 · 128).
 const SHIFTED_PLANES_MAX_K: usize = 8_388_608;
 
 /// Rates are those of Zen 5 from its second-level cache (`cargo bench -p tcc-tests --bench micro`, k = 2560).
 const MENU: &[MicroKernel] = &[
+    tile(base3_row("avx512vbmi-m32", TILE_MR, SHIFTED_PLANES_MAX_K, 122.0)),
+    base3_row("avx512vbmi-m8", 8, SHIFTED_PLANES_MAX_K, 120.0),
+    base3_row("avx512vbmi-m4", 4, SHIFTED_PLANES_MAX_K, 115.0),
+    base3_row("avx512vbmi-m2", 2, MASKED_PLANES_MAX_K, 105.0),
+    base3_row("avx512vbmi-m1", 1, MASKED_PLANES_MAX_K, 80.0),
+    tile(row("avx512vnni-m32", AVX512VNNI, TILE_MR, SHIFTED_PLANES_MAX_K, 127.0)),
     row("avx512vnni-m8", AVX512VNNI, 8, SHIFTED_PLANES_MAX_K, 126.0),
     row("avx512vnni-m4", AVX512VNNI, 4, SHIFTED_PLANES_MAX_K, 123.0),
     row("avx512vnni-m2", AVX512VNNI, 2, MASKED_PLANES_MAX_K, 120.0),
@@ -80,6 +98,7 @@ const MENU: &[MicroKernel] = &[
     row("avxvnni-m1", AVXVNNI, 1, MASKED_PLANES_MAX_K, 56.0),
     row("avx2-m4", AVX2, 4, SHIFTED_PLANES_MAX_K, 50.0),
     row("avx2-m1", AVX2, 1, SHIFTED_PLANES_MAX_K, 37.0),
+    MicroKernel { macs_per_cycle: 2.0, ..PORTABLE_BASE3 },
     MicroKernel { macs_per_cycle: 4.0, ..PORTABLE },
 ];
 

@@ -10,6 +10,8 @@ use iced_x86::code_asm::registers::xmm::*;
 use iced_x86::code_asm::registers::ymm::*;
 use iced_x86::code_asm::{AsmRegisterXmm, AsmRegisterYmm, CodeAssembler, dword_ptr, ymmword_ptr};
 
+use tcc_ir::encoding::i2;
+
 use super::panels::{Body, NR, Walk, acc_address, q_address, w_address};
 use crate::code::Function;
 
@@ -24,7 +26,7 @@ pub(super) enum Product {
 
 /// The kernel `name` for `mr` token rows: 1 or 4.
 pub(super) fn emit(name: &str, mr: usize, product: Product) -> Function {
-    let walk = |unroll, widen_every| Walk { mr, panels: &[1], unroll, widen_every };
+    let walk = |unroll, widen_every| Walk { mr, kr: i2::KR, panels: &[1], unroll, widen_every };
     match (product, mr) {
         (Product::Vnni, 1) => walk(&[2, 1], None).kernel(name, &Masked),
         // Sixteen pairs at bits 2-3, two in each block.
@@ -71,7 +73,7 @@ impl Body for Masked {
         let (bytes, codes, activations) = (&YMM[8..10], ymm10, ymm11);
         load(a, bytes, panels, block)?;
         for plane in 0..4 {
-            a.vpbroadcastd(activations, dword_ptr(q_address(0, block, plane)))?;
+            a.vpbroadcastd(activations, dword_ptr(q_address(0, i2::KR * block + 4 * plane)))?;
             for (half, bytes) in bytes.iter().enumerate() {
                 a.vpand(codes, *bytes, YMM[12 + plane])?;
                 a.vex().vpdpbusd(Self::sum(plane, half), codes, activations)?;
@@ -113,7 +115,7 @@ impl Body for Paired {
         let (bytes, activations, product) = (&YMM[4..6], &YMM[6..10], ymm10);
         load(a, bytes, panels, block)?;
         for (plane, activations) in activations.iter().enumerate() {
-            a.vpbroadcastd(*activations, dword_ptr(q_address(0, block, plane)))?;
+            a.vpbroadcastd(*activations, dword_ptr(q_address(0, i2::KR * block + 4 * plane)))?;
         }
         for half in 0..HALVES {
             for plane in 0..4 {
@@ -174,7 +176,7 @@ impl Body for Shifted {
                 }
             }
             for row in 0..self.mr {
-                a.vpbroadcastd(activations, dword_ptr(q_address(row, block, plane)))?;
+                a.vpbroadcastd(activations, dword_ptr(q_address(row, i2::KR * block + 4 * plane)))?;
                 for (half, code) in codes.iter().enumerate() {
                     let sum = YMM[row * HALVES + half];
                     match self.product {

@@ -1,24 +1,23 @@
-//! AVX-512-VNNI kernels: a block of one panel is one register of 16 row lanes; `vpdpbusd` multiplies four codes of
-//! each row by four broadcast activations.
+//! AVX-512-VNNI kernels for up to eight token rows: a block of one panel is one register of 16 row lanes; `vpdpbusd`
+//! multiplies four codes of each row by four broadcast activations.
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::registers::gpr32::r9d;
 use iced_x86::code_asm::registers::zmm::*;
-use iced_x86::code_asm::{AsmRegisterZmm, CodeAssembler, dword_bcst, dword_ptr, zmmword_ptr};
+use iced_x86::code_asm::{AsmMemoryOperand, AsmRegisterZmm, CodeAssembler, dword_bcst, dword_ptr, zmmword_ptr};
 
-use super::panels::{Body, Walk, acc_address, q_address, w_address};
+use super::panels::{Body, Walk, acc_address, q_address};
+use super::source::Source;
 use crate::code::Function;
 
 /// The kernel `name` for `mr` token rows.
-pub(super) fn emit(name: &str, mr: usize) -> Function {
+pub(super) fn emit(name: &str, mr: usize, source: Source) -> Function {
+    let walk = |panels, unroll| Walk { mr, kr: source.kr(), panels, unroll, widen_every: None };
     match mr {
         // One stream of weights, which the hardware follows best; eight chains of sums hide the latency.
-        1 => Walk { mr, panels: &[1], unroll: &[2, 1], widen_every: None }.kernel(name, &Masked { mr, sets: 2 }),
-        2 => Walk { mr, panels: &[2, 1], unroll: &[2, 1], widen_every: None }.kernel(name, &Masked { mr, sets: 1 }),
-        _ => {
-            let sets = if mr < 8 { 2 } else { 1 };
-            Walk { mr, panels: &[2, 1], unroll: &[1], widen_every: None }.kernel(name, &Shifted { mr, sets })
-        }
+        1 => walk(&[1], &[2, 1]).kernel(name, &Masked { source, mr, sets: 2 }),
+        2 => walk(&[2, 1], &[2, 1]).kernel(name, &Masked { source, mr, sets: 1 }),
+        _ => walk(&[2, 1], &[1]).kernel(name, &Shifted { source, mr, sets: if mr < 8 { 2 } else { 1 } }),
     }
 }
 
@@ -27,55 +26,55 @@ static ZMM: [AsmRegisterZmm; 32] = [
     zmm18, zmm19, zmm20, zmm21, zmm22, zmm23, zmm24, zmm25, zmm26, zmm27, zmm28, zmm29, zmm30, zmm31,
 ];
 
-/// Bits of plane `plane` in every byte.
-fn plane_mask(plane: usize) -> u32 {
-    0x0303_0303 << (2 * plane)
-}
-
 /// Planes are masked but not shifted: plane p's codes are multiplied by 4^p and summed in registers of their own,
-/// which are shifted once at the end; every bit shifted out is zero.
+/// which are shifted once at the end; every bit shifted out is zero. Plane 4 comes as it is.
 struct Masked {
+    source: Source,
     mr: usize,
     /// Blocks take turns on this many sets of sums.
     sets: usize,
 }
 
 impl Masked {
+    /// Planes with sums of their own; with two token rows the registers are for four, and plane 4 joins plane 0.
+    fn sums(&self) -> usize {
+        if self.mr == 1 { self.source.planes().len() } else { 4 }
+    }
+
     fn sum(&self, panels: usize, set: usize, plane: usize, row: usize, panel: usize) -> AsmRegisterZmm {
-        ZMM[((set * 4 + plane) * self.mr + row) * panels + panel]
+        ZMM[((set * self.sums() + plane % self.sums()) * self.mr + row) * panels + panel]
     }
 
     fn mask(&self, plane: usize) -> AsmRegisterZmm {
-        ZMM[28 + plane]
+        ZMM[24 + plane]
     }
 }
 
 impl Body for Masked {
     fn constants(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
-        for plane in 0..4 {
-            a.mov(r9d, plane_mask(plane))?;
-            a.vpbroadcastd(self.mask(plane), r9d)?;
-        }
-        Ok(())
+        self.source.constants(a)?;
+        (0..4).try_for_each(|plane| broadcast(a, self.mask(plane), 0x0303_0303 << (2 * plane)))
     }
 
     fn begin(&self, a: &mut CodeAssembler, panels: usize) -> Result<(), IcedError> {
-        clear(a, &ZMM[..self.sets * 4 * self.mr * panels])
+        clear(a, &ZMM[..self.sets * self.sums() * self.mr * panels])
     }
 
     fn block(&self, a: &mut CodeAssembler, panels: usize, block: usize) -> Result<(), IcedError> {
-        let (codes, planes, activations) = (&ZMM[16..18], &ZMM[18..20], ZMM[20]);
-        for (panel, code) in codes.iter().copied().enumerate().take(panels) {
-            a.vmovdqu64(code, zmmword_ptr(w_address(panel, block, 0)))?;
+        let (low, planes, activations) = (&ZMM[16..18], &ZMM[18..20], ZMM[20]);
+        for panel in 0..panels {
+            self.source.load(a, (panel, block), low[panel], planes[panel])?;
         }
-        for plane in 0..4 {
-            for (masked, codes) in planes.iter().zip(&codes[..panels]) {
-                a.vpandd(*masked, *codes, self.mask(plane))?;
+        for &plane in self.source.planes() {
+            if plane < 4 {
+                for (masked, low) in planes.iter().zip(&low[..panels]) {
+                    a.vpandd(*masked, *low, self.mask(plane))?;
+                }
             }
             for row in 0..self.mr {
                 let sums: Vec<_> =
                     (0..panels).map(|panel| self.sum(panels, block % self.sets, plane, row, panel)).collect();
-                dot(a, &sums, planes, q_address(row, block, plane), activations)?;
+                dot(a, &sums, planes, q_address(row, self.source.kr() * block + 4 * plane), activations)?;
             }
         }
         Ok(())
@@ -86,17 +85,19 @@ impl Body for Masked {
             for row in 0..self.mr {
                 let total = self.sum(panels, 0, 0, row, panel);
                 for set in 1..self.sets {
-                    for plane in 0..4 {
+                    for plane in 0..self.sums() {
                         let sum = self.sum(panels, 0, plane, row, panel);
                         a.vpaddd(sum, sum, self.sum(panels, set, plane, row, panel))?;
                     }
                 }
-                for plane in 1..4 {
+                for plane in 1..self.sums() {
                     let sum = self.sum(panels, 0, plane, row, panel);
-                    a.vpsrad(sum, sum, 2 * plane as i32)?;
+                    if plane < 4 {
+                        a.vpsrad(sum, sum, 2 * plane as i32)?;
+                    }
                     a.vpaddd(total, total, sum)?;
                 }
-                add_to_memory(a, total, self.mr, panel, row)?;
+                add_to_memory(a, total, acc_address(self.mr, panel, row, 0))?;
             }
         }
         Ok(())
@@ -105,6 +106,7 @@ impl Body for Masked {
 
 /// Planes are shifted to the low bits, which costs little when many token rows share them: one sum for each row.
 struct Shifted {
+    source: Source,
     mr: usize,
     /// Planes take turns on this many sets of sums.
     sets: usize,
@@ -117,12 +119,10 @@ impl Shifted {
     }
 }
 
-const LOW_BITS: AsmRegisterZmm = zmm31;
-
 impl Body for Shifted {
     fn constants(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
-        a.mov(r9d, plane_mask(0))?;
-        a.vpbroadcastd(LOW_BITS, r9d)
+        self.source.constants(a)?;
+        broadcast(a, LOW_BITS, 0x0303_0303)
     }
 
     fn begin(&self, a: &mut CodeAssembler, panels: usize) -> Result<(), IcedError> {
@@ -130,21 +130,17 @@ impl Body for Shifted {
     }
 
     fn block(&self, a: &mut CodeAssembler, panels: usize, block: usize) -> Result<(), IcedError> {
-        let (planes, activations) = (&ZMM[24..27], ZMM[27]);
-        for plane in 0..4 {
-            for (panel, code) in planes.iter().copied().enumerate().take(panels) {
-                let bytes = zmmword_ptr(w_address(panel, block, 0));
-                if plane == 0 {
-                    a.vpandd(code, LOW_BITS, bytes)?;
-                } else {
-                    // Bits that come from the neighbor byte are masked away.
-                    a.vpsrlw(code, bytes, 2 * plane as i32)?;
-                    a.vpandd(code, code, LOW_BITS)?;
-                }
+        let (low, planes, activations) = (&ZMM[22..24], &ZMM[24..26], ZMM[26]);
+        for panel in 0..panels {
+            self.source.load(a, (panel, block), low[panel], planes[panel])?;
+        }
+        for &plane in self.source.planes() {
+            for (code, low) in planes.iter().zip(&low[..panels]) {
+                shift_down(a, *code, *low, plane)?;
             }
             for row in 0..self.mr {
                 let sums = self.sums(panels, plane % self.sets, row);
-                dot(a, sums, planes, q_address(row, block, plane), activations)?;
+                dot(a, sums, planes, q_address(row, self.source.kr() * block + 4 * plane), activations)?;
             }
         }
         Ok(())
@@ -157,26 +153,50 @@ impl Body for Shifted {
                 for set in 1..self.sets {
                     a.vpaddd(total, total, self.sums(panels, set, row)[panel])?;
                 }
-                add_to_memory(a, total, self.mr, panel, row)?;
+                add_to_memory(a, total, acc_address(self.mr, panel, row, 0))?;
             }
         }
         Ok(())
     }
 }
 
-fn clear(a: &mut CodeAssembler, registers: &[AsmRegisterZmm]) -> Result<(), IcedError> {
-    for &register in registers {
-        a.vpxord(register, register, register)?;
+/// Two low bits of every byte: what [`shift_down`] reads.
+pub(super) const LOW_BITS: AsmRegisterZmm = zmm27;
+
+/// The codes of `plane`, as bytes, to `code`; those of plane 4 are there.
+pub(super) fn shift_down(
+    a: &mut CodeAssembler,
+    code: AsmRegisterZmm,
+    low: AsmRegisterZmm,
+    plane: usize,
+) -> Result<(), IcedError> {
+    match plane {
+        0 => a.vpandd(code, low, LOW_BITS),
+        1..4 => {
+            // Bits that come from the neighbor byte are masked away.
+            a.vpsrlw(code, low, 2 * plane as i32)?;
+            a.vpandd(code, code, LOW_BITS)
+        }
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// `word` to every 32-bit lane.
+pub(super) fn broadcast(a: &mut CodeAssembler, register: AsmRegisterZmm, word: u32) -> Result<(), IcedError> {
+    a.mov(r9d, word)?;
+    a.vpbroadcastd(register, r9d)
+}
+
+pub(super) fn clear(a: &mut CodeAssembler, registers: &[AsmRegisterZmm]) -> Result<(), IcedError> {
+    registers.iter().try_for_each(|&register| a.vpxord(register, register, register))
 }
 
 /// Adds to `sums[panel]` the products of `planes[panel]` and the four activations at `q`, loaded once if shared.
-fn dot(
+pub(super) fn dot(
     a: &mut CodeAssembler,
     sums: &[AsmRegisterZmm],
     planes: &[AsmRegisterZmm],
-    q: iced_x86::code_asm::AsmMemoryOperand,
+    q: AsmMemoryOperand,
     activations: AsmRegisterZmm,
 ) -> Result<(), IcedError> {
     if let [sum] = sums {
@@ -189,14 +209,12 @@ fn dot(
     Ok(())
 }
 
-fn add_to_memory(
+/// Adds `sum` to the accumulators at `place`.
+pub(super) fn add_to_memory(
     a: &mut CodeAssembler,
     sum: AsmRegisterZmm,
-    mr: usize,
-    panel: usize,
-    row: usize,
+    place: AsmMemoryOperand,
 ) -> Result<(), IcedError> {
-    let place = zmmword_ptr(acc_address(mr, panel, row, 0));
-    a.vpaddd(sum, sum, place)?;
-    a.vmovdqu64(place, sum)
+    a.vpaddd(sum, sum, zmmword_ptr(place))?;
+    a.vmovdqu64(zmmword_ptr(place), sum)
 }

@@ -9,7 +9,7 @@ use tcc_ir::ty::DType;
 
 use crate::code::Function;
 use crate::isa::x86_64::X86_64;
-use crate::isa::x86_64::desc::{AVX512, AVX512VNNI, AVXVNNI, DESC};
+use crate::isa::x86_64::desc::{AVX512, AVX512VBMI, AVX512VNNI, AVXVNNI, DESC};
 use crate::isa::{AttentionPart, Backend};
 
 /// Registers of the System V calling convention that a function leaves as they were.
@@ -50,6 +50,7 @@ fn needed(used: CpuidFeature) -> Option<Features> {
             Some(AVX512)
         }
         CpuidFeature::AVX512_VNNI => Some(AVX512VNNI),
+        CpuidFeature::AVX512_VBMI => Some(AVX512VBMI),
         _ => None,
     }
 }

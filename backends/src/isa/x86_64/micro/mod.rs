@@ -5,17 +5,23 @@ mod avx512;
 #[cfg(test)]
 mod judge;
 mod panels;
+mod source;
+mod tile;
 
 use tcc_ir::target::MicroKernel;
 
 use self::avx::Product;
+use self::source::Source;
+pub(super) use self::source::TABLE_BYTES;
+pub(super) use self::tile::{MR as TILE_MR, SCRATCH_BYTES as TILE_SCRATCH_BYTES};
 use super::desc::{AVX2, AVX512VNNI, AVXVNNI};
 use crate::code::Function;
 
-/// The code of a menu row; `None` for the portable one, which needs nothing.
+/// The code of a menu row; `None` for portable ones, which need nothing.
 pub(super) fn emit(row: &MicroKernel) -> Option<Function> {
     if row.needs.contains(AVX512VNNI) {
-        Some(avx512::emit(row.name, row.mr))
+        let source = Source::of(row.encoding)?;
+        Some(if row.mr == TILE_MR { tile::emit(row.name, source) } else { avx512::emit(row.name, row.mr, source) })
     } else if row.needs.contains(AVXVNNI) {
         Some(avx::emit(row.name, row.mr, Product::Vnni))
     } else if row.needs.contains(AVX2) {

@@ -3,7 +3,6 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::registers::gpr64::*;
 use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, CodeAssembler, CodeLabel, byte_ptr, qword_ptr};
-use tcc_ir::encoding::i2;
 use tcc_ir::target::micro_args;
 
 use crate::code::Function;
@@ -13,35 +12,32 @@ use crate::isa::x86_64::function;
 pub(super) const NR: usize = 16;
 
 /// Bytes of a block of one panel: [`NR`] lanes of 32 bits.
-const BLOCK_BYTES: i32 = 4 * NR as i32;
-
-/// Columns of a block; its activations are as many bytes.
-const KR: i32 = i2::KR as i32;
+pub(super) const BLOCK_BYTES: i32 = 4 * NR as i32;
 
 /// The argument block.
-const ARGS: AsmRegister64 = rdi;
+pub(super) const ARGS: AsmRegister64 = rdi;
 /// Accumulators of the current panels.
-const ACC: AsmRegister64 = rax;
+pub(super) const ACC: AsmRegister64 = rax;
 /// Panels left.
-const PANELS: AsmRegister64 = rcx;
+pub(super) const PANELS: AsmRegister64 = rcx;
 /// Bytes from one panel to the next.
-const W_STRIDE: AsmRegister64 = rdx;
+pub(super) const W_STRIDE: AsmRegister64 = rdx;
 /// Three times that.
 const W_STRIDE_3: AsmRegister64 = r14;
 /// First byte of the current panels.
 const W_PANEL: AsmRegister64 = rsi;
 /// Weights of the current block.
-const W: AsmRegister64 = r8;
+pub(super) const W: AsmRegister64 = r8;
 /// Blocks left.
-const BLOCKS: AsmRegister64 = r9;
+pub(super) const BLOCKS: AsmRegister64 = r9;
 /// Activations of the current block, one register for each four token rows.
-const Q: [AsmRegister64; 3] = [r10, rbx, rbp];
+pub(super) const Q: [AsmRegister64; 3] = [r10, rbx, rbp];
 /// Bytes from one token row to the next.
-const Q_STRIDE: AsmRegister64 = r11;
+pub(super) const Q_STRIDE: AsmRegister64 = r11;
 /// Three times that.
-const Q_STRIDE_3: AsmRegister64 = r12;
+pub(super) const Q_STRIDE_3: AsmRegister64 = r12;
 /// Blocks left in this turn where narrow accumulators are widened between turns.
-const RUN: AsmRegister64 = r13;
+pub(super) const RUN: AsmRegister64 = r13;
 
 /// The arithmetic of a kernel: what happens between the loops of [`Walk`].
 pub(super) trait Body {
@@ -63,6 +59,8 @@ pub(super) trait Body {
 pub(super) struct Walk {
     /// Token rows, at most 12.
     pub mr: usize,
+    /// Columns of a block; its activations are as many bytes.
+    pub kr: usize,
     /// Panels processed together, at most two, most first; the last is 1.
     pub panels: &'static [usize],
     /// Blocks per iteration of the inner loop, most first; the last is 1.
@@ -191,7 +189,7 @@ impl Walk {
             }
             a.add(W, count * BLOCK_BYTES)?;
             for &q in self.q_registers() {
-                a.add(q, count * KR)?;
+                a.add(q, i32::try_from(unroll * self.kr).expect("a few blocks"))?;
             }
             a.sub(left, count)?;
             a.cmp(left, count)?;
@@ -207,9 +205,9 @@ fn acc_bytes(mr: usize) -> i32 {
     i32::try_from(4 * NR * mr).expect("a few token rows")
 }
 
-/// Address of the four activations of token row `row` that meet plane `plane` of block `block` (from the current one).
-pub(super) fn q_address(row: usize, block: usize, plane: usize) -> AsmMemoryOperand {
-    let at = i32::try_from(block * i2::KR + 4 * plane).expect("a few blocks");
+/// Address of the activation `column` columns behind those of the current block, of token row `row`.
+pub(super) fn q_address(row: usize, column: usize) -> AsmMemoryOperand {
+    let at = i32::try_from(column).expect("a few blocks");
     let q = Q[row / 4];
     match row % 4 {
         0 => q + at,
@@ -245,13 +243,18 @@ fn fetch_ahead(a: &mut CodeAssembler, panels: usize, block: usize) -> Result<(),
     a.prefetcht0(byte_ptr(W + W_STRIDE_3 + at))
 }
 
+/// Where the argument block holds the address of the kernel's own scratch.
+pub(super) fn scratch_argument() -> AsmMemoryOperand {
+    ARGS + micro_args::SCRATCH
+}
+
 /// Address of the accumulator of lane `lane` in token row `row` of one of the current panels.
 pub(super) fn acc_address(mr: usize, panel: usize, row: usize, lane: usize) -> AsmMemoryOperand {
     ACC + i32::try_from(4 * ((panel * mr + row) * NR + lane)).expect("a few panels")
 }
 
 /// Binds `label` here; several labels may be bound to one place.
-fn bind(a: &mut CodeAssembler, label: &mut CodeLabel) -> Result<(), IcedError> {
+pub(super) fn bind(a: &mut CodeAssembler, label: &mut CodeLabel) -> Result<(), IcedError> {
     a.set_label(label)?;
     a.zero_bytes()
 }

@@ -111,7 +111,10 @@ impl Error {
             Error::Pass(PassError::Unknown { .. }) => "TCC-E0301",
             Error::Pass(PassError::Weight(_)) => "TCC-E0219",
             Error::Pass(PassError::Broken { .. } | PassError::Type { .. }) => "TCC-E0302",
-            Error::Plan(PlanError::Schedule { source: ChooseError::NoKernel { .. }, .. }) => "TCC-E0311",
+            Error::Plan(PlanError::Schedule {
+                source: ChooseError::NoKernel { .. } | ChooseError::Group { .. },
+                ..
+            }) => "TCC-E0311",
             Error::Plan(PlanError::Schedule { source: ChooseError::TooLong { .. }, .. }) => "TCC-E0312",
             Error::Plan(_) => "TCC-E0313",
             Error::Emit(EmitError::NoKernel { .. }) => "TCC-E0401",
@@ -139,6 +142,9 @@ impl Error {
             Error::Build(error) => error.help().map(str::to_owned),
             Error::NoEmulator { .. } => Some("install the Debian package qemu-user, or give -t host".into()),
             Error::Object(ObjectError::WeightsTooLarge { .. }) => Some("pass --weights file".into()),
+            Error::Plan(PlanError::Schedule { source: ChooseError::Group { .. }, .. }) => {
+                Some("leave out --encoding: one that fits is chosen".into())
+            }
             Error::Status { status: Status::CTX_FULL } => Some("give a larger --ctx, or fewer tokens".into()),
             _ if self.exit_code() == 1 => Some("this is a bug in tcc; please report it with the command line".into()),
             _ => None,

@@ -192,7 +192,8 @@ pub const EXPLANATIONS: &[Explanation] = &[
         code: "TCC-E0311",
         title: "no kernel fits",
         text: "No micro-kernel of the target can run with the enabled features on the encoding asked for. Leave out \
-               --encoding, or enable a feature that the message lists.",
+               --encoding, or enable a feature that the message lists. Scales in groups need an encoding whose blocks of \
+               columns divide the group.",
     },
     Explanation {
         code: "TCC-E0312",

@@ -7,14 +7,21 @@ use std::path::Path;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::args::ModelArgs;
-use super::{Cx, prepare};
+use super::args::{MachineArgs, ModelArgs};
+use super::{Cx, prepare, schedules};
 use crate::error::Error;
 use crate::inspect;
 use crate::model::Model;
 use crate::run::tokenizer::Tokenizer;
 
+const EXAMPLES: &str = "\
+Examples:
+  tcc inspect model/
+  tcc inspect model/ --schedules -t x86_64 --cpu zen4
+  tcc inspect tcc-out/model/aarch64-unknown-none-elf/model.o";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct InspectArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -26,6 +33,17 @@ pub struct InspectArgs {
     /// Print the optimized program in its text form
     #[arg(long)]
     ir: bool,
+
+    /// Print how ternary weights can be packed, what each way costs, and which is chosen
+    #[arg(long)]
+    schedules: bool,
+
+    /// With --schedules: host, a short name (`tcc targets` lists them), or a full triple
+    #[arg(short, long, value_name = "TARGET", help_heading = "Target")]
+    target: Option<String>,
+
+    #[command(flatten)]
+    machine: MachineArgs,
 }
 
 pub(super) fn run(cx: &Cx, args: InspectArgs) -> Result<(), Error> {
@@ -44,6 +62,13 @@ pub(super) fn run(cx: &Cx, args: InspectArgs) -> Result<(), Error> {
     if args.ir {
         let front = prepare::front(&model, &args.model)?;
         print!("{}", tcc_ir::text::print::program(&front.program));
+        return Ok(());
+    }
+    if args.schedules {
+        let front = prepare::front(&model, &args.model)?;
+        let target = prepare::target(args.target.as_deref(), &args.machine)?;
+        let value = schedules::describe(&front, &target)?;
+        show(cx, &value, &schedules::text(&value));
         return Ok(());
     }
     let value = describe(&model);

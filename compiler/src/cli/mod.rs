@@ -15,6 +15,7 @@ mod prepare;
 mod progress;
 mod render;
 mod run;
+mod schedules;
 mod table;
 mod targets;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tcc_ir::encoding::ENCODINGS;
+use tcc_ir::encoding::{ENCODINGS, Encoding};
 use tcc_ir::ty::DType;
 use tcc_runtime::host;
 
@@ -79,14 +79,25 @@ pub fn check_ids(front: &Front, ids: &[u32]) -> Result<(), Error> {
     Ok(())
 }
 
+/// The encoding called `name`; a family's name is enough where the family has one member.
+fn encoding(name: &str) -> Result<Encoding, Error> {
+    let whole = ENCODINGS.iter().copied().find(|e| e.to_string() == name);
+    let family: Vec<_> = ENCODINGS.iter().copied().filter(|e| e.family() == name).collect();
+    match (whole, &family[..]) {
+        (Some(encoding), _) => Ok(encoding),
+        (None, [encoding]) => Ok(*encoding),
+        (None, _) => {
+            let known: Vec<_> = ENCODINGS.iter().map(ToString::to_string).collect();
+            Err(Error::usage(format!("encoding '{name}' is not known"), format!("known: {}", known.join(", "))))
+        }
+    }
+}
+
 /// The planner's options from the arguments.
 pub fn plan_options(machine: &MachineArgs, max_threads: u32) -> Result<PlanOptions, Error> {
     let encoding = match &machine.encoding {
         None => None,
-        Some(name) => Some(ENCODINGS.iter().copied().find(|e| e.to_string() == *name).ok_or_else(|| {
-            let known: Vec<_> = ENCODINGS.iter().map(ToString::to_string).collect();
-            Error::usage(format!("encoding '{name}' is not known"), format!("known: {}", known.join(", ")))
-        })?),
+        Some(name) => Some(encoding(name)?),
     };
     if !(1..=256).contains(&max_threads) {
         return Err(Error::usage(format!("{max_threads} threads were asked for"), "give 1 to 256"));

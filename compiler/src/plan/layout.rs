@@ -10,7 +10,7 @@ use tcc_ir::program::{Program, WeightId};
 use tcc_ir::ty::ValueType;
 
 use super::PlanError;
-use crate::schedule::{self, Machine};
+use crate::schedule::{self, Machine, Shape};
 
 /// Encoding that the portable product with float activations reads.
 const FLOAT_ACTIVATIONS: Encoding = Encoding::I2 { nr: 4 };
@@ -18,37 +18,56 @@ const FLOAT_ACTIVATIONS: Encoding = Encoding::I2 { nr: 4 };
 /// Layout of every weight that a graph reads.
 pub(super) type Layouts = BTreeMap<WeightId, WeightLayout>;
 
+/// A matrix of trits and how it is used.
+pub struct TernaryWeight {
+    pub id: WeightId,
+    pub shape: Shape,
+    /// True if its activations are int8: only then is there a choice.
+    pub is_int8: bool,
+}
+
+/// Every matrix of trits that a graph reads, once for each reader.
+pub fn ternary_weights(program: &Program) -> Vec<TernaryWeight> {
+    let mut weights = Vec::new();
+    for graph in program.graphs() {
+        for id in graph.order() {
+            let operands = graph.operands(id);
+            let read = match graph.node(id).op {
+                Op::TernaryLinear { .. } => Some((operands[2], operands[3], true)),
+                Op::FloatTernaryLinear { .. } => Some((operands[1], operands[2], false)),
+                _ => None,
+            };
+            let Some((weight, scale, is_int8)) = read else { continue };
+            let Op::Weight(id) = graph.node(weight.node).op else { continue };
+            let (n, k) = (program.weight(id).ty.shape[0], program.weight(id).ty.shape[1]);
+            let group = match scale_kind(graph.ty(scale), k) {
+                ScaleKind::PerGroup { group } => Some(group),
+                ScaleKind::PerTensor | ScaleKind::PerRow => None,
+            };
+            weights.push(TernaryWeight { id, shape: Shape { n, k, group }, is_int8 });
+        }
+    }
+    weights
+}
+
 /// One layout per weight: decode, small batch and prefill read the same bytes.
 pub(super) fn choose(program: &Program, machine: &Machine, forced: Option<Encoding>) -> Result<Layouts, PlanError> {
     let mut layouts = Layouts::new();
     for graph in program.graphs() {
         for id in graph.order() {
-            let operands = graph.operands(id);
-            let packed = match graph.node(id).op {
-                Op::TernaryLinear { .. } => Some((operands[2], operands[3], true)),
-                Op::FloatTernaryLinear { .. } => Some((operands[1], operands[2], false)),
-                Op::Weight(weight) => {
-                    layouts.entry(weight).or_insert(WeightLayout::Plain);
-                    None
-                }
-                _ => None,
-            };
-            let Some((weight, scale, int8)) = packed else { continue };
-            let Op::Weight(weight) = graph.node(weight.node).op else { continue };
-            let decl = program.weight(weight);
-            let encoding = if int8 {
-                let (n, k) = (decl.ty.shape[0], decl.ty.shape[1]);
-                let group = match scale_kind(graph.ty(scale), k) {
-                    ScaleKind::PerGroup { group } => Some(group),
-                    ScaleKind::PerTensor | ScaleKind::PerRow => None,
-                };
-                schedule::choose_encoding(machine, n, k, group, forced)
-                    .map_err(|source| PlanError::Schedule { weight: decl.name.clone(), source })?
-            } else {
-                FLOAT_ACTIVATIONS
-            };
-            layouts.insert(weight, WeightLayout::Packed(encoding));
+            if let Op::Weight(weight) = graph.node(id).op {
+                layouts.insert(weight, WeightLayout::Plain);
+            }
         }
+    }
+    for weight in ternary_weights(program) {
+        let encoding = if weight.is_int8 {
+            schedule::choose_encoding(machine, weight.shape, forced)
+                .map_err(|source| PlanError::Schedule { weight: program.weight(weight.id).name.clone(), source })?
+        } else {
+            FLOAT_ACTIVATIONS
+        };
+        layouts.insert(weight.id, WeightLayout::Packed(encoding));
     }
     Ok(layouts)
 }

@@ -2,7 +2,7 @@
 
 pub mod arena;
 pub mod check;
-mod layout;
+pub mod layout;
 mod search;
 mod select;
 mod steps;

@@ -4,11 +4,26 @@ use tcc_ir::target::MicroKernel;
 
 use super::Machine;
 
-/// Cycles of an m = 1 product that streams its weights from the farthest memory.
-pub(super) fn decode_cycles(machine: &Machine, row: &MicroKernel, n: usize, k: usize) -> f64 {
-    let arithmetic = (n * k) as f64 / f64::from(row.macs_per_cycle);
-    let bandwidth = machine.desc.memories.last().map_or(f64::INFINITY, |m| f64::from(m.bytes_per_cycle));
-    let traffic = row.encoding.matrix_bytes(n, k) as f64 / bandwidth;
-    // Both overlap in a streaming kernel; the small sum term ranks rows that tie on the larger one.
-    arithmetic.max(traffic) + 1e-3 * (arithmetic + traffic)
+/// Cycles of a product of one token row whose weights come from the farthest memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cost {
+    /// n · k multiply-accumulates at the kernel's rate.
+    pub arithmetic_cycles: f64,
+    /// The packed bytes at the memory's bandwidth.
+    pub traffic_cycles: f64,
+}
+
+impl Cost {
+    pub(super) fn of(machine: &Machine, row: &MicroKernel, n: usize, k: usize) -> Cost {
+        let bandwidth = machine.desc.memories.last().map_or(f64::INFINITY, |m| f64::from(m.bytes_per_cycle));
+        Cost {
+            arithmetic_cycles: (n * k) as f64 / f64::from(row.macs_per_cycle),
+            traffic_cycles: row.encoding.matrix_bytes(n, k) as f64 / bandwidth,
+        }
+    }
+
+    /// Both overlap in a streaming kernel; the small sum term ranks rows that tie on the larger one.
+    pub fn cycles(self) -> f64 {
+        self.arithmetic_cycles.max(self.traffic_cycles) + 1e-3 * (self.arithmetic_cycles + self.traffic_cycles)
+    }
 }

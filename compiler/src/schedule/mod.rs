@@ -3,12 +3,14 @@
 //! One weight has one layout: the encoding is chosen over all row counts that use it, decode first, because decode
 //! reads every weight once per token. Kernels are then filtered by the layout they read.
 
-mod cost;
+pub mod cost;
 
 use tcc_ir::encoding::Encoding;
 use tcc_ir::schedule::{Level, MatmulSchedule, ScheduleError};
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
 use thiserror::Error;
+
+use self::cost::Cost;
 
 /// The machine a program is compiled for.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +26,8 @@ pub struct Machine {
 pub enum ChooseError {
     #[error("no kernel on target '{target}' for encoding '{encoding}' with features '{features}'; usable: {usable}")]
     NoKernel { target: &'static str, encoding: String, features: String, usable: String },
+    #[error("encoding '{encoding}' has blocks of {kr} columns, the scales have groups of {group}, expected a multiple")]
+    Group { encoding: String, kr: usize, group: usize },
     #[error("no kernel on target '{target}' is exact for k = {k}; the longest is {longest}")]
     TooLong { target: &'static str, k: usize, longest: usize },
     #[error(transparent)]
@@ -44,32 +48,59 @@ impl Machine {
     }
 }
 
-/// The encoding for an `[n, k]` weight whose groups (if any) are `group` columns long.
-pub fn choose_encoding(
-    machine: &Machine,
-    n: usize,
-    k: usize,
-    group: Option<usize>,
-    forced: Option<Encoding>,
-) -> Result<Encoding, ChooseError> {
-    let fits = |row: &&'static MicroKernel| {
-        row.mr == 1
-            && group.is_none_or(|g| g == k || g.is_multiple_of(row.encoding.kr()))
-            && forced.is_none_or(|f| f == row.encoding)
-    };
-    let candidates: Vec<_> = machine.usable().filter(fits).collect();
-    if candidates.is_empty() {
+/// An `[n, k]` matrix of trits to be packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Shape {
+    pub n: usize,
+    pub k: usize,
+    /// Columns per scale, where scales have groups along k.
+    pub group: Option<usize>,
+}
+
+/// A way to pack a weight: the one-row kernel that decoding would use, and what it costs.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    pub row: &'static MicroKernel,
+    pub cost: Cost,
+}
+
+/// What can read a weight of `shape` with one token row, in menu order.
+///
+/// Errors: nothing can.
+pub fn candidates(machine: &Machine, shape: Shape, forced: Option<Encoding>) -> Result<Vec<Candidate>, ChooseError> {
+    let Shape { n, k, group } = shape;
+    let asked = |row: &&'static MicroKernel| row.mr == 1 && forced.is_none_or(|f| f == row.encoding);
+    let readers: Vec<_> = machine.usable().filter(asked).collect();
+    if readers.is_empty() {
         return Err(no_kernel(machine, forced));
     }
-    // The first of equals wins, so the choice does not depend on float noise or on the host.
-    let exact = candidates.iter().copied().filter(|row| k <= row.max_k);
-    let best =
-        exact.min_by(|a, b| cost::decode_cycles(machine, a, n, k).total_cmp(&cost::decode_cycles(machine, b, n, k)));
-    best.map(|row| row.encoding).ok_or_else(|| ChooseError::TooLong {
-        target: machine.desc.name,
-        k,
-        longest: candidates.iter().map(|row| row.max_k).max().unwrap_or(0),
-    })
+    // Groups end where blocks end; one group over the whole row may end with padding.
+    let fits = |encoding: Encoding| group.is_none_or(|g| g == k || g.is_multiple_of(encoding.kr()));
+    if let (Some(encoding), Some(group)) = (forced.filter(|f| !fits(*f)), group) {
+        return Err(ChooseError::Group { encoding: encoding.to_string(), kr: encoding.kr(), group });
+    }
+    let fitting: Vec<_> = readers.into_iter().filter(|row| fits(row.encoding)).collect();
+    if fitting.is_empty() {
+        return Err(no_kernel(machine, forced));
+    }
+    let exact = fitting.iter().copied().filter(|row| k <= row.max_k);
+    let candidates: Vec<_> = exact.map(|row| Candidate { row, cost: Cost::of(machine, row, n, k) }).collect();
+    if candidates.is_empty() {
+        let longest = fitting.iter().map(|row| row.max_k).max().unwrap_or(0);
+        return Err(ChooseError::TooLong { target: machine.desc.name, k, longest });
+    }
+    Ok(candidates)
+}
+
+/// The cheapest of `candidates`: the first of equals, so the choice does not depend on float noise or on the host.
+pub fn cheapest(candidates: &[Candidate]) -> Option<&Candidate> {
+    candidates.iter().min_by(|a, b| a.cost.cycles().total_cmp(&b.cost.cycles()))
+}
+
+/// The encoding for a weight of `shape`.
+pub fn choose_encoding(machine: &Machine, shape: Shape, forced: Option<Encoding>) -> Result<Encoding, ChooseError> {
+    let candidates = candidates(machine, shape, forced)?;
+    cheapest(&candidates).map(|best| best.row.encoding).ok_or_else(|| no_kernel(machine, forced))
 }
 
 fn no_kernel(machine: &Machine, forced: Option<Encoding>) -> ChooseError {

@@ -32,6 +32,15 @@ pub const ENCODINGS: &[Encoding] = &[
 ];
 
 impl Encoding {
+    /// The layout's name without the height of its panels.
+    pub fn family(self) -> &'static str {
+        match self {
+            Encoding::I2 { .. } => "i2",
+            Encoding::I2Lane { .. } => "i2-lane",
+            Encoding::Base3 { .. } => "base3",
+        }
+    }
+
     /// Output rows of one panel.
     pub fn nr(self) -> usize {
         match self {
@@ -142,6 +151,7 @@ mod tests {
             (Encoding::I2 { nr: 8 }, 512, 0x0f2d_c872),
             (Encoding::I2 { nr: 16 }, 1024, 0xdc7e_aa90),
             (Encoding::I2Lane { nr: 16 }, 1024, 0x3996_d5b2),
+            (Encoding::Base3 { nr: 16 }, 832, 0x6d26_02f2),
         ] {
             let packed = encoding.pack(&check_matrix(), 4, 256);
             assert_eq!((packed.len(), crc32(&packed)), (bytes, crc), "{encoding}");

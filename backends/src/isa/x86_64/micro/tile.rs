@@ -125,10 +125,10 @@ fn unpack(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<(), Ic
     if panels > 1 {
         a.prefetcht0(byte_ptr(AHEAD + W_STRIDE))?;
     }
-    for panel in 0..panels {
+    for (panel, own) in CODES.iter().copied().enumerate().take(panels) {
         source.load(a, (panel, 0), LOW, TOP)?;
         for (i, &plane) in source.planes().iter().enumerate() {
-            let codes = if plane < 4 { CODES[panel] } else { TOP };
+            let codes = if plane < 4 { own } else { TOP };
             shift_down(a, codes, LOW, plane)?;
             a.vmovdqu64(zmmword_ptr(plane_address(panels, i, panel)), codes)?;
         }
@@ -152,8 +152,8 @@ fn products(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<(), 
     a.mov(LEFT, RUN)?;
     bind(a, &mut blocks)?;
     for (i, &plane) in source.planes().iter().enumerate() {
-        for panel in 0..panels {
-            a.vmovdqu64(CODES[panel], zmmword_ptr(plane_address(panels, i, panel)))?;
+        for (panel, codes) in CODES.iter().copied().enumerate().take(panels) {
+            a.vmovdqu64(codes, zmmword_ptr(plane_address(panels, i, panel)))?;
         }
         for row in 0..ROWS {
             dot(a, &SUMS[row * panels..][..panels], &CODES, q_address(row, 4 * plane), ACTIVATIONS)?;

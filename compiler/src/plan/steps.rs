@@ -91,6 +91,7 @@ enum Place {
 
 struct Lowering<'a> {
     graph: &'a Graph,
+    layouts: &'a Layouts,
     order: Vec<NodeId>,
     places: BTreeMap<ValueId, Place>,
     list: UnboundList,
@@ -105,7 +106,7 @@ pub(super) fn lower(
     kernels: &mut Vec<KernelSpec>,
 ) -> Result<UnboundList, PlanError> {
     let list = UnboundList { name: graph.name.clone(), m: graph.m, steps: Vec::new(), buffers: Vec::new() };
-    let mut lowering = Lowering { graph, order: graph.order(), places: BTreeMap::new(), list };
+    let mut lowering = Lowering { graph, layouts, order: graph.order(), places: BTreeMap::new(), list };
     for id in lowering.order.clone() {
         if let Some(fixed) = leaf_place(graph.node(id).op) {
             lowering.places.insert(ValueId { node: id, result: 0 }, Place::Fixed(fixed));
@@ -220,12 +221,20 @@ impl Lowering<'_> {
         }
     }
 
+    /// Bytes of a matrix of trits in its encoding.
+    fn packed_bytes(&self, value: ValueId) -> usize {
+        let Op::Weight(id) = self.graph.node(value.node).op else { unreachable!("trits are weights") };
+        let Some(WeightLayout::Packed(encoding)) = self.layouts.get(&id) else { unreachable!("trits are packed") };
+        let shape = &self.graph.ty(value).shape;
+        encoding.matrix_bytes(shape[0], shape[1])
+    }
+
     /// Bytes of a value as kernels lay it out.
     fn value_bytes(&self, value: ValueId) -> u64 {
         let ty = self.graph.ty(value);
         let bytes = match (ty.dtype, self.graph.node(value.node).op.is_leaf()) {
             (DType::I8, false) => quant_layout(self.graph, value).stride_bytes() * ty.shape[0],
-            (DType::Trit, _) => ty.elements().div_ceil(4),
+            (DType::Trit, _) => self.packed_bytes(value),
             (DType::Q8, _) => CacheLayout::of(ty).bytes(),
             _ => ty.size_bytes().expect("trits and q8 are above"),
         };

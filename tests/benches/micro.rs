@@ -3,8 +3,6 @@
 //!
 //! `cargo bench -p tcc-tests --bench micro [-- NAME]` runs the rows whose name contains NAME.
 
-use std::time::Instant;
-
 use tcc_backends::isa::{Backend, backend};
 use tcc_ir::kernel::QuantLayout;
 use tcc_ir::target::{MicroKernel, micro_args};
@@ -12,16 +10,13 @@ use tcc_tests::machines::MACHINES;
 use tcc_tests::memory::Memory;
 use tcc_tests::random::Rng;
 use tcc_tests::runner::{RunError, Runner};
+use tcc_tests::timing::{TRIES, best_seconds, clock_gigahertz};
 
 /// Reduction length: that of a 2B model's hidden rows.
 const K: usize = 2560;
 
 /// Bytes of weights that stay in the second-level cache, and that no cache holds.
 const SETS: [(&str, usize); 2] = [("L2", 384 << 10), ("DRAM", 96 << 20)];
-
-/// Shortest time of one measurement, seconds, and how many are made: short enough that some are not interrupted.
-const SECONDS: f64 = 0.002;
-const TRIES: usize = 400;
 
 fn main() -> Result<(), RunError> {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
@@ -31,7 +26,7 @@ fn main() -> Result<(), RunError> {
     };
     let machine = MACHINES.iter().find(|m| m.target == host.desc().name).expect("every target has a machine");
     let features = machine.features(host)?;
-    let gigahertz = (0..TRIES).map(|_| clock_gigahertz()).fold(0.0, f64::max);
+    let gigahertz = clock_gigahertz();
     println!("clock {gigahertz:.2} GHz; k {K}; best of {TRIES}");
     for row in host.desc().menu.iter().filter(|row| row.name.contains(&wanted)) {
         if !features.contains(host.desc().close(row.needs)) {
@@ -87,33 +82,5 @@ fn measure(host: &dyn Backend, row: &MicroKernel, bytes: usize) -> Result<Option
     }
     let args = [memory.place_words(&block)];
     process.load(&name, &args, &mut memory)?;
-    let mut times = 1;
-    let mut best = f64::INFINITY;
-    let mut tries = 0;
-    while tries < TRIES {
-        let begin = Instant::now();
-        process.repeat(&name, &args, times)?;
-        let seconds = begin.elapsed().as_secs_f64();
-        if seconds < SECONDS {
-            times *= 2;
-        } else {
-            best = best.min(seconds / times as f64);
-            tries += 1;
-        }
-    }
-    Ok(Some(best))
-}
-
-/// Clock of this core: a chain of dependent multiplications, three cycles each on the cores of the last decade.
-fn clock_gigahertz() -> f64 {
-    const STEPS: u32 = 3_000_000;
-    const LATENCY: f64 = 3.0;
-    let begin = Instant::now();
-    let mut product = std::hint::black_box(3u64);
-    for _ in 0..STEPS {
-        product = std::hint::black_box(product.wrapping_mul(product));
-    }
-    let seconds = begin.elapsed().as_secs_f64();
-    std::hint::black_box(product);
-    f64::from(STEPS) * LATENCY / seconds / 1e9
+    best_seconds(&mut process, &name, &args).map(Some)
 }

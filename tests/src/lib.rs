@@ -13,4 +13,5 @@ pub mod patch;
 pub mod random;
 pub mod runner;
 pub mod synth;
+pub mod timing;
 pub mod toy;

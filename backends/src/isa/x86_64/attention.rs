@@ -11,8 +11,8 @@ use iced_x86::code_asm::registers::xmm::*;
 use iced_x86::code_asm::registers::ymm::*;
 use iced_x86::code_asm::registers::zmm::*;
 use iced_x86::code_asm::{
-    AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, byte_ptr, dword_bcst, dword_ptr, qword_ptr,
-    xmmword_ptr, ymmword_ptr, zmmword_ptr,
+    AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, byte_ptr, dword_ptr, qword_ptr, xmmword_ptr,
+    ymmword_ptr, zmmword_ptr,
 };
 use tcc_ir::cache::BLOCK;
 use tcc_ir::numerics::{EXP_MIN, EXP_POLY, LANES, LN2_HIGH, LN2_LOW, LOG2_E, ROUND_MAGIC};
@@ -56,21 +56,31 @@ pub(super) fn emit(part: AttentionPart) -> Function {
     }
 }
 
-/// A function that saves [`SAVED`]; the seventh argument is then at the address `stack_argument`.
-fn with_saved(name: &str, fill: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Function {
-    let frame_bytes = u32::try_from(8 + 8 * SAVED.len()).expect("a few registers");
+/// A function that saves [`SAVED`] and has `stack_bytes` of its own at the stack pointer.
+fn with_saved(
+    name: &str,
+    stack_bytes: usize,
+    fill: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+) -> Function {
+    let frame_bytes = u32::try_from(8 + 8 * SAVED.len() + stack_bytes).expect("a few registers");
     function(name, frame_bytes, |a| {
         SAVED.iter().try_for_each(|register| a.push(*register))?;
+        if stack_bytes > 0 {
+            a.sub(rsp, int(stack_bytes))?;
+        }
         fill(a)?;
         a.vzeroupper()?;
+        if stack_bytes > 0 {
+            a.add(rsp, int(stack_bytes))?;
+        }
         SAVED.iter().rev().try_for_each(|register| a.pop(*register))?;
         a.ret()
     })
 }
 
 /// Address of the seventh argument in a function of [`with_saved`].
-fn stack_argument() -> AsmMemoryOperand {
-    qword_ptr(rsp + int(8 + 8 * SAVED.len()))
+fn stack_argument(stack_bytes: usize) -> AsmMemoryOperand {
+    qword_ptr(rsp + int(8 + 8 * SAVED.len() + stack_bytes))
 }
 
 /// Runs `body` while `left` is at least `count`.
@@ -142,6 +152,17 @@ fn load_widened(
 
 // Scores.
 
+/// Blocks of keys processed together, most first.
+const SCORE_BLOCKS: [usize; 2] = [2, 1];
+/// Bytes of one element of all keys of a block.
+const KEY_BYTES: usize = 4 * BLOCK;
+/// Additions that lead from sixteen partials to a sum, one after the other.
+const LEVELS: usize = LANES.trailing_zeros() as usize;
+/// Registers of sums; keys and factors lie behind them.
+const SCORE_REGISTERS: usize = 24;
+/// Stack for the half-finished sums of the last two levels of the largest tile.
+const HALVES_BYTES: usize = 2 * QUERIES[0] * SCORE_BLOCKS[0] * 4 * LANES;
+
 /// Queries of the current group, and the current step within them.
 const Q: AsmRegister64 = r12;
 const Q_AT: AsmRegister64 = rax;
@@ -151,7 +172,8 @@ const Q_STRIDE_3: AsmRegister64 = r11;
 /// The current block of keys, and the current step within it.
 const K: AsmRegister64 = rsi;
 const K_AT: AsmRegister64 = r14;
-const D: AsmRegister64 = rdx;
+/// Bytes of a block of keys.
+const K_BYTES: AsmRegister64 = rdx;
 /// Scores of the current block for the current queries.
 const OUT: AsmRegister64 = r13;
 /// Bytes from the scores or factors of one query to the next.
@@ -163,86 +185,128 @@ const STEPS_LEFT: AsmRegister64 = r15;
 
 /// `extern "C" fn(q, k, d, queries, out, stride, blocks)`.
 fn scores() -> Function {
-    let (first_query, queries, first_out) = (rdi, rcx, r8);
-    with_saved("attention_scores", |a| {
-        a.mov(BLOCKS_LEFT, stack_argument())?;
-        a.lea(Q_STRIDE, D * 4)?;
+    let (first_query, d, queries, first_out) = (rdi, rdx, rcx, r8);
+    with_saved("attention_scores", HALVES_BYTES, |a| {
+        a.mov(BLOCKS_LEFT, stack_argument(HALVES_BYTES))?;
+        a.lea(Q_STRIDE, d * 4)?;
         a.lea(Q_STRIDE_3, Q_STRIDE + Q_STRIDE * 2)?;
-        while_left(a, BLOCKS_LEFT, 1, |a| {
-            a.mov(Q, first_query)?;
-            a.mov(OUT, first_out)?;
-            a.mov(QUERIES_LEFT, queries)?;
-            for count in QUERIES {
-                while_left(a, QUERIES_LEFT, count, |a| {
-                    score_tile(a, count)?;
-                    a.lea(Q, Q + Q_STRIDE * count)?;
-                    a.lea(OUT, OUT + STRIDE * count)
-                })?;
-            }
-            a.add(first_out, int(4 * BLOCK))?;
-            a.mov(K_AT, D)?;
-            a.shl(K_AT, (4 * BLOCK).trailing_zeros())?;
-            a.add(K, K_AT)
-        })
+        a.shl(K_BYTES, KEY_BYTES.trailing_zeros())?;
+        for blocks in SCORE_BLOCKS {
+            while_left(a, BLOCKS_LEFT, blocks, |a| {
+                a.mov(Q, first_query)?;
+                a.mov(OUT, first_out)?;
+                a.mov(QUERIES_LEFT, queries)?;
+                for queries in QUERIES {
+                    while_left(a, QUERIES_LEFT, queries, |a| {
+                        score_tile(a, Tile { queries, blocks })?;
+                        a.lea(Q, Q + Q_STRIDE * queries)?;
+                        a.lea(OUT, OUT + STRIDE * queries)
+                    })?;
+                }
+                a.add(first_out, int(4 * BLOCK * blocks))?;
+                a.lea(K, K + K_BYTES * blocks)
+            })?;
+        }
+        a.zero_bytes()
     })
 }
 
-/// The dot products of `count` queries with the sixteen keys of a block.
+/// Sums kept side by side: those of one query lie together.
+#[derive(Clone, Copy)]
+struct Tile {
+    queries: usize,
+    blocks: usize,
+}
+
+impl Tile {
+    fn sums(self) -> usize {
+        self.queries * self.blocks
+    }
+
+    fn group(self, level: usize) -> &'static [AsmRegisterZmm] {
+        &REGISTERS[level * self.sums()..][..self.sums()]
+    }
+
+    /// Levels of sums that registers hold, beside the current ones.
+    fn register_levels(self) -> usize {
+        (SCORE_REGISTERS / self.sums() - 1).min(LEVELS)
+    }
+}
+
+/// Address of half-finished sum `i` of a level that registers do not hold.
+fn half_address(tile: Tile, level: usize, i: usize) -> AsmMemoryOperand {
+    zmmword_ptr(rsp + int(((level - tile.register_levels() - 1) * tile.sums() + i) * 4 * LANES))
+}
+
+/// The dot products of a tile's queries with the sixteen keys of each of its blocks.
 ///
 /// Partials are computed in bit-reversed order, so that `numerics::reduce` adds neighbors: level n of the sums waits
-/// for its other half in register group n + 1, the current one is group 0.
-fn score_tile(a: &mut CodeAssembler, count: usize) -> Result<(), IcedError> {
-    let group = |level: usize| &REGISTERS[level * count..][..count];
+/// for its other half in register group n, or on the stack; the current one is group 0.
+fn score_tile(a: &mut CodeAssembler, tile: Tile) -> Result<(), IcedError> {
+    let sums = tile.group(0);
     for index in 0..LANES {
         let partial = index.reverse_bits() >> (usize::BITS - LANES.trailing_zeros());
-        score_partial(a, partial, group(0), REGISTERS[31])?;
+        score_partial(a, partial, tile)?;
         let complete = index.trailing_ones() as usize;
         for level in 1..=complete {
-            for (sum, half) in group(0).iter().zip(group(level)) {
-                a.vaddps(*sum, *sum, *half)?;
+            for (i, sum) in sums.iter().enumerate() {
+                match level <= tile.register_levels() {
+                    true => a.vaddps(*sum, *sum, tile.group(level)[i])?,
+                    false => a.vaddps(*sum, *sum, half_address(tile, level, i))?,
+                }
             }
         }
-        if index + 1 < LANES {
-            for (sum, half) in group(0).iter().zip(group(complete + 1)) {
-                a.vmovaps(*half, *sum)?;
+        let level = complete + 1;
+        for (i, sum) in sums.iter().enumerate().filter(|_| index + 1 < LANES) {
+            match level <= tile.register_levels() {
+                true => a.vmovaps(tile.group(level)[i], *sum)?,
+                false => a.vmovups(half_address(tile, level, i), *sum)?,
             }
         }
     }
     a.mov(Q_AT, OUT)?;
-    for sum in group(0) {
-        a.vmovups(zmmword_ptr(Q_AT), *sum)?;
+    for of_query in sums.chunks_exact(tile.blocks) {
+        for (block, sum) in of_query.iter().enumerate() {
+            a.vmovups(zmmword_ptr(Q_AT + int(4 * BLOCK * block)), *sum)?;
+        }
         a.add(Q_AT, STRIDE)?;
     }
     a.zero_bytes()
 }
 
-/// One partial of the dot products of the queries with sums `sums`.
-fn score_partial(
-    a: &mut CodeAssembler,
-    partial: usize,
-    sums: &[AsmRegisterZmm],
-    keys: AsmRegisterZmm,
-) -> Result<(), IcedError> {
+/// One partial of the dot products of a tile.
+fn score_partial(a: &mut CodeAssembler, partial: usize, tile: Tile) -> Result<(), IcedError> {
+    let sums = tile.group(0);
+    let [keys, factors] = [SCORE_REGISTERS, SCORE_REGISTERS + 2].map(|first| &REGISTERS[first..]);
     for sum in sums {
         a.vpxord(*sum, *sum, *sum)?;
     }
-    a.lea(STEPS_LEFT, D + int(LANES - 1 - partial))?;
-    a.shr(STEPS_LEFT, LANES.trailing_zeros())?;
-    a.lea(K_AT, K + int(partial * 4 * BLOCK))?;
+    a.lea(STEPS_LEFT, K_BYTES + int((LANES - 1 - partial) * KEY_BYTES))?;
+    a.shr(STEPS_LEFT, (LANES * KEY_BYTES).trailing_zeros())?;
+    a.lea(K_AT, K + int(partial * KEY_BYTES))?;
     a.lea(Q_AT, Q + int(partial * 4))?;
     for unroll in UNROLL {
         while_left(a, STEPS_LEFT, unroll, |a| {
             for step in 0..unroll {
-                a.vmovups(keys, zmmword_ptr(K_AT + int(step * LANES * 4 * BLOCK)))?;
-                for (query, sum) in sums.iter().enumerate() {
-                    a.vfmadd231ps(*sum, keys, dword_bcst(query_address(query, int(step * LANES * 4))))?;
+                for (block, keys) in keys[..tile.blocks].iter().enumerate() {
+                    a.vmovups(*keys, zmmword_ptr(key_address(block, int(step * LANES * KEY_BYTES))))?;
+                }
+                for (query, of_query) in sums.chunks_exact(tile.blocks).enumerate() {
+                    a.vbroadcastss(factors[query], dword_ptr(query_address(query, int(step * LANES * 4))))?;
+                    for (sum, keys) in of_query.iter().zip(keys) {
+                        a.vfmadd231ps(*sum, *keys, factors[query])?;
+                    }
                 }
             }
-            a.add(K_AT, int(unroll * LANES * 4 * BLOCK))?;
+            a.add(K_AT, int(unroll * LANES * KEY_BYTES))?;
             a.add(Q_AT, int(unroll * LANES * 4))
         })?;
     }
     a.zero_bytes()
+}
+
+fn key_address(block: usize, at: i32) -> AsmMemoryOperand {
+    if block == 0 { K_AT + at } else { K_AT + K_BYTES + at }
 }
 
 fn query_address(query: usize, at: i32) -> AsmMemoryOperand {
@@ -255,6 +319,8 @@ fn query_address(query: usize, at: i32) -> AsmMemoryOperand {
 }
 
 // Values.
+
+const D: AsmRegister64 = rdx;
 
 /// Factors of the current queries, and the current position's.
 const E: AsmRegister64 = rdi;
@@ -276,8 +342,8 @@ const LANES_LEFT: AsmRegister64 = rbp;
 /// `extern "C" fn(e, v, d, queries, sums, stride, positions)`.
 fn values() -> Function {
     let (first_value, queries) = (rsi, rcx);
-    with_saved("attention_values", |a| {
-        a.mov(POSITIONS, stack_argument())?;
+    with_saved("attention_values", 0, |a| {
+        a.mov(POSITIONS, stack_argument(0))?;
         tail_mask(a, D)?;
         a.lea(ROW, D * 4)?;
         a.lea(STRIDE_3, STRIDE + STRIDE * 2)?;

@@ -77,7 +77,13 @@ fn kernels_keep_the_registers_of_their_caller() {
         let mut popped: Vec<_> = operand(Mnemonic::Pop).collect();
         popped.reverse();
         assert_eq!(pushed, popped, "{name}");
-        assert_eq!(code.frame_bytes as usize, 8 + 8 * pushed.len(), "{name}: the declared frame");
+        let of_stack = |mnemonic| {
+            let list = list.iter().filter(move |i| i.mnemonic() == mnemonic && i.op0_register() == Register::RSP);
+            list.map(|i| i.immediate(1)).sum::<u64>()
+        };
+        let own = of_stack(Mnemonic::Sub);
+        assert_eq!(own, of_stack(Mnemonic::Add), "{name}: stack given back");
+        assert_eq!(u64::from(code.frame_bytes), 8 + 8 * pushed.len() as u64 + own, "{name}: the declared frame");
         let mut info = InstructionInfoFactory::new();
         for instruction in &list {
             for used in info.info(instruction).used_registers() {

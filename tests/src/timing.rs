@@ -1,0 +1,46 @@
+//! Timing of emitted functions: the best of many short runs, so that some are not interrupted.
+
+use std::time::Instant;
+
+use crate::runner::{Process, RunError};
+
+/// Shortest time of one measurement, seconds, and how many are made.
+const SECONDS: f64 = 0.002;
+pub const TRIES: usize = 400;
+
+/// Seconds of one call of `name`, which [`Process::load`] has prepared.
+pub fn best_seconds(process: &mut Process, name: &str, args: &[u64]) -> Result<f64, RunError> {
+    let mut times = 1;
+    let mut best = f64::INFINITY;
+    let mut tries = 0;
+    while tries < TRIES {
+        let begin = Instant::now();
+        process.repeat(name, args, times)?;
+        let seconds = begin.elapsed().as_secs_f64();
+        if seconds < SECONDS {
+            times *= 2;
+        } else {
+            best = best.min(seconds / times as f64);
+            tries += 1;
+        }
+    }
+    Ok(best)
+}
+
+/// Clock of this core, GHz: a chain of dependent multiplications, three cycles each on the cores of the last decade.
+pub fn clock_gigahertz() -> f64 {
+    (0..TRIES).map(|_| one_clock()).fold(0.0, f64::max)
+}
+
+fn one_clock() -> f64 {
+    const STEPS: u32 = 3_000_000;
+    const LATENCY: f64 = 3.0;
+    let begin = Instant::now();
+    let mut product = std::hint::black_box(3u64);
+    for _ in 0..STEPS {
+        product = std::hint::black_box(product.wrapping_mul(product));
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    std::hint::black_box(product);
+    f64::from(STEPS) * LATENCY / seconds / 1e9
+}

@@ -116,7 +116,7 @@ fn write_screen(tensor: &Tensor, layout: &ScreenLayout, out: &mut dyn Write) -> 
         |rows| {
             let mut records = vec![0; rows.len() / layout.k * layout.record_bytes()];
             let each = records.chunks_exact_mut(layout.record_bytes()).zip(rows.chunks_exact(layout.k));
-            each.for_each(|(record, row)| pack::record(layout, row, record));
+            each.for_each(|(record, row)| pack::record(row, record));
             records
         },
         |records| out.write_all(&records),

@@ -182,7 +182,6 @@ impl KernelSpec {
             KernelSpec::Attention { m, heads, cache, .. } => {
                 AttentionScratch::new(QueryTile::new(*m, heads / cache.heads), cache).bytes
             }
-            KernelSpec::Screen { layout, step } => step.scratch_bytes(layout),
             // The argument block of the micro-kernel, the accumulators of one task for the widest kernel, one
             // task's group results, and the micro-kernel's own scratch.
             KernelSpec::TernaryMatmul { schedule, .. } => {
@@ -198,7 +197,8 @@ impl KernelSpec {
             | KernelSpec::FloatTernaryMatmul { .. }
             | KernelSpec::DenseMatmul { .. }
             | KernelSpec::Rope { .. }
-            | KernelSpec::Add { .. } => 0,
+            | KernelSpec::Add { .. }
+            | KernelSpec::Screen { .. } => 0,
         };
         bytes.next_multiple_of(64)
     }

@@ -175,9 +175,9 @@ pub struct HeadStats {
     /// Bytes of this struct, set by the caller.
     pub size: u32,
     pub reserved: u32,
-    /// Searches for the best tokens: each reads the high nibbles of every row.
+    /// Searches for the best tokens: each reads the high bits of every row.
     pub searches: u64,
-    /// Rows whose low nibbles they read as well.
+    /// Rows whose low bits they read as well.
     pub rows_low: u64,
     /// Rows whose weights they read as well.
     pub rows_exact: u64,

@@ -7,9 +7,9 @@ use cranelift_codegen::settings::{self, Configurable};
 use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
 
-use super::micro::{SCREEN_PANELS, dense_dot_symbol};
+use super::micro::{SCREEN_PANELS, SCREEN_ROW, dense_dot_symbol};
 use crate::code::{EmitError, Function};
-use crate::isa::{AttentionPart, Backend};
+use crate::isa::{AttentionPart, Backend, ScreenLoops};
 
 /// A code generator configured for a backend and a set of CPU features.
 pub struct ClifContext {
@@ -18,7 +18,7 @@ pub struct ClifContext {
     has_vectors: bool,
     dense_dots: BTreeMap<DType, Function>,
     attention: BTreeMap<AttentionPart, Function>,
-    screen_panels: Option<Function>,
+    screen: Option<ScreenLoops>,
 }
 
 /// Settings common to all targets. References to symbols are PC-relative because every name is declared colocated;
@@ -47,8 +47,11 @@ impl ClifContext {
             Some((part, Function { name: part.symbol(), ..code }))
         };
         let attention = AttentionPart::ALL.into_iter().filter_map(named).collect();
-        let screen_panels = backend.screen_panels(features).map(|f| Function { name: SCREEN_PANELS.into(), ..f });
-        Ok(ClifContext { dense_dots, attention, screen_panels, ..cx })
+        let screen = backend.screen(features).map(|ScreenLoops { panels, row }| ScreenLoops {
+            panels: Function { name: SCREEN_PANELS.into(), ..panels },
+            row: Function { name: SCREEN_ROW.into(), ..row },
+        });
+        Ok(ClifContext { dense_dots, attention, screen, ..cx })
     }
 
     fn with_flags(target: &'static str, triple: &str, flags: &[&str], has_vectors: bool) -> Result<Self, EmitError> {
@@ -62,8 +65,8 @@ impl ClifContext {
             builder.enable(flag).map_err(|e| fail(format!("flag '{flag}': {e}")))?;
         }
         let isa = builder.finish(settings::Flags::new(shared)).map_err(|e| fail(e.to_string()))?;
-        let (dense_dots, attention, screen_panels) = (BTreeMap::new(), BTreeMap::new(), None);
-        Ok(ClifContext { isa, target, has_vectors, dense_dots, attention, screen_panels })
+        let (dense_dots, attention, screen) = (BTreeMap::new(), BTreeMap::new(), None);
+        Ok(ClifContext { isa, target, has_vectors, dense_dots, attention, screen })
     }
 
     /// Short name of the target, for messages.
@@ -81,9 +84,9 @@ impl ClifContext {
         self.dense_dots.get(&weight)
     }
 
-    /// [`Backend::screen_panels`] of these features, under the name that kernels call it by.
-    pub fn screen_panels(&self) -> Option<&Function> {
-        self.screen_panels.as_ref()
+    /// [`Backend::screen`] of these features, under the names that kernels call them by.
+    pub fn screen(&self) -> Option<&ScreenLoops> {
+        self.screen.as_ref()
     }
 
     /// [`Backend::attention`] of these features, under the name that kernels call it by.

@@ -23,8 +23,9 @@ pub fn dense_dot_symbol(weight: DType) -> String {
     format!("dense_dot_{weight}")
 }
 
-/// Name of the estimates of a screened head's panels in an image.
+/// Names of the estimates of a screened head's panels, and of their refinement for one row, in an image.
 pub const SCREEN_PANELS: &str = "screen_panels";
+pub const SCREEN_ROW: &str = "screen_row";
 
 /// The functions that the kernels of `specs` call, each once, by name.
 ///
@@ -35,7 +36,8 @@ pub fn emit_callees<'a>(
     specs: impl IntoIterator<Item = &'a KernelSpec>,
 ) -> Result<Vec<Function>, EmitError> {
     let mut rows: BTreeMap<&str, &MicroKernel> = BTreeMap::new();
-    let (mut weights, mut parts, mut screens) = (BTreeSet::new(), BTreeSet::new(), false);
+    let (mut weights, mut parts) = (BTreeSet::new(), BTreeSet::new());
+    let (mut has_high, mut has_low) = (false, false);
     for spec in specs {
         match spec {
             KernelSpec::TernaryMatmul { schedule, .. } => {
@@ -44,8 +46,9 @@ pub fn emit_callees<'a>(
             KernelSpec::DenseMatmul { weight, .. } => weights.extend([*weight]),
             KernelSpec::Attention { cache, .. } => parts.extend(AttentionPart::of(cache.dtype)),
             KernelSpec::Screen { step: ScreenKernel::Exact { weight }, .. } => weights.extend([*weight]),
-            KernelSpec::Screen { step: ScreenKernel::High, .. } => screens = true,
-            KernelSpec::Screen { step: ScreenKernel::Query | ScreenKernel::Low, .. } => {}
+            KernelSpec::Screen { step: ScreenKernel::High, .. } => has_high = true,
+            KernelSpec::Screen { step: ScreenKernel::Low, .. } => has_low = true,
+            KernelSpec::Screen { step: ScreenKernel::Query, .. } => {}
             KernelSpec::Embed { .. }
             | KernelSpec::Norm { .. }
             | KernelSpec::NormQuant { .. }
@@ -62,8 +65,9 @@ pub fn emit_callees<'a>(
     let micro = rows.into_values().map(|row| emit_micro(cx, backend, row));
     let dense = weights.into_iter().filter_map(|weight| cx.dense_dot(weight).cloned());
     let attention = parts.into_iter().map(|part| emit_attention(cx, part));
-    let panels = cx.screen_panels().filter(|_| screens).cloned();
-    micro.chain(dense.chain(panels).map(Ok)).chain(attention).collect()
+    let panels = cx.screen().filter(|_| has_high).map(|loops| loops.panels.clone());
+    let row = cx.screen().filter(|_| has_low).map(|loops| loops.row.clone());
+    micro.chain(dense.chain(panels).chain(row).map(Ok)).chain(attention).collect()
 }
 
 /// The function of a part of attention, assembled by the backend where it can.

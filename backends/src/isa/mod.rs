@@ -78,6 +78,17 @@ impl AttentionPart {
     }
 }
 
+/// Assembled inner loops of a screened head. Codes are those of a query, with scales and offsets behind them as
+/// `QueryLayout` says; there is at least one block, and one piece.
+#[derive(Clone, Debug)]
+pub struct ScreenLoops {
+    /// `extern "C" fn(planes: *const u8, codes: *const i8, blocks: u64, panels: u64, out: *mut f32)`: `out` becomes
+    /// `Screened::estimate` of the 16 rows of each of `panels` consecutive panels, for any number of panels.
+    pub panels: Function,
+    /// `extern "C" fn(record: *const u8, lane_codes: *const i8, pieces: u64) -> f32`: `Screened::refinement` of the row.
+    pub row: Function,
+}
+
 /// One instruction set: description, portable-code settings, assembled kernels, and binary interface.
 pub trait Backend: Sync {
     fn desc(&self) -> &'static TargetDesc;
@@ -105,13 +116,9 @@ pub trait Backend: Sync {
         None
     }
 
-    /// Assembled estimates of a screened head by its high nibbles (`tcc_ir::screen`), for cores with `features`;
-    /// `None` where portable code makes them.
-    ///
-    /// `extern "C" fn(planes: *const u8, codes: *const i8, blocks: u64, panels: u64, out: *mut f32)`: `out` becomes
-    /// `Screened::estimate` of the 16 rows of each of `panels` consecutive panels, for any number of panels and at
-    /// least one block. `codes` are those of a query, with scales and offsets behind them as `QueryLayout` says.
-    fn screen_panels(&self, features: Features) -> Option<Function> {
+    /// Assembled inner loops of a screened head (`tcc_ir::screen`), for cores with `features`; `None` where portable
+    /// code does them.
+    fn screen(&self, features: Features) -> Option<ScreenLoops> {
         let _ = features;
         None
     }

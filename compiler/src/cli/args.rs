@@ -55,7 +55,7 @@ pub struct MachineArgs {
     pub encoding: Option<String>,
 
     /// How the best tokens are found; the tokens are the same
-    #[arg(long, value_enum, default_value_t = Head::Exact, help_heading = "Target")]
+    #[arg(long, value_enum, default_value_t = Head::Auto, help_heading = "Target")]
     pub head: Head,
 }
 
@@ -63,11 +63,11 @@ pub struct MachineArgs {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Head {
     /// `screened` for heads of 32 MiB and more, else `exact`
+    #[default]
     Auto,
-    /// About 4.7 bits per weight are read for the best tokens; 8.6 more are stored
+    /// About 4.7 bits per weight are read for the best tokens of trained models; 7.1 more are stored
     Screened,
     /// Every weight of the head is read for every token
-    #[default]
     Exact,
 }
 

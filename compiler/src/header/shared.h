@@ -43,8 +43,8 @@ typedef struct tcc_sampler { /* integers only: the same text on every target */
 } tcc_sampler;
 typedef struct tcc_head_stats {  /* what the head has read since init */
   uint32_t size, reserved;       /* sizeof(tcc_head_stats) */
-  uint64_t searches;             /* for the best tokens: the high nibbles of every row */
-  uint64_t rows_low, rows_exact; /* rows whose low nibbles, whose weights they read as well */
+  uint64_t searches;             /* for the best tokens: the high bits of every row */
+  uint64_t rows_low, rows_exact; /* rows whose low bits, whose weights they read as well */
   uint64_t full;                 /* times that every logit was computed */
 } tcc_head_stats;
 typedef struct tcc_info { /* the macros below, at run time */

@@ -14,7 +14,7 @@ use super::steps::{self, BufferId, Fixed, Operand, UnboundList, UnboundStep, Ver
 use super::{HeadChoice, PlanError, arena};
 
 /// Bytes of a stored head from which a screen is made unless the user decides: about what a last-level cache holds of
-/// it from one token to the next. A screen stores 8.6 bits per weight more.
+/// it from one token to the next. A screen stores 7.1 bits per weight more.
 const AUTO_BYTES: usize = 32 << 20;
 
 /// A search over buffers, before addresses are known.

@@ -9,7 +9,7 @@ pub const TASK_ROWS: usize = 16 * PANEL_ROWS;
 
 /// One step of a search. `lows` are the lower ends of intervals, `f32[n]` up to whole panels, -∞ where a row is out;
 /// `maxima: f32[panels]` are the largest of each panel; `counts: u32[panels]` are the rows of each panel whose low
-/// nibbles were read, plus 256 times those whose weights were read.
+/// bits were read, plus 256 times those whose weights were read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ScreenKernel {
     /// x, query. One task.
@@ -36,14 +36,6 @@ impl ScreenKernel {
         match self {
             ScreenKernel::Query => 1,
             ScreenKernel::High | ScreenKernel::Low | ScreenKernel::Exact { .. } => layout.n.div_ceil(TASK_ROWS),
-        }
-    }
-
-    /// Private scratch of one task, bytes: of the low planes the sums of all groups and their factors.
-    pub fn scratch_bytes(self, layout: &ScreenLayout) -> usize {
-        match self {
-            ScreenKernel::Low => 8 * layout.groups(),
-            ScreenKernel::Query | ScreenKernel::High | ScreenKernel::Exact { .. } => 0,
         }
     }
 

@@ -1,8 +1,8 @@
 //! Screening: the best rows of a dense head, exactly, without reading every weight (`docs/head.md` has the proof).
 //!
-//! Beside the stored rows each weight has eight bits in two planes. Its high nibbles give every row a lower and an
-//! upper bound of its logit; low nibbles narrow the bounds of the rows that may still be among the best; the stored
-//! rows decide between the last few. A row goes only where at least as many rows as are wanted are surely better.
+//! Beside the stored rows each weight has six bits in two planes. The upper four give every row a lower and an upper
+//! bound of its logit; the lower two narrow the bounds of the rows that may still be among the best; the stored rows
+//! decide between the last few. A row goes only where at least as many rows as are wanted are surely better.
 //!
 //! **Invariant:** bounds hold for the rounded logit of `numerics::dot`, whatever weights and hidden row are.
 
@@ -20,11 +20,14 @@ pub const GROUP: usize = 32;
 /// Columns of a block: two groups.
 pub const BLOCK: usize = 2 * GROUP;
 
-/// Bytes of a block of one panel: the scales of both groups (bf16, a row of 16 for each), then their high nibbles.
+/// Bytes of a block of one panel: the scales of both groups (bf16, a row of 16 for each), then their high bits.
 pub const BLOCK_BYTES: usize = 2 * PANEL_ROWS * 2 + PANEL_ROWS * BLOCK / 2;
 
-/// Bytes of a block of one record: low nibbles, and behind those of all blocks the scales (bf16).
-const RECORD_BLOCK_BYTES: usize = BLOCK / 2 + 2 * 2;
+/// Groups of a piece of a record: one lane of 32 bits for each.
+pub const PIECE_GROUPS: usize = 16;
+
+/// Bytes of a piece of one record: the scales (bf16) of 16 groups, then two rows of lanes with their low bits.
+pub const PIECE_BYTES: usize = PIECE_GROUPS * 2 + PIECE_GROUPS * GROUP / 4;
 
 /// Floats of the bounds of one row; see [`pack::Bounds`].
 pub const BOUNDS: usize = 3;
@@ -54,19 +57,18 @@ impl ScreenLayout {
         2 * self.blocks()
     }
 
-    /// Bytes of the high nibbles and scales of one panel.
+    /// Bytes of the high bits and scales of one panel.
     pub fn panel_bytes(&self) -> usize {
         self.blocks() * BLOCK_BYTES
     }
 
-    /// Bytes of the low nibbles and scales of one row.
-    pub fn record_bytes(&self) -> usize {
-        self.blocks() * RECORD_BLOCK_BYTES
+    pub fn pieces(&self) -> usize {
+        self.groups().div_ceil(PIECE_GROUPS)
     }
 
-    /// Where the scales lie within a record.
-    pub fn record_scales_offset(&self) -> usize {
-        self.blocks() * BLOCK / 2
+    /// Bytes of the low bits and scales of one row.
+    pub fn record_bytes(&self) -> usize {
+        self.pieces() * PIECE_BYTES
     }
 
     pub fn records_offset(&self) -> usize {

@@ -1,10 +1,10 @@
-//! A head's rows as a screen: codes of eight bits in two planes, and what bounds the error of each plane.
+//! A head's rows as a screen: codes of six bits in two planes, and what bounds the error of each plane.
 //!
 //! A group of columns has a scale T, its largest magnitude / 16, rounded up to bf16. A weight w has the code
-//! q = floor(8 w / T) + 128, 0 to 255; its high nibble h stands for T (2 h - 15), and its low nibble l adds
-//! T (2 l - 15) / 16. Zero weights of a padded last group stand for nothing: the hidden row is zero there.
+//! q = floor(2 w / T) + 32, 0 to 63; its upper four bits h stand for T (2 h - 15), and its lower two l add
+//! T (2 l - 3) / 4. Zero weights of a padded last group stand for nothing: the hidden row is zero there.
 
-use super::{BLOCK, BLOCK_BYTES, BOUNDS, GROUP, PANEL_ROWS, ScreenLayout};
+use super::{BLOCK, BLOCK_BYTES, BOUNDS, GROUP, PANEL_ROWS, PIECE_BYTES, PIECE_GROUPS, ScreenLayout};
 
 /// What bounds the error of one row's estimates; each is rounded up.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -40,11 +40,11 @@ fn quantize(weights: &[f32], codes: &mut [u8; GROUP]) -> u16 {
     // Up to the next bf16: the low half is cut off after it was made to carry.
     let bits = ((largest / 16.0).to_bits() + 0xffff) >> 16;
     let bits = u16::try_from(bits).expect("a finite number is below the largest bf16");
-    let inv_scale = 8.0 / scale(bits);
-    codes[weights.len()..].fill(128);
+    let inv_scale = 2.0 / scale(bits);
+    codes[weights.len()..].fill(32);
     for (code, weight) in codes.iter_mut().zip(weights) {
         // Adding 2^23 leaves the nearest integer in the low bits; a zero times ∞ leaves 0.
-        let real = (weight * inv_scale + 127.5).clamp(0.0, 255.0);
+        let real = (weight * inv_scale + 31.5).clamp(0.0, 63.0);
         *code = (real + 8_388_608.0).to_bits().to_le_bytes()[0];
     }
     bits
@@ -63,11 +63,11 @@ impl Squares {
         for (i, (weight, code)) in weights.iter().zip(codes).enumerate() {
             let lane = i % 4;
             // Products of a scale and a small integer are exact in f32, and so in f64.
-            let high = scale * f32::from(2 * i16::from(code >> 4) - 15);
-            let low = scale * f32::from(2 * i16::from(code & 15) - 15);
+            let high = scale * f32::from(2 * i16::from(code >> 2) - 15);
+            let low = scale * f32::from(2 * i16::from(code & 3) - 3);
             let weight = f64::from(*weight);
             let rest = weight - f64::from(high);
-            let last = rest - f64::from(low) / 16.0;
+            let last = rest - f64::from(low) / 4.0;
             self.row[lane] += weight * weight;
             self.high[lane] += rest * rest;
             self.both[lane] += last * last;
@@ -102,7 +102,7 @@ pub fn panel(layout: &ScreenLayout, rows: &[f32], panel: &mut [u8]) -> [Bounds; 
                     nibbles[half * GROUP / 2 * PANEL_ROWS..].chunks_exact_mut(64).zip(codes.chunks_exact(8))
                 {
                     for j in 0..4 {
-                        lanes[4 * i + j] = codes[j] >> 4 | codes[4 + j] & 0xf0;
+                        lanes[4 * i + j] = codes[j] >> 2 | codes[4 + j] >> 2 << 4;
                     }
                 }
             }
@@ -112,17 +112,21 @@ pub fn panel(layout: &ScreenLayout, rows: &[f32], panel: &mut [u8]) -> [Bounds; 
     bounds
 }
 
-/// Packs the low nibbles and scales of one row to `record`, of `record_bytes`. Byte j of a group holds columns j and
-/// 16 + j.
-pub fn record(layout: &ScreenLayout, row: &[f32], record: &mut [u8]) {
+/// Packs the low bits and scales of one row to `record`, of `record_bytes`. Byte j of a group's lane holds, of the
+/// sixteen columns of a row of lanes, columns j, 4 + j, 8 + j and 12 + j, the first in the lowest bits.
+pub fn record(row: &[f32], record: &mut [u8]) {
     record.fill(0);
-    let (nibbles, scales) = record.split_at_mut(layout.record_scales_offset());
-    let groups = nibbles.chunks_exact_mut(GROUP / 2).zip(scales.chunks_exact_mut(2));
-    for ((nibbles, scale), weights) in groups.zip(row.chunks(GROUP)) {
-        let mut codes = [0; GROUP];
-        scale.copy_from_slice(&quantize(weights, &mut codes).to_le_bytes());
-        for (j, byte) in nibbles.iter_mut().enumerate() {
-            *byte = codes[j] & 15 | codes[GROUP / 2 + j] << 4;
+    for (piece, columns) in record.chunks_exact_mut(PIECE_BYTES).zip(row.chunks(PIECE_GROUPS * GROUP)) {
+        let (scales, lanes) = piece.split_at_mut(2 * PIECE_GROUPS);
+        for (lane, weights) in columns.chunks(GROUP).enumerate() {
+            let mut codes = [0; GROUP];
+            scales[2 * lane..][..2].copy_from_slice(&quantize(weights, &mut codes).to_le_bytes());
+            for (lanes, codes) in lanes.chunks_exact_mut(4 * PIECE_GROUPS).zip(codes.chunks_exact(16)) {
+                for j in 0..4 {
+                    lanes[4 * lane + j] =
+                        (0..4).fold(0, |byte, plane| byte | (codes[4 * plane + j] & 3) << (2 * plane));
+                }
+            }
         }
     }
 }
@@ -146,7 +150,7 @@ pub fn screen(layout: &ScreenLayout, rows: &[f32]) -> Vec<u8> {
     }
     for (i, row) in rows.chunks_exact(layout.k).enumerate() {
         let at = layout.records_offset() + i * layout.record_bytes();
-        record(layout, row, &mut out[at..at + layout.record_bytes()]);
+        record(row, &mut out[at..at + layout.record_bytes()]);
     }
     out[layout.limit_offset()..].copy_from_slice(&limit.to_le_bytes());
     out

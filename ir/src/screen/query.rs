@@ -1,6 +1,6 @@
 //! A hidden row as a screen multiplies it: eight-bit codes with a scale per group, and the norms that bounds need.
 
-use super::{BLOCK, GROUP, ScreenLayout};
+use super::{BLOCK, GROUP, PIECE_GROUPS, ScreenLayout};
 use crate::numerics::{absmax, rne};
 
 /// Smallest largest magnitude of a group that is quantized; below it codes and scale are 0, and the whole group counts
@@ -20,18 +20,26 @@ pub struct Query {
     pub codes: Vec<i8>,
     /// One per group: a column is about its code times this.
     pub scales: Vec<f32>,
-    /// -15 times the sum of each group's codes: what codes of a plane stand for is 2 · nibble - 15.
-    pub offsets: Vec<i32>,
+    /// Of each group's codes.
+    pub sums: Vec<i32>,
     /// At least the norm of the row; not finite where the row is not.
     pub norm: f32,
     /// At least the norm of the quantization error, with what roundings add.
     pub slack: f32,
 }
 
-/// Where the parts of a query lie, in bytes.
+/// What four bits of a code stand for: 2 h - 15 times the scale.
+pub const HIGH_OFFSET: i32 = -15;
+
+/// What two bits of a code stand for: 2 l - 3 times a quarter of the scale.
+pub const LOW_OFFSET: i32 = -3;
+
+/// Where the parts of a query lie, in bytes: what each plane multiplies, with scales (f32) and offsets (i32: the group's
+/// sum times that of the plane) of all groups behind the codes (i8).
 #[derive(Clone, Copy, Debug)]
 pub struct QueryLayout {
-    blocks: usize,
+    groups: usize,
+    pieces: usize,
 }
 
 impl QueryLayout {
@@ -41,30 +49,41 @@ impl QueryLayout {
     pub const SLACK: i32 = 4;
     /// Offset of the bound that decides which rows stay, f32: set before the second and the third level.
     pub const THRESHOLD: i32 = 8;
-    /// Offset of the codes, i8.
+    /// Offset of the codes in the order of columns, for the high plane.
     pub const CODES: usize = 64;
 
     pub fn new(layout: &ScreenLayout) -> QueryLayout {
-        QueryLayout { blocks: layout.blocks() }
+        QueryLayout { groups: layout.groups(), pieces: layout.pieces() }
     }
 
-    /// Offset of the scales, f32.
     pub fn scales(&self) -> usize {
-        Self::CODES + self.blocks * BLOCK
+        Self::CODES + self.groups * GROUP
     }
 
-    /// Offset of the offsets, i32.
     pub fn offsets(&self) -> usize {
-        self.scales() + 8 * self.blocks
+        self.scales() + 4 * self.groups
     }
 
-    /// Offset of the codes once more, i16.
-    pub fn wide_codes(&self) -> usize {
-        self.offsets() + 8 * self.blocks
+    /// Offset of the codes for the low plane: of each piece one row of lanes (a lane is a group) for every four columns.
+    pub fn lane_codes(&self) -> usize {
+        (self.offsets() + 4 * self.groups).next_multiple_of(64)
+    }
+
+    pub fn lane_scales(&self) -> usize {
+        self.lane_codes() + self.pieces * PIECE_GROUPS * GROUP
+    }
+
+    pub fn lane_offsets(&self) -> usize {
+        self.lane_scales() + 4 * self.pieces * PIECE_GROUPS
     }
 
     pub fn bytes(&self) -> usize {
-        self.wide_codes() + 2 * self.blocks * BLOCK
+        self.lane_offsets() + 4 * self.pieces * PIECE_GROUPS
+    }
+
+    /// Offset of the codes of columns `4 four` to `4 four + 3` of group `group` among those for the low plane.
+    pub fn lane_code(group: usize, four: usize) -> usize {
+        group / PIECE_GROUPS * PIECE_GROUPS * GROUP + four * 4 * PIECE_GROUPS + group % PIECE_GROUPS * 4
     }
 }
 
@@ -74,7 +93,7 @@ pub fn query(layout: &ScreenLayout, x: &[f32]) -> Query {
     let mut query = Query {
         codes: vec![0; layout.blocks() * BLOCK],
         scales: vec![0.0; groups],
-        offsets: vec![0; groups],
+        sums: vec![0; groups],
         norm: 0.0,
         slack: 0.0,
     };
@@ -91,7 +110,7 @@ pub fn query(layout: &ScreenLayout, x: &[f32]) -> Query {
             error += rest * rest;
         }
         query.scales[g] = scale;
-        query.offsets[g] = -15 * codes.iter().map(|c| i32::from(*c)).sum::<i32>();
+        query.sums[g] = codes.iter().map(|c| i32::from(*c)).sum();
     }
     let norm = libm::sqrt(norm);
     let slack = libm::sqrt(error) + layout.rounding() * norm;

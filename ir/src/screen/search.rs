@@ -2,8 +2,8 @@
 //! reproduce bit for bit.
 
 use super::pack::{Bounds, scale};
-use super::query::{LIMIT, Query, query};
-use super::{BLOCK, BLOCK_BYTES, BOUNDS, GROUP, PANEL_ROWS, ScreenLayout};
+use super::query::{HIGH_OFFSET, LIMIT, LOW_OFFSET, Query, query};
+use super::{BLOCK, BLOCK_BYTES, BOUNDS, GROUP, PANEL_ROWS, PIECE_BYTES, PIECE_GROUPS, ScreenLayout};
 use crate::numerics::{dot, max};
 
 /// A head with its screen.
@@ -28,7 +28,7 @@ pub struct Interval {
 pub struct Found {
     /// Exact logits of the rows that may be among the best, -∞ elsewhere.
     pub logits: Vec<f32>,
-    /// Rows whose low nibbles, and whose weights, were read.
+    /// Rows whose low bits, and whose weights, were read.
     pub rows: [usize; 2],
 }
 
@@ -42,11 +42,11 @@ fn upper(low: f32, bound: f32) -> f32 {
     low + 2.0 * bound
 }
 
-/// Sum over one group of what nibbles stand for times codes, exact.
-fn group_sum(query: &Query, group: usize, nibble: impl Fn(usize) -> u8) -> i32 {
+/// Sum over one group of what the bits of a plane stand for times codes, exact.
+fn group_sum(query: &Query, group: usize, offset: i32, bits: impl Fn(usize) -> u8) -> i32 {
     let codes = &query.codes[group * GROUP..][..GROUP];
-    let sum: i32 = codes.iter().enumerate().map(|(i, q)| i32::from(nibble(i)) * i32::from(*q)).sum();
-    2 * sum + query.offsets[group]
+    let sum: i32 = codes.iter().enumerate().map(|(i, q)| i32::from(bits(i)) * i32::from(*q)).sum();
+    2 * sum + offset * query.sums[group]
 }
 
 impl Screened<'_> {
@@ -78,7 +78,7 @@ impl Screened<'_> {
             let (scales, nibbles) = block.split_at(2 * 2 * PANEL_ROWS);
             let at = 2 * (half * PANEL_ROWS + lane);
             let scale = scale(u16::from_le_bytes([scales[at], scales[at + 1]]));
-            let exact = group_sum(query, group, |i| {
+            let exact = group_sum(query, group, HIGH_OFFSET, |i| {
                 let byte = nibbles[half * GROUP / 2 * PANEL_ROWS + i / 8 * 64 + 4 * lane + i % 4];
                 if i % 8 < 4 { byte & 15 } else { byte >> 4 }
             });
@@ -90,16 +90,19 @@ impl Screened<'_> {
     /// What a row's low plane adds to the estimate.
     pub fn refinement(&self, query: &Query, row: usize) -> f32 {
         let record = &self.screen[self.layout.records_offset() + row * self.layout.record_bytes()..];
-        let scales = &record[self.layout.record_scales_offset()..];
         let terms: (Vec<f32>, Vec<f32>) = (0..self.layout.groups())
             .map(|group| {
-                let nibbles = &record[group * GROUP / 2..][..GROUP / 2];
-                let exact = group_sum(query, group, |i| if i < 16 { nibbles[i] & 15 } else { nibbles[i - 16] >> 4 });
-                let scale = scale(u16::from_le_bytes([scales[2 * group], scales[2 * group + 1]]));
+                let (piece, lane) =
+                    (&record[group / PIECE_GROUPS * PIECE_BYTES..][..PIECE_BYTES], group % PIECE_GROUPS);
+                let (scales, lanes) = piece.split_at(2 * PIECE_GROUPS);
+                let exact = group_sum(query, group, LOW_OFFSET, |i| {
+                    lanes[i / 16 * 4 * PIECE_GROUPS + 4 * lane + i % 4] >> (2 * (i % 16 / 4)) & 3
+                });
+                let scale = scale(u16::from_le_bytes([scales[2 * lane], scales[2 * lane + 1]]));
                 (exact as f32, scale * query.scales[group])
             })
             .unzip();
-        dot(&terms.0, &terms.1) * 0.0625
+        dot(&terms.0, &terms.1) * 0.25
     }
 
     /// Where the logit of a row lies by its high plane.

@@ -141,7 +141,7 @@ fn attention() {
 #[test]
 fn screen() {
     conform("screen", |_, _, _| screen::screen());
-    report_unrun("screen", |backend, features| backend.screen_panels(features).is_some());
+    report_unrun("screen", |backend, features| backend.screen(features).is_some());
 }
 
 #[test]

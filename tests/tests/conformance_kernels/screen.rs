@@ -2,7 +2,7 @@
 
 use tcc_ir::kernel::KernelSpec;
 use tcc_ir::screen::kernel::ScreenKernel;
-use tcc_ir::screen::query::{Query, QueryLayout, query};
+use tcc_ir::screen::query::{HIGH_OFFSET, LOW_OFFSET, Query, QueryLayout, query};
 use tcc_ir::screen::search::{Screened, maxima, threshold};
 use tcc_ir::screen::{PANEL_ROWS, ScreenLayout, pack};
 use tcc_ir::tensor::Tensor;
@@ -12,7 +12,7 @@ use tcc_tests::random::Rng;
 use super::case::{Case, Operand, bytes, input};
 
 /// Ragged in every axis; more than one task; a single column.
-const SHAPES: [(usize, usize); 8] = [(1, 1), (16, 64), (17, 32), (40, 33), (31, 100), (270, 96), (530, 65), (48, 2560)];
+const SHAPES: [(usize, usize); 8] = [(1, 1), (16, 64), (17, 32), (40, 33), (31, 100), (270, 96), (530, 65), (18, 2560)];
 
 /// A head and one hidden row.
 struct Search {
@@ -59,8 +59,14 @@ impl Search {
         put(QueryLayout::THRESHOLD as usize, threshold.to_le_bytes().to_vec());
         put(QueryLayout::CODES, query.codes.iter().flat_map(|c| c.to_le_bytes()).collect());
         put(parts.scales(), floats(&query.scales));
-        put(parts.offsets(), query.offsets.iter().flat_map(|c| c.to_le_bytes()).collect());
-        put(parts.wide_codes(), query.codes.iter().flat_map(|c| i16::from(*c).to_le_bytes()).collect());
+        let offsets = |factor: i32| query.sums.iter().flat_map(|sum| (factor * sum).to_le_bytes()).collect();
+        put(parts.offsets(), offsets(HIGH_OFFSET));
+        for (i, four) in query.codes.chunks_exact(4).enumerate() {
+            let at = parts.lane_codes() + QueryLayout::lane_code(i / 8, i % 8);
+            put(at, four.iter().flat_map(|c| c.to_le_bytes()).collect());
+        }
+        put(parts.lane_scales(), floats(&query.scales));
+        put(parts.lane_offsets(), offsets(LOW_OFFSET));
         out
     }
 
@@ -152,10 +158,8 @@ fn counts(lows: &[f32]) -> Vec<u32> {
 pub fn screen() -> Vec<Case> {
     let mut rng = Rng::named("screen");
     let mut cases = Vec::new();
-    for (n, k) in SHAPES {
-        for weight in [DType::F32, DType::F16, DType::Bf16] {
-            cases.extend(Search::new(n, k, weight, &mut rng).cases());
-        }
+    for ((n, k), weight) in SHAPES.into_iter().zip([DType::F32, DType::F16, DType::Bf16].into_iter().cycle()) {
+        cases.extend(Search::new(n, k, weight, &mut rng).cases());
     }
     cases
 }

@@ -108,7 +108,7 @@ pub(super) const GRAIN: Field = Field::u32_at(KERNEL.offset + 8);
 pub(super) const WORK: Field = Field::u64_at((GRAIN.offset + 4).next_multiple_of(BUFFER_ALIGN));
 pub(super) const WORK_BYTES: usize = 2048;
 
-/// Searches made, rows whose low nibbles they read, and rows whose weights they read; never reset.
+/// Searches made, rows whose low bits they read, and rows whose weights they read; never reset.
 pub(super) const SEARCHES: Field = Field::u64_at(WORK.offset + WORK_BYTES);
 pub(super) const SEARCH_ROWS_LOW: Field = Field::u64_at(SEARCHES.offset + 8);
 pub(super) const SEARCH_ROWS_EXACT: Field = Field::u64_at(SEARCHES.offset + 16);

@@ -1,6 +1,6 @@
 //! `ScreenKernel::High`: estimates of all rows by their high planes, and the lower ends of their intervals.
 
-use cranelift_codegen::ir::types::{F32, I8X16, I32, I32X4, I64};
+use cranelift_codegen::ir::types::{F32, I8, I8X16, I32, I32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use tcc_ir::screen::query::QueryLayout;
 use tcc_ir::screen::{BLOCK_BYTES, GROUP, PANEL_ROWS, ScreenLayout};
@@ -8,7 +8,7 @@ use tcc_ir::screen::{BLOCK_BYTES, GROUP, PANEL_ROWS, ScreenLayout};
 use super::super::func::{FunctionCx, signature};
 use super::super::kernel::Kernel;
 use super::super::lanes::{Lanes, Shape};
-use super::{Bounder, Planes, nibbles, task_panels};
+use super::{Bounder, Planes, codes, task_panels};
 
 /// Bytes of a row of lanes: eight columns of each row of a panel.
 const LANES_BYTES: usize = 4 * PANEL_ROWS;
@@ -65,7 +65,7 @@ fn drop_padding(f: &mut FunctionCx, layout: &ScreenLayout, panel: Value, low: Va
 fn portable(f: &mut FunctionCx, layout: &ScreenLayout, planes: Value, query: Value, out: Value) {
     let parts = QueryLayout::new(layout);
     let [scales, offsets, codes] =
-        [parts.scales(), parts.offsets(), parts.wide_codes()].map(|offset| f.offset(query, offset));
+        [parts.scales(), parts.offsets(), QueryLayout::CODES].map(|offset| f.offset(query, offset));
     let shape = Shape::block(f);
     let start = Lanes::constant(f, shape, 0.0);
     let (zero, groups) = (f.i64(0), f.size(layout.groups()));
@@ -76,7 +76,7 @@ fn portable(f: &mut FunctionCx, layout: &ScreenLayout, planes: Value, query: Val
         let row_scales = f.index(block, half, 2 * PANEL_ROWS);
         let bytes = f.index(block, half, GROUP / 2 * PANEL_ROWS);
         let bytes = f.offset(bytes, 2 * 2 * PANEL_ROWS);
-        let codes = f.index(codes, group, 2 * GROUP);
+        let codes = f.index(codes, group, GROUP);
         let [scale, offset] = [(scales, F32), (offsets, I32)].map(|(base, ty)| {
             let at = f.index(base, group, 4);
             f.load(ty, at, 0)
@@ -94,24 +94,34 @@ fn portable(f: &mut FunctionCx, layout: &ScreenLayout, planes: Value, query: Val
 
 /// Sums of nibbles times codes over one group, for sixteen rows.
 fn group_sums(f: &mut FunctionCx, shape: Shape, bytes: Value, codes: Value) -> Lanes {
-    let offset = |at: usize| i32::try_from(at).expect("a few hundred bytes");
     let parts: Vec<Value> = if f.has_vectors() {
         (0..PANEL_ROWS / 4).map(|quad| quad_sums(f, bytes, codes, quad)).collect()
     } else {
-        let zero = f.i32(0);
-        let row = |row: usize| {
-            let mut sum = zero;
-            for i in 0..GROUP / 2 {
-                let (eight, j) = (i / 4, i % 4);
-                let byte = (bytes, offset(eight * LANES_BYTES + 4 * row + j));
-                let (low, high) = (offset(2 * (8 * eight + j)), offset(2 * (8 * eight + 4 + j)));
-                sum = nibbles::add_byte(f, sum, byte, (codes, low), (codes, high));
-            }
-            sum
-        };
-        (0..PANEL_ROWS).map(row).collect()
+        (0..PANEL_ROWS).map(|row| row_sum(f, bytes, codes, row)).collect()
     };
     Lanes::int_constant(f, shape, 0).with_values(&parts)
+}
+
+/// That of row `row`, byte by byte.
+fn row_sum(f: &mut FunctionCx, bytes: Value, codes: Value, row: usize) -> Value {
+    let offset = |at: usize| i32::try_from(at).expect("a few hundred bytes");
+    let (zero, count, none) = (f.i64(0), f.size(4), f.i32(0));
+    f.for_carried(zero, count, 1, &[none], |f, j, sum| {
+        let mut sum = sum[0];
+        let (bytes, codes) = (f.ins().iadd(bytes, j), f.ins().iadd(codes, j));
+        for eight in 0..GROUP / 8 {
+            let byte = f.load(I8, bytes, offset(eight * LANES_BYTES + 4 * row));
+            let byte = f.ins().uextend(I32, byte);
+            let nibbles = [f.ins().band_imm_u(byte, 15), f.ins().ushr_imm_u(byte, 4)];
+            for (part, nibble) in nibbles.into_iter().enumerate() {
+                let code = f.load(I8, codes, offset(8 * eight + 4 * part));
+                let code = f.ins().sextend(I32, code);
+                let product = f.ins().imul(nibble, code);
+                sum = f.ins().iadd(sum, product);
+            }
+        }
+        vec![sum]
+    })[0]
 }
 
 /// Those of rows 4 `quad` to 4 `quad` + 3.
@@ -123,11 +133,12 @@ fn quad_sums(f: &mut FunctionCx, bytes: Value, codes: Value, quad: usize) -> Val
     let mut sums = [none, none];
     for eight in 0..GROUP / 8 {
         let lanes = f.load_fixed(I8X16, bytes, offset(eight * LANES_BYTES + 16 * quad));
-        for (part, nibbles) in nibbles::split(f, lanes).into_iter().enumerate() {
-            let codes = nibbles::four_codes(f, codes, offset(2 * (8 * eight + 4 * part)));
-            for (is_last, sum) in [false, true].into_iter().zip(&mut sums) {
-                let nibbles = nibbles::widened(f, nibbles, is_last);
-                let products = nibbles::pair_products(f, nibbles, codes);
+        for part in 0..2 {
+            let nibbles = codes::field(f, lanes, 4 * part, 4);
+            let codes = codes::four_codes(f, codes, offset(8 * eight + 4 * part));
+            let nibbles = [f.ins().uwiden_low(nibbles), f.ins().uwiden_high(nibbles)];
+            for (nibbles, sum) in nibbles.into_iter().zip(&mut sums) {
+                let products = codes::pair_products(f, nibbles, codes);
                 *sum = f.ins().iadd(*sum, products);
             }
         }

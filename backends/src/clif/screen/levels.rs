@@ -34,15 +34,22 @@ struct Row {
     bound: Value,
 }
 
-pub(super) fn build_low(f: &mut FunctionCx, kernel: &Kernel, layout: &ScreenLayout) {
+pub(super) fn build_low(f: &mut FunctionCx, kernel: &Kernel, layout: &ScreenLayout, assembled: Option<&str>) {
     let [query, screen, lows, maxima, counts] = [0, 1, 2, 3, 4].map(|i| kernel.operand(f, i));
     let bounder = Bounder::new(f, layout, query, screen);
     let threshold = f.load(F32, query, QueryLayout::THRESHOLD);
     let level = Level { layout, bounder, planes: Planes::High, threshold, lows, maxima };
     let records = f.offset(screen, layout.records_offset());
+    let codes = f.offset(query, QueryLayout::new(layout).lane_codes());
     let refine = |f: &mut FunctionCx, row: &Row| {
         let record = f.index(records, row.row, layout.record_bytes());
-        let more = low::refinement(f, layout, query, record, kernel.scratch);
+        let more = match assembled {
+            Some(symbol) => {
+                let pieces = f.size(layout.pieces());
+                f.call(symbol, &signature(&[I64, I64, I64], &[F32]), &[record, codes, pieces])[0]
+            }
+            None => low::refinement(f, layout, codes, record),
+        };
         let middle = f.ins().fadd(row.low, row.bound);
         let estimate = f.ins().fadd(middle, more);
         let bound = bounder.bound(f, Shape::ONE, row.panel, row.lane, Planes::Both).values()[0];

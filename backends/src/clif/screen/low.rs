@@ -1,79 +1,94 @@
-//! What a row's low plane adds to its estimate: `Screened::refinement`.
+//! What a row's low plane adds to its estimate: `Screened::refinement`, in portable code.
 
-use cranelift_codegen::ir::types::{F32, I8X16, I16X8, I32, I32X4};
+use cranelift_codegen::ir::types::{I8, I8X16, I16X8, I32, I32X4};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use tcc_ir::screen::query::QueryLayout;
-use tcc_ir::screen::{GROUP, ScreenLayout};
+use tcc_ir::screen::{GROUP, PIECE_BYTES, PIECE_GROUPS, ScreenLayout};
 
 use super::super::func::FunctionCx;
 use super::super::lanes::{Lanes, Shape};
-use super::super::rows::fold;
-use super::nibbles;
+use super::codes;
 
-/// The refinement by the record at `record`; `scratch` holds the sums of all groups and their factors.
-pub(super) fn refinement(
-    f: &mut FunctionCx,
-    layout: &ScreenLayout,
-    query: Value,
-    record: Value,
-    scratch: Value,
-) -> Value {
-    let factors = f.offset(scratch, 4 * layout.groups());
+/// Bytes of a row of lanes.
+const LANES_BYTES: usize = 4 * PIECE_GROUPS;
+
+/// The refinement by the record at `record`; `query` is the address of the codes for low planes.
+pub(super) fn refinement(f: &mut FunctionCx, layout: &ScreenLayout, query: Value, record: Value) -> Value {
     let parts = QueryLayout::new(layout);
-    let [scales, offsets, codes] =
-        [parts.scales(), parts.offsets(), parts.wide_codes()].map(|offset| f.offset(query, offset));
-    let row_scales = f.offset(record, layout.record_scales_offset());
-    let (zero, groups) = (f.i64(0), f.size(layout.groups()));
-    f.for_range(zero, groups, 1, |f, group| {
-        let bytes = f.index(record, group, GROUP / 2);
-        let codes = f.index(codes, group, 2 * GROUP);
-        let sum = if f.has_vectors() { vector_sum(f, bytes, codes) } else { scalar_sum(f, bytes, codes) };
-        let at = |f: &mut FunctionCx, base: Value| f.index(base, group, 4);
-        let (offset, scale) = (at(f, offsets), at(f, scales));
-        let (offset, scale) = (f.load(I32, offset, 0), f.load(F32, scale, 0));
-        let doubled = f.ins().ishl_imm_u(sum, 1);
-        let exact = f.ins().iadd(doubled, offset);
-        let exact = f.ins().fcvt_from_sint(F32, exact);
-        let row_scale = f.index(row_scales, group, 2);
-        let row_scale = Lanes::load_fixed_u16(f, Shape::ONE, row_scale).shift_left(f, 16).as_float(f);
-        let factor = f.ins().fmul(row_scale.values()[0], scale);
-        let (to_sum, to_factor) = (at(f, scratch), at(f, factors));
-        f.store(exact, to_sum, 0);
-        f.store(factor, to_factor, 0);
+    let [scales, offsets] =
+        [parts.lane_scales(), parts.lane_offsets()].map(|offset| f.offset(query, offset - parts.lane_codes()));
+    let shape = Shape::block(f);
+    let start = Lanes::constant(f, shape, 0.0);
+    let (zero, pieces) = (f.i64(0), f.size(layout.pieces()));
+    let sums = f.for_carried(zero, pieces, 1, start.values(), |f, piece, sums| {
+        let codes = f.index(query, piece, PIECE_GROUPS * GROUP);
+        let piece_scales = f.index(record, piece, PIECE_BYTES);
+        let bytes = f.offset(piece_scales, 2 * PIECE_GROUPS);
+        let [scales, offsets] = [scales, offsets].map(|base| f.index(base, piece, 4 * PIECE_GROUPS));
+        let offsets = Lanes::load_int(f, shape, offsets);
+        let exact = piece_sums(f, shape, bytes, codes).shift_left(f, 1).int_add(f, &offsets).to_float(f);
+        let scales = Lanes::load(f, shape, scales);
+        let factors = Lanes::load_fixed_u16(f, shape, piece_scales).shift_left(f, 16).as_float(f).mul(f, &scales);
+        exact.fma(f, &factors, &start.with_values(sums)).values().to_vec()
     });
-    let block = Shape::block(f);
-    let none = Lanes::constant(f, block, 0.0);
-    let sums = fold(f, layout.groups(), vec![none], |f, shape, i, sums| {
-        let (sum, factor) = (f.index(scratch, i, 4), f.index(factors, i, 4));
-        let factor = Lanes::load(f, shape, factor);
-        vec![Lanes::load(f, shape, sum).fma(f, &factor, &sums[0])]
-    });
-    let sum = sums[0].sum(f);
-    let sixteenth = f.f32(0.0625);
-    f.ins().fmul(sum, sixteenth)
+    let sum = start.with_values(&sums).sum(f);
+    let quarter = f.f32(0.25);
+    f.ins().fmul(sum, quarter)
 }
 
-/// Sum of a group's nibbles times codes.
-fn vector_sum(f: &mut FunctionCx, bytes: Value, codes: Value) -> Value {
+/// Sums of low bits times codes, for the sixteen groups of a piece.
+fn piece_sums(f: &mut FunctionCx, shape: Shape, bytes: Value, codes: Value) -> Lanes {
+    let parts: Vec<Value> = if f.has_vectors() {
+        (0..PIECE_GROUPS / 4).map(|quad| quad_sums(f, bytes, codes, quad)).collect()
+    } else {
+        (0..PIECE_GROUPS).map(|lane| lane_sum(f, bytes, codes, lane)).collect()
+    };
+    Lanes::int_constant(f, shape, 0).with_values(&parts)
+}
+
+/// Those of groups 4 `quad` to 4 `quad` + 3.
+fn quad_sums(f: &mut FunctionCx, bytes: Value, codes: Value, quad: usize) -> Value {
+    let offset = |row: usize| i32::try_from(row * LANES_BYTES + 16 * quad).expect("a few hundred bytes");
     let none = f.i32(0);
-    let mut sums = f.ins().splat(I32X4, none);
-    let bytes = f.load(I8X16, bytes, 0);
-    for (part, nibbles) in nibbles::split(f, bytes).into_iter().enumerate() {
-        for (half, is_last) in [false, true].into_iter().enumerate() {
-            let nibbles = nibbles::widened(f, nibbles, is_last);
-            let codes = f.load(I16X8, codes, i32::try_from(2 * (16 * part + 8 * half)).expect("a few bytes"));
-            let products = nibbles::pair_products(f, nibbles, codes);
-            sums = f.ins().iadd(sums, products);
+    let none = f.ins().splat(I32X4, none);
+    // Two sums for each group: groups 0 and 1, groups 2 and 3.
+    let mut sums = [none, none];
+    for row in 0..GROUP / 16 {
+        let lanes = f.load_fixed(I8X16, bytes, offset(row));
+        for plane in 0..4 {
+            let bits = codes::field(f, lanes, 2 * plane, 2);
+            let codes = f.load_fixed(I8X16, codes, offset(4 * row + plane));
+            let narrow = [f.ins().uwiden_low(bits), f.ins().uwiden_high(bits)];
+            let wide = [f.ins().swiden_low(codes), f.ins().swiden_high(codes)];
+            for ((bits, codes), sum) in narrow.into_iter().zip(wide).zip(&mut sums) {
+                debug_assert_eq!(f.type_of(bits), I16X8);
+                let products = codes::pair_products(f, bits, codes);
+                *sum = f.ins().iadd(*sum, products);
+            }
         }
     }
-    nibbles::sum_of_lanes(f, sums)
+    f.ins().iadd_pairwise(sums[0], sums[1])
 }
 
-fn scalar_sum(f: &mut FunctionCx, bytes: Value, codes: Value) -> Value {
-    let (zero, count, none) = (f.i64(0), f.size(GROUP / 2), f.i32(0));
-    f.for_carried(zero, count, 1, &[none], |f, i, sum| {
-        let (byte, code) = (f.ins().iadd(bytes, i), f.index(codes, i, 2));
-        let upper = i32::try_from(2 * GROUP / 2).expect("a few bytes");
-        vec![nibbles::add_byte(f, sum[0], (byte, 0), (code, 0), (code, upper))]
+/// That of group `lane`, byte by byte.
+fn lane_sum(f: &mut FunctionCx, bytes: Value, codes: Value, lane: usize) -> Value {
+    let (zero, count, none) = (f.i64(0), f.size(4), f.i32(0));
+    f.for_carried(zero, count, 1, &[none], |f, j, sum| {
+        let mut sum = sum[0];
+        let (bytes, codes) = (f.ins().iadd(bytes, j), f.ins().iadd(codes, j));
+        let offset = |row: usize| i32::try_from(row * LANES_BYTES + 4 * lane).expect("a few hundred bytes");
+        for row in 0..GROUP / 16 {
+            let byte = f.load(I8, bytes, offset(row));
+            let byte = f.ins().uextend(I32, byte);
+            for plane in 0..4 {
+                let bits = f.ins().ushr_imm_u(byte, i64::try_from(2 * plane).expect("below 8"));
+                let bits = f.ins().band_imm_u(bits, 3);
+                let code = f.load(I8, codes, offset(4 * row + plane));
+                let code = f.ins().sextend(I32, code);
+                let product = f.ins().imul(bits, code);
+                sum = f.ins().iadd(sum, product);
+            }
+        }
+        vec![sum]
     })[0]
 }

@@ -1,9 +1,9 @@
 //! The kernels of a screened head (`tcc_ir::screen`): the query, then the three levels of the search.
 
+mod codes;
 mod high;
 mod levels;
 mod low;
-mod nibbles;
 mod query;
 
 use cranelift_codegen::ir::Value;
@@ -20,8 +20,8 @@ use super::lanes::{Lanes, Shape};
 pub(super) fn build(f: &mut FunctionCx, cx: &ClifContext, kernel: &Kernel, layout: &ScreenLayout, step: ScreenKernel) {
     match step {
         ScreenKernel::Query => query::build(f, kernel, layout),
-        ScreenKernel::High => high::build(f, kernel, layout, cx.screen_panels().map(|code| code.name.as_str())),
-        ScreenKernel::Low => levels::build_low(f, kernel, layout),
+        ScreenKernel::High => high::build(f, kernel, layout, cx.screen().map(|code| code.panels.name.as_str())),
+        ScreenKernel::Low => levels::build_low(f, kernel, layout, cx.screen().map(|code| code.row.name.as_str())),
         ScreenKernel::Exact { weight } => {
             let dot = cx.dense_dot(weight).map(|code| code.name.as_str());
             levels::build_exact(f, kernel, layout, weight, dot);

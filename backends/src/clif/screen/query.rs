@@ -1,10 +1,10 @@
 //! `ScreenKernel::Query`: `screen::query::query`, column by column; once for each search.
 
 use cranelift_codegen::ir::condcodes::FloatCC;
-use cranelift_codegen::ir::types::{F32, F64, I32, I64};
+use cranelift_codegen::ir::types::{F32, F64, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
-use tcc_ir::screen::query::{NORM_SLACK, QueryLayout, SMALLEST};
-use tcc_ir::screen::{GROUP, ScreenLayout};
+use tcc_ir::screen::query::{HIGH_OFFSET, LOW_OFFSET, NORM_SLACK, QueryLayout, SMALLEST};
+use tcc_ir::screen::{GROUP, PIECE_GROUPS, ScreenLayout};
 
 use super::super::func::FunctionCx;
 use super::super::kernel::Kernel;
@@ -16,9 +16,36 @@ use tcc_ir::numerics::ROUND_MAGIC;
 struct Group {
     x: Value,
     codes: Value,
-    wide_codes: Value,
     scale: Value,
     offset: Value,
+    /// The same for the low plane; the codes of four columns are a row of lanes apart.
+    lane_codes: Value,
+    lane_scale: Value,
+    lane_offset: Value,
+}
+
+impl Group {
+    fn new(f: &mut FunctionCx, parts: &QueryLayout, x: Value, query: Value, group: Value) -> Group {
+        let at = |f: &mut FunctionCx, offset: usize, bytes: usize| {
+            let part = f.offset(query, offset);
+            f.index(part, group, bytes)
+        };
+        // Groups of a piece are four bytes apart, pieces as many as their codes.
+        let last = i64::try_from(PIECE_GROUPS - 1).expect("sixteen");
+        let lane = f.ins().band_imm_u(group, last);
+        let first = f.ins().isub(group, lane);
+        let piece = f.offset(query, parts.lane_codes());
+        let piece = f.index(piece, first, GROUP);
+        Group {
+            x: f.index(x, group, 4 * GROUP),
+            codes: at(f, QueryLayout::CODES, GROUP),
+            scale: at(f, parts.scales(), 4),
+            offset: at(f, parts.offsets(), 4),
+            lane_codes: f.index(piece, lane, 4),
+            lane_scale: at(f, parts.lane_scales(), 4),
+            lane_offset: at(f, parts.lane_offsets(), 4),
+        }
+    }
 }
 
 pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, layout: &ScreenLayout) {
@@ -28,17 +55,7 @@ pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, layout: &ScreenLayout) 
     let (first, whole, end) = (f.i64(0), f.size(layout.k / GROUP), f.size(layout.k.div_ceil(GROUP)));
     let zero = f.ins().f64const(0.0);
     let group = |f: &mut FunctionCx, g: Value, columns: usize, sums: &[Value]| {
-        let at = |f: &mut FunctionCx, offset: usize, bytes: usize| {
-            let part = f.offset(query, offset);
-            f.index(part, g, bytes)
-        };
-        let group = Group {
-            x: f.index(x, g, 4 * GROUP),
-            codes: at(f, QueryLayout::CODES, GROUP),
-            wide_codes: at(f, parts.wide_codes(), 2 * GROUP),
-            scale: at(f, parts.scales(), 4),
-            offset: at(f, parts.offsets(), 4),
-        };
+        let group = Group::new(f, &parts, x, query, g);
         quantize(f, &group, columns, sums)
     };
     let sums = f.for_carried(first, whole, 1, &[zero, zero], |f, g, sums| group(f, g, GROUP, sums));
@@ -81,6 +98,7 @@ fn quantize(f: &mut FunctionCx, group: &Group, columns: usize, sums: &[Value]) -
     let (scale, inv_scale) = (f.ins().fdiv(largest, limit), f.ins().fdiv(limit, largest));
     let (scale, inv_scale) = (f.ins().select(is_used, scale, zero), f.ins().select(is_used, inv_scale, zero));
     f.store(scale, group.scale, 0);
+    f.store(scale, group.lane_scale, 0);
     let wide_scale = f.ins().fpromote(F64, scale);
     let none = f.i32(0);
     let sums = f.for_carried(begin, end, 1, &[sums[0], sums[1], none], |f, i, sums| {
@@ -89,18 +107,24 @@ fn quantize(f: &mut FunctionCx, group: &Group, columns: usize, sums: &[Value]) -
         let scaled = Lanes::splat(f, Shape::ONE, scaled);
         let bias = Lanes::int_constant(f, Shape::ONE, ROUND_MAGIC.to_bits().cast_signed());
         let code = rounded(f, &scaled).bits(f).int_sub(f, &bias).values()[0];
-        let (narrow, wide) = (f.index(group.codes, i, 1), f.index(group.wide_codes, i, 2));
-        f.store_low8(code, narrow, 0);
-        f.store_low16(code, wide, 0);
+        let at = f.ins().iadd(group.codes, i);
+        f.store_low8(code, at, 0);
+        // Column 4 a + b lies in the a-th row of lanes.
+        let column = f.ins().band_imm_u(i, 3);
+        let four = f.ins().isub(i, column);
+        let at = f.index(group.lane_codes, four, PIECE_GROUPS);
+        let at = f.ins().iadd(at, column);
+        f.store_low8(code, at, 0);
         let (x, real) = (f.ins().fpromote(F64, x), f.ins().fcvt_from_sint(F64, code));
         let real = f.ins().fmul(wide_scale, real);
         let rest = f.ins().fsub(real, x);
         let (square, error) = (f.ins().fmul(x, x), f.ins().fmul(rest, rest));
         vec![f.ins().fadd(sums[0], square), f.ins().fadd(sums[1], error), f.ins().iadd(sums[2], code)]
     });
-    let offset = f.ins().imul_imm_s(sums[2], -15);
-    debug_assert_eq!(f.type_of(offset), I32);
-    f.store(offset, group.offset, 0);
+    for (factor, to) in [(HIGH_OFFSET, group.offset), (LOW_OFFSET, group.lane_offset)] {
+        let offset = f.ins().imul_imm_s(sums[2], i64::from(factor));
+        f.store(offset, to, 0);
+    }
     sums[..2].to_vec()
 }
 

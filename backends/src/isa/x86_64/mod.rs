@@ -12,7 +12,7 @@ use iced_x86::{Decoder, DecoderOptions, Formatter, IcedError, IntelFormatter};
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
 use tcc_ir::ty::DType;
 
-use super::{AttentionPart, Backend, ElfAbi, Syscalls};
+use super::{AttentionPart, Backend, ElfAbi, ScreenLoops, Syscalls};
 use crate::code::{Function, RelocKind};
 
 /// The x86_64 instruction set.
@@ -45,8 +45,8 @@ impl Backend for X86_64 {
         features.contains(desc::AVX512).then(|| dense::emit("dense_dot", weight))
     }
 
-    fn screen_panels(&self, features: Features) -> Option<Function> {
-        features.contains(desc::AVX512VNNI).then(|| screen::emit("screen_panels"))
+    fn screen(&self, features: Features) -> Option<ScreenLoops> {
+        Some(screen::emit(features))
     }
 
     fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {

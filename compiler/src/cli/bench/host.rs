@@ -165,7 +165,7 @@ fn text(rows: &Value) -> String {
     // Rows do not depend on the number of threads.
     if let Some(row) = rows.first().filter(|row| row["head_rows_exact_per_token"].as_f64() > Some(0.0)) {
         let [low, exact] = ["low", "exact"].map(|level| number(row, &format!("head_rows_{level}_per_token"), 1));
-        out += &format!("head rows read for a token: all high nibbles, {low} low nibbles, {exact} whole\n");
+        out += &format!("head rows read for a token: all high bits, low bits of {low}, weights of {exact}\n");
     }
     for row in rows {
         let threads = &row["threads"];

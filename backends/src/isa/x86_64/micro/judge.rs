@@ -31,7 +31,12 @@ fn kernels() -> Vec<(String, Features, Function)> {
         let code = X86_64.attention(part, DESC.close(AVX512)).expect("assembled for these features");
         (part.symbol(), AVX512, code)
     });
-    rows.chain(dense).chain(attention).collect()
+    let screen = [Features::NONE, AVXVNNI, AVX512VNNI].into_iter().flat_map(|needs| {
+        let loops = X86_64.screen(DESC.close(DESC.baseline.with(needs))).expect("assembled for every level");
+        [("panels", loops.panels), ("row", loops.row)]
+            .map(|(part, code)| (format!("screen {part}, {}", DESC.feature_names(needs)), needs, code))
+    });
+    rows.chain(dense).chain(attention).chain(screen).collect()
 }
 
 /// Features beyond the baseline that an instruction of the CPUID feature `used` needs; `None` if no row may use it.
@@ -44,6 +49,7 @@ fn needed(used: CpuidFeature) -> Option<Features> {
         | CpuidFeature::SSE
         | CpuidFeature::AVX
         | CpuidFeature::AVX2
+        | CpuidFeature::FMA
         | CpuidFeature::BMI2 => Some(Features::NONE),
         CpuidFeature::AVX_VNNI => Some(AVXVNNI),
         CpuidFeature::AVX512F | CpuidFeature::AVX512BW | CpuidFeature::AVX512DQ | CpuidFeature::AVX512VL => {

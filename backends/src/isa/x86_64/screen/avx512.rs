@@ -1,0 +1,101 @@
+//! AVX-512-VNNI: bits are masked where they are; those further up stay multiplied by a power of two and have sums of
+//! their own, which are shifted once. All sums are wanted doubled.
+
+use iced_x86::IcedError;
+use iced_x86::code_asm::registers::gpr32::eax;
+use iced_x86::code_asm::registers::xmm::*;
+use iced_x86::code_asm::registers::ymm::*;
+use iced_x86::code_asm::registers::zmm::*;
+use iced_x86::code_asm::{AsmRegisterZmm, CodeAssembler, dword_bcst, ymmword_ptr, zmmword_ptr};
+use tcc_ir::screen::GROUP;
+
+use super::*;
+
+pub(super) struct Avx512;
+
+const LANES: AsmRegisterZmm = zmm0;
+const SUMS: [AsmRegisterZmm; 4] = [zmm1, zmm2, zmm3, zmm4];
+const BITS: [AsmRegisterZmm; 2] = [zmm5, zmm6];
+const SCALE: AsmRegisterZmm = zmm7;
+const MASKS: [AsmRegisterZmm; 4] = [zmm16, zmm17, zmm18, zmm19];
+
+impl Body for Avx512 {
+    fn clear(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
+        a.vpxord(LANES, LANES, LANES)
+    }
+
+    fn group_constants(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
+        broadcast(a, NIBBLE_MASKS)
+    }
+
+    fn group(&self, a: &mut CodeAssembler, half: usize) -> Result<(), IcedError> {
+        let [low, high] = [SUMS[0], SUMS[1]];
+        clear_sums(a, 2)?;
+        for eight in 0..GROUP / 8 {
+            a.vmovdqu64(BITS[1], zmmword_ptr(nibbles(half, eight, 0)))?;
+            a.vpandd(BITS[0], BITS[1], MASKS[0])?;
+            a.vpandd(BITS[1], BITS[1], MASKS[1])?;
+            a.vpdpbusd(low, BITS[0], dword_bcst(four_codes(half, eight, 0)))?;
+            a.vpdpbusd(high, BITS[1], dword_bcst(four_codes(half, eight, 1)))?;
+        }
+        a.vpmovzxwd(SCALE, ymmword_ptr(row_scales(half, 0)))?;
+        a.vpslld(SCALE, SCALE, 16)?;
+        a.vmulps(SCALE, SCALE, dword_bcst(group_scale(half)))?;
+        a.vpaddd(low, low, low)?;
+        a.vpsrad(high, high, 3)?;
+        a.vpaddd(low, low, high)?;
+        a.vpaddd(low, low, dword_bcst(group_offset(half)))?;
+        a.vcvtdq2ps(low, low)?;
+        a.vfmadd231ps(LANES, low, SCALE)
+    }
+
+    fn store(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
+        a.vmovups(zmmword_ptr(OUT), LANES)
+    }
+
+    fn piece_constants(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
+        broadcast(a, std::array::from_fn::<_, 4, _>(plane_mask))
+    }
+
+    fn piece(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
+        clear_sums(a, 4)?;
+        for row in 0..PIECE_ROWS {
+            a.vmovdqu64(BITS[0], zmmword_ptr(low_bits(row, 0)))?;
+            for (plane, sum) in SUMS.into_iter().enumerate() {
+                a.vpandd(BITS[1], BITS[0], MASKS[plane])?;
+                a.vpdpbusd(sum, BITS[1], zmmword_ptr(lane_codes(row, plane, 0)))?;
+            }
+        }
+        let total = SUMS[0];
+        a.vpaddd(total, total, total)?;
+        for (plane, sum) in SUMS.into_iter().enumerate().skip(1) {
+            a.vpsrad(sum, sum, 2 * plane as i32 - 1)?;
+            a.vpaddd(total, total, sum)?;
+        }
+        a.vpmovzxwd(SCALE, ymmword_ptr(piece_row_scales(0)))?;
+        a.vpslld(SCALE, SCALE, 16)?;
+        a.vmulps(SCALE, SCALE, zmmword_ptr(piece_scales(0)))?;
+        a.vpaddd(total, total, zmmword_ptr(piece_offsets(0)))?;
+        a.vcvtdq2ps(total, total)?;
+        a.vfmadd231ps(LANES, total, SCALE)
+    }
+
+    fn halve(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
+        a.vextractf32x8(ymm1, LANES, 1)?;
+        a.vaddps(ymm0, ymm0, ymm1)?;
+        a.vextractf128(xmm1, ymm0, 1)?;
+        a.vaddps(xmm0, xmm0, xmm1)
+    }
+}
+
+fn clear_sums(a: &mut CodeAssembler, count: usize) -> Result<(), IcedError> {
+    SUMS[..count].iter().try_for_each(|sum| a.vpxord(*sum, *sum, *sum))
+}
+
+fn broadcast<const N: usize>(a: &mut CodeAssembler, masks: [u32; N]) -> Result<(), IcedError> {
+    for (register, mask) in MASKS.into_iter().zip(masks) {
+        a.mov(eax, mask)?;
+        a.vpbroadcastd(register, eax)?;
+    }
+    Ok(())
+}

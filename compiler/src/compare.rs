@@ -17,6 +17,9 @@ pub const NUMBERS: [(&str, &str); 6] = [
     ("bytes_per_token", "traffic per token"),
 ];
 
+/// Member of a row's JSON: executed instructions of one decoded token, the same on every machine that emulates it.
+const INSTRUCTIONS: &str = "decode_instructions_per_token";
+
 /// One target at one feature level.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -39,6 +42,8 @@ pub enum Outcome {
         sha256: String,
         /// Decoded tokens per second on one thread; emulated code has no speed.
         decode: Option<f64>,
+        /// Executed instructions of one decoded token, where code is emulated and can be counted.
+        instructions: Option<u64>,
     },
     /// This machine cannot run it.
     Skipped { reason: String },
@@ -52,6 +57,13 @@ impl Row {
         }
     }
 
+    fn instructions(&self) -> Option<u64> {
+        match &self.outcome {
+            Outcome::Ran { instructions, .. } => *instructions,
+            Outcome::Skipped { .. } => None,
+        }
+    }
+
     pub fn json(&self) -> Value {
         let mut row = json!({ "target": self.target, "triple": self.triple, "cpu_features": self.cpu_features });
         for ((name, _), bytes) in NUMBERS.iter().zip(self.numbers) {
@@ -59,10 +71,13 @@ impl Row {
         }
         row["logits_sha256"] = self.sha256().into();
         match &self.outcome {
-            Outcome::Ran { engine, decode, .. } => {
+            Outcome::Ran { engine, decode, instructions, .. } => {
                 row["engine"] = engine.as_str().into();
                 if let Some(decode) = decode {
                     row["decode_tokens_per_second"] = (*decode).into();
+                }
+                if let Some(instructions) = instructions {
+                    row[INSTRUCTIONS] = (*instructions).into();
                 }
             }
             Outcome::Skipped { reason } => row["skipped"] = reason.as_str().into(),
@@ -101,6 +116,7 @@ pub struct Baseline {
 struct Past {
     numbers: [u64; NUMBERS.len()],
     sha256: Option<String>,
+    instructions: Option<u64>,
 }
 
 impl Baseline {
@@ -144,7 +160,8 @@ impl Past {
             *number = row[name].as_u64()?;
         }
         let sha256 = row["logits_sha256"].as_str().map(str::to_owned);
-        Some((row["target"].as_str()?.to_owned(), Past { numbers, sha256 }))
+        let instructions = row[INSTRUCTIONS].as_u64();
+        Some((row["target"].as_str()?.to_owned(), Past { numbers, sha256, instructions }))
     }
 
     fn findings(&self, row: &Row, tolerance: f64) -> Vec<String> {
@@ -154,6 +171,14 @@ impl Past {
             if found > allowed {
                 findings
                     .push(format!("{}: {name} is {found} bytes, allowed are {allowed} (baseline {past})", row.target));
+            }
+        }
+        if let Some((found, past)) = row.instructions().zip(self.instructions) {
+            let allowed = allowed(past, tolerance);
+            if found > allowed {
+                let what = "a decoded token executes";
+                let found = format!("{found} instructions, allowed are {allowed} (baseline {past})");
+                findings.push(format!("{}: {what} {found}", row.target));
             }
         }
         if let (Some(found), Some(past)) = (row.sha256(), &self.sha256)
@@ -176,7 +201,12 @@ mod tests {
     use super::*;
 
     fn row(target: &str, code: u64, sha256: &str) -> Row {
-        let outcome = Outcome::Ran { engine: "this machine".into(), sha256: sha256.into(), decode: None };
+        let outcome = Outcome::Ran {
+            engine: "this machine".into(),
+            sha256: sha256.into(),
+            decode: None,
+            instructions: Some(code),
+        };
         let numbers = [code, 2, 3, 4, 5, 6];
         Row { target: target.into(), triple: "t".into(), cpu_features: String::new(), numbers, outcome }
     }
@@ -206,8 +236,9 @@ mod tests {
         let rows = [row("a", 1021, "z"), row("b", 9999, "z")];
         let findings = baseline.exceeded(&rows, 2.0);
         assert_eq!(findings[0], "a: code is 1021 bytes, allowed are 1020 (baseline 1000)");
-        assert_eq!(findings[1], "a: logits hash is z, that of the baseline is x");
-        assert_eq!(findings.len(), 2);
+        assert_eq!(findings[1], "a: a decoded token executes 1021 instructions, allowed are 1020 (baseline 1000)");
+        assert_eq!(findings[2], "a: logits hash is z, that of the baseline is x");
+        assert_eq!(findings.len(), 3);
         assert_eq!(baseline.exceeded(&rows, 2.1).len(), 1);
         assert_eq!(baseline.absent(["a", "b"].into_iter()), ["b: not in the baseline"]);
         let other = Baseline::read(&path, &json!({ "ctx": 128 })).expect_err("another context");

@@ -51,6 +51,7 @@ fn every_level_has_one_hash_and_only_this_machine_a_rate() {
         assert_eq!(row["logits_sha256"], expected.as_str(), "{row:#}");
         let is_here = row["engine"] == "this machine";
         assert_eq!(row["decode_tokens_per_second"].is_number(), is_here, "{row:#}");
+        assert_eq!(row["decode_instructions_per_token"].is_number(), !is_here, "{row:#}");
     }
     for row in rows {
         assert!(row["code_bytes"].as_u64() > Some(1000) && row["bytes_per_token"].as_u64() > Some(1000), "{row:#}");

@@ -15,6 +15,7 @@ use crate::driver::{self, Back, Front};
 use crate::error::Error;
 use crate::golden;
 use crate::report::human;
+use crate::run::count::count;
 use crate::run::emulate;
 use crate::run::host::{HostError, HostModel};
 use crate::run::ops::HeadRows;
@@ -28,6 +29,7 @@ const EXAMPLES: &str = "\
 Sizes, RAM, stack and bytes per token are counted by the compiler and the same on every machine, as is the hash of
 the logits. Bytes per token are those a decoded token reads and writes. The rate is measured here, on one thread, and
 only for code that this machine runs itself: emulated code has no speed. Rates are never compared with a baseline.
+For emulated code the executed instructions of a decoded token are counted instead (`tcc bench -t` has them by op).
 
 Exit status 4: hashes differ between rows; a number is more than --tolerance above the baseline, or a hash another.
 
@@ -224,9 +226,12 @@ impl Measure<'_> {
             }
             Err(HostError::OtherMachine) => {
                 return match emulate::logits(back, weights, folder, self.ids, 1) {
-                    Ok(logits) => {
-                        Ok(Outcome::Ran { engine: emulate::program(&back.target), sha256: hash(&logits), decode: None })
-                    }
+                    Ok(logits) => Ok(Outcome::Ran {
+                        engine: emulate::program(&back.target),
+                        sha256: hash(&logits),
+                        decode: None,
+                        instructions: self.instructions(back, weights, folder),
+                    }),
                     Err(error @ Error::NoEmulator { .. }) => Ok(Outcome::Skipped { reason: error.to_string() }),
                     Err(error) => Err(error),
                 };
@@ -245,7 +250,26 @@ impl Measure<'_> {
             true => None,
             false => Some(work.rates(&host, 1)?.decode),
         };
-        Ok(Outcome::Ran { engine: "this machine".into(), sha256: hash(&logits), decode })
+        Ok(Outcome::Ran { engine: "this machine".into(), sha256: hash(&logits), decode, instructions: None })
+    }
+
+    /// Executed instructions of a decoded token behind a short prompt; none, and a warning, where they cannot be counted.
+    fn instructions(&self, back: &Back, weights: &Path, folder: &Path) -> Option<u64> {
+        let half = self.front.program.facts.ctx / 2;
+        let work = Work { prompt: half.min(8), n: half.min(2), runs: 1 };
+        if work.n == 0 {
+            return None;
+        }
+        match count(back, weights, folder, &work) {
+            // Means of counts, far below 2^53.
+            Ok(counts) => Some(counts.decode_total().instructions.round() as u64),
+            Err(error) => {
+                if !self.cx.quiet {
+                    eprintln!("warning: no instructions were counted: {error}");
+                }
+                None
+            }
+        }
     }
 }
 
@@ -260,9 +284,10 @@ fn table(rows: &[Row], with_speed: bool) -> Table {
         "stack: task",
         "bytes per token",
         "decode tok/s, 1 thread",
+        "emulated instructions per token",
         "logits",
     ];
-    let speed = header.len() - 2;
+    let speed = header.len() - 3;
     let mut cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
     if !with_speed {
         header.remove(speed);
@@ -273,15 +298,16 @@ fn table(rows: &[Row], with_speed: bool) -> Table {
 
 fn cells(row: &Row) -> Vec<String> {
     let none = || "–".to_owned();
-    let (engine, speed, logits) = match &row.outcome {
-        Outcome::Ran { engine, sha256, decode } => {
+    let (engine, speed, instructions, logits) = match &row.outcome {
+        Outcome::Ran { engine, sha256, decode, instructions } => {
             let speed = decode.map_or_else(none, |rate| format!("{rate:.1}"));
-            (engine.clone(), speed, sha256[..12].to_owned())
+            let instructions = instructions.map_or_else(none, |count| format!("{:.2} M", count as f64 / 1e6));
+            (engine.clone(), speed, instructions, sha256[..12].to_owned())
         }
-        Outcome::Skipped { reason } => (none(), none(), format!("skipped: {reason}")),
+        Outcome::Skipped { reason } => (none(), none(), none(), format!("skipped: {reason}")),
     };
     let mut cells = vec![row.target.clone(), engine];
     cells.extend(row.numbers.map(human));
-    cells.extend([speed, logits]);
+    cells.extend([speed, instructions, logits]);
     cells
 }

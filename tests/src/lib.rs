@@ -2,6 +2,7 @@
 //! machine code of any ISA, on the host or under an emulator.
 
 pub mod case;
+pub mod cube_gemm;
 pub mod directive;
 mod exe;
 pub mod flip;

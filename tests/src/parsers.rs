@@ -1,9 +1,16 @@
 //! What reads bytes from outside, each as one call for fuzzing: any input is read or refused, never a panic.
 
 use tcc::load::{self, LoadOptions};
+use tcc_backends::isa::matrix::machine::preset::preset;
+use tcc_backends::isa::matrix::program::CoreKind;
+use tcc_backends::isa::matrix::program::codec;
+use tcc_backends::isa::matrix::program::text as matrix_text;
+use tcc_backends::isa::matrix::sim::memory::Gm;
+use tcc_backends::isa::matrix::sim::{Options, run};
 use tcc_ir::text::{parse, print};
 use tcc_ir::verify;
 
+use crate::cube_gemm::Gemm;
 use crate::patch::Copy;
 
 /// The IR text; what is accepted must print to a text that reads back to the same.
@@ -46,4 +53,46 @@ impl Folder {
         self.copy.write(file, bytes);
         let _ = load::open(self.copy.path(), &LoadOptions::default());
     }
+}
+
+/// A program of the matrix unit: what decodes encodes to the same bytes and prints to text that reads back.
+pub fn matrix_program(bytes: &[u8]) {
+    let Ok(program) = codec::decode(bytes) else { return };
+    assert_eq!(codec::encode(&program), bytes);
+    let printed = matrix_text::print(&program);
+    let back = matrix_text::parse(&printed).unwrap_or_else(|e| panic!("what was printed is refused: {e}\n{printed}"));
+    assert_eq!(codec::encode(&back), bytes);
+}
+
+/// The same, run to an end, a finding or a fault where it is small enough to be given memory.
+pub fn matrix_run(bytes: &[u8]) {
+    let Ok(program) = codec::decode(bytes) else { return };
+    let machine = preset("lite-generic").expect("a preset").expect("it parses");
+    let is_small = program.gm_bytes() < 1 << 16 && program.stages.iter().flat_map(|s| &s.streams).all(|s| s.cores == 1);
+    if is_small {
+        let mut gm = Gm::new(&program);
+        let options = Options { functional: true, check: true, trace: true, max_records: 2000 };
+        // The verdict does not matter, that there is one does.
+        let _ = run(&program, &machine, &mut gm, options);
+    }
+}
+
+/// A small program of the matrix unit to mutate: a product of two tiles with all kinds of flags.
+pub fn matrix_seed() -> Vec<u8> {
+    let machine = preset("lite-generic").expect("a preset").expect("it parses");
+    let gemm = Gemm {
+        m: 32,
+        n: 32,
+        k: 128,
+        bm: 16,
+        bk: 32,
+        bn: 32,
+        step: 2,
+        core_m: 32,
+        core_n: 32,
+        grid: (1, 1),
+        f32_out: true,
+        unit_flag: true,
+    };
+    codec::encode(&gemm.program(&machine, CoreKind::Coupled))
 }

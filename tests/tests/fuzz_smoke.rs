@@ -127,4 +127,6 @@ fn parsers_survive_mutated_input() {
     let names = [FIXTURE, "minicpm-g64-longrope", "qwen3-fakequant-g128", "llama-packed-dupkey"];
     let configs = names.map(|name| fs::read(fixture(name).join("config.json")).expect("a fixture"));
     smoke("config", &configs, usize::MAX, |bytes| folder.config(bytes));
+
+    smoke("matrix_program", &[parsers::matrix_seed()], usize::MAX, parsers::matrix_program);
 }

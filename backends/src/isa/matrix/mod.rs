@@ -4,3 +4,4 @@
 
 pub mod machine;
 pub mod program;
+pub mod sim;

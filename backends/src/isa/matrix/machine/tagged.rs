@@ -46,7 +46,8 @@ impl<T> From<Tagged<T>> for (T, Tag) {
 }
 
 /// Cycles beside an operation's work, `[alone, back_to_back, "tag"]`: it ends at the later of (its inputs ready +
-/// alone) and (the operation before it ended + back_to_back), plus its work.
+/// alone) and (the operation before it ended + back_to_back), plus its work. In MTE1 the first number counts while the
+/// cube is idle, the second while it works.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "(f64, f64, Tag)", into = "(f64, f64, Tag)")]
 pub struct Latency {

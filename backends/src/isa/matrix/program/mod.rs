@@ -4,7 +4,10 @@
 
 pub mod addr;
 pub mod builder;
+pub mod codec;
+mod fields;
 pub mod inst;
+pub mod text;
 pub mod ty;
 pub mod vec;
 pub mod vec_lane;

@@ -1,0 +1,230 @@
+//! Operations of the engine: an instruction's checks, bytes, traffic and time; signals between cores.
+
+use crate::isa::matrix::program::CoreKind;
+use crate::isa::matrix::program::addr::{Queue, Space};
+use crate::isa::matrix::program::inst::{CrossMode, Inst, UnitFlag};
+use crate::isa::matrix::sim::access::{Access, accesses, mmad_fractals};
+use crate::isa::matrix::sim::check::Checker;
+use crate::isa::matrix::sim::check::clock::Thread;
+use crate::isa::matrix::sim::check::violation::Rule;
+use crate::isa::matrix::sim::core::Entry;
+use crate::isa::matrix::sim::engine::{CROSS_LIMIT, Engine, Post, Stop};
+use crate::isa::matrix::sim::l2::Traffic;
+use crate::isa::matrix::sim::report::Event;
+use crate::isa::matrix::sim::{exec, rules};
+
+impl<'a> Engine<'a, '_> {
+    /// Runs an operation of a queue; when it started.
+    pub(super) fn operate(
+        &mut self,
+        index: usize,
+        queue: Queue,
+        entry: &Entry,
+        inst: &Inst,
+        checker: &mut Option<Checker<'a>>,
+    ) -> Result<f64, Stop> {
+        let is_full = self.options.functional || checker.is_some();
+        let touched = match is_full || touches_gm(inst) {
+            true => accesses(inst, &entry.at, self.machine),
+            false => vec![],
+        };
+        let thread = Thread::new(index, queue);
+        if let Err(broken) = rules::check(inst, &entry.at, &touched, self.machine, self.gm) {
+            return Err(self.stop(checker, (thread, entry.record), broken));
+        }
+        if let Some(checker) = checker {
+            checker.access((thread, entry.record), inst, &entry.at, &touched, self.gm);
+        }
+        if let Some(local) = &mut self.cores[index].local
+            && exec::run(inst, &entry.at, self.machine, local, self.gm).is_none()
+        {
+            let detail = "a gather left its buffer, or global memory has no bytes here".to_owned();
+            return Err(self.stop(checker, (thread, entry.record), (Rule::OutOfBounds, None, detail)));
+        }
+        Ok(self.time(index, queue, entry, inst, &touched))
+    }
+
+    /// Advances the queue's clock by one operation; when it started.
+    fn time(&mut self, index: usize, queue: Queue, entry: &Entry, inst: &Inst, touched: &[Access]) -> f64 {
+        let stream = self.stream_of[index];
+        let cost = self.costs[stream][entry.record as usize];
+        let mut traffic = Traffic::default();
+        for access in touched.iter().filter(|a| a.space == Space::Gm) {
+            let part = self.gm_timing.touch(self.l2, access);
+            traffic =
+                Traffic { hbm_bytes: traffic.hbm_bytes + part.hbm_bytes, l2_bytes: traffic.l2_bytes + part.l2_bytes };
+        }
+        let report = &mut self.reports[index];
+        report.hbm_bytes += traffic.hbm_bytes;
+        report.l2_bytes += traffic.l2_bytes;
+        if let Inst::Mmad(mmad) = inst {
+            let (m1, n1, k1) = mmad_fractals(mmad);
+            report.macs += u64::from(m1 * n1 * 256) * u64::from(k1 * mmad.ty.k0());
+        }
+        let unit = self.unit_ready(index, entry, inst);
+        let core = &mut self.cores[index];
+        let cube_end = core.queues[Queue::M.index()].end;
+        let state = core.queue(queue);
+        let ready = state.gate.max(entry.time).max(unit);
+        let start = ready.max(state.end);
+        let alone = match queue {
+            // Loads are slower while the cube works.
+            Queue::Mte1 if cube_end > start => start + cost.latency.back_to_back,
+            Queue::Mte1 => start + cost.latency.alone,
+            Queue::S | Queue::V | Queue::M | Queue::Mte2 | Queue::Mte3 | Queue::Fix => {
+                (ready + cost.latency.alone).max(state.end + cost.latency.back_to_back)
+            }
+        } + cost.work;
+        let end = match traffic == Traffic::default() {
+            true => alone,
+            false => alone.max(self.gm_timing.end(start, traffic)),
+        };
+        state.end = end;
+        state.report.busy += end - start;
+        state.report.operations += 1;
+        state.report.gm_share += end - alone;
+        self.unit_done(index, entry, inst, start);
+        if self.options.trace {
+            let op = self.cores[index].record(entry.record).op;
+            // Few cores.
+            let (stage, core) = (self.stage_index, index as u16);
+            self.events.push(Event { stage, core, queue, record: entry.record, op, start, end });
+        }
+        start
+    }
+
+    /// When unit flags let an operation start: a `Fix` follows the product that ends its tile fractal by fractal, and
+    /// the next product into the tile follows the `Fix`.
+    fn unit_ready(&self, index: usize, entry: &Entry, inst: &Inst) -> f64 {
+        let times = &self.unit_times;
+        let at = |address: i64, is_fix: bool| times.get(&(index, address, is_fix)).copied().unwrap_or(0.0);
+        if let Inst::Mmad(mmad) = inst
+            && mmad.unit_flag != UnitFlag::Off
+        {
+            return at(entry.at.dst, true);
+        }
+        if let Inst::Fix(fix) = inst
+            && fix.unit_flag != UnitFlag::Off
+        {
+            return at(entry.at.src0, false);
+        }
+        0.0
+    }
+
+    fn unit_done(&mut self, index: usize, entry: &Entry, inst: &Inst, start: f64) {
+        if let Inst::Mmad(mmad) = inst
+            && mmad.unit_flag == UnitFlag::Last
+        {
+            self.unit_times.insert((index, entry.at.dst, false), start);
+        }
+        if let Inst::Fix(fix) = inst
+            && fix.unit_flag == UnitFlag::Last
+        {
+            self.unit_times.insert((index, entry.at.src0, true), start);
+        }
+    }
+
+    /// Notes a signal.
+    pub(super) fn cross_set(
+        &mut self,
+        index: usize,
+        (mode, id): (CrossMode, u8),
+        post: Post,
+        (thread, record): (Thread, u32),
+        checker: &mut Option<Checker<'a>>,
+    ) -> Result<(), Stop> {
+        if !self.machine.has_cross_core(mode) {
+            let detail = format!("cross-core mode {}", mode.number());
+            return Err(self.stop(checker, (thread, record), (Rule::NotOnMachine, None, detail)));
+        }
+        let posts = self.posts.entry((index, mode, id)).or_default();
+        posts.push(post);
+        let set = posts.len();
+        let waiters = (0..self.cores.len()).filter(|w| self.signallers(*w, mode).contains(&index));
+        let taken = waiters.map(|w| self.cores[w].taken.get(&(mode, id)).copied().unwrap_or(0)).min().unwrap_or(0);
+        if set - (taken as usize).min(set) > CROSS_LIMIT {
+            let detail = format!("signal {id} of mode {}", mode.number());
+            return Err(self.stop(checker, (thread, record), (Rule::CrossCoreCounter, None, detail)));
+        }
+        Ok(())
+    }
+
+    /// Passes once every signaller has signalled once more than this core has taken.
+    pub(super) fn cross_wait(
+        &mut self,
+        index: usize,
+        queue: Queue,
+        (mode, id): (CrossMode, u8),
+        free: f64,
+        checker: &mut Option<Checker<'a>>,
+    ) -> Result<Option<f64>, Stop> {
+        let taken = self.cores[index].taken.get(&(mode, id)).copied().unwrap_or(0) as usize;
+        let signallers = self.signallers(index, mode);
+        let mut posts = vec![];
+        for signaller in signallers {
+            match self.posts.get(&(signaller, mode, id)).and_then(|p| p.get(taken)) {
+                Some(post) => posts.push(post.clone()),
+                None => return Ok(None),
+            }
+        }
+        if posts.is_empty() {
+            return Ok(None);
+        }
+        let last = posts.iter().map(|(time, _)| *time).fold(0.0, f64::max);
+        let grant = free.max(last + self.machine.flag.cross_hop.value);
+        *self.cores[index].taken.entry((mode, id)).or_default() += 1;
+        let state = self.cores[index].queue(queue);
+        let idle = grant - free.max(state.end);
+        if idle > 0.0 {
+            *state.report.wait.entry("cores").or_default() += idle;
+        }
+        state.gate = grant;
+        if let Some(checker) = checker {
+            let thread = Thread::new(index, queue);
+            posts.iter().filter_map(|(_, clock)| clock.as_ref()).for_each(|c| checker.clocks.join(thread, c));
+        }
+        Ok(Some(grant))
+    }
+
+    /// The cores whose signals a core waits for.
+    fn signallers(&self, index: usize, mode: CrossMode) -> Vec<usize> {
+        let kind = self.cores[index].stream.kind;
+        let same = |k: CoreKind| (0..self.cores.len()).filter(move |c| self.cores[*c].stream.kind == k);
+        let per = self.machine.org.vector_per_cube.map_or(1, |v| v.value as usize).max(1);
+        let first = same(CoreKind::Vector).next().unwrap_or(0);
+        // Vector cores stand behind the cube cores, those of cube core g at first + g · per.
+        let group = if kind == CoreKind::Vector { (index - first) / per } else { index };
+        let vectors = same(CoreKind::Vector).filter(|v| (v - first) / per == group);
+        match (mode, kind) {
+            (CrossMode::All, _) => same(kind).collect(),
+            (CrossMode::Pair, _) => vectors.collect(),
+            (CrossMode::Group | CrossMode::Single, CoreKind::Vector) => {
+                same(CoreKind::Cube).filter(|c| *c == group).collect()
+            }
+            (CrossMode::Group, CoreKind::Cube | CoreKind::Coupled) => vectors.collect(),
+            (CrossMode::Single, CoreKind::Cube | CoreKind::Coupled) => vectors.take(1).collect(),
+        }
+    }
+}
+
+fn touches_gm(inst: &Inst) -> bool {
+    match inst {
+        Inst::Copy(copy) => copy.path.src() == Space::Gm || copy.path.dst() == Space::Gm,
+        Inst::Fix(fix) => fix.path.dst() == Space::Gm,
+        Inst::LoadL0(_)
+        | Inst::LoadTable(_)
+        | Inst::Mmad(_)
+        | Inst::Vec(_)
+        | Inst::Set { .. }
+        | Inst::Wait { .. }
+        | Inst::Bar { .. }
+        | Inst::XSet { .. }
+        | Inst::XWait { .. }
+        | Inst::Loop { .. }
+        | Inst::End { .. }
+        | Inst::AddrReg { .. }
+        | Inst::Scalar { .. }
+        | Inst::ScalarLoad { .. }
+        | Inst::Halt => false,
+    }
+}

@@ -97,11 +97,15 @@ fn options_for<'a>(
     EmitOptions { name, weights_inside, golden_tokens, op_hooks: false, info }
 }
 
-/// Identity of the code: the tool's version, the target and the image as it is before this hash is stored in it.
+/// Identity of the code: the tool's version, the target, the profile if there is one, and the image as it is before
+/// this hash is stored in it.
 fn build_hash(target: &Target, image: &Image) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(VERSION.as_bytes());
     hash.update(target.triple.as_bytes());
+    if let Some(profile) = &target.profile {
+        hash.update(profile.text().as_bytes());
+    }
     hash.update(&image.text);
     hash.finalize().into()
 }

@@ -16,6 +16,7 @@ use crate::load::error::LoadError;
 use crate::object::ObjectError;
 use crate::passes::PassError;
 use crate::plan::PlanError;
+use crate::profile::ProfileError;
 use crate::schedule::ChooseError;
 use crate::target::TargetError;
 
@@ -26,6 +27,8 @@ pub enum Error {
     Usage { message: String, help: String },
     #[error(transparent)]
     Target(#[from] TargetError),
+    #[error("'{}': {source}", path.display())]
+    Profile { path: PathBuf, source: ProfileError },
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error(transparent)]
@@ -83,7 +86,9 @@ impl Error {
             Error::Build(BuildError::Type(_) | BuildError::Verify(_)) => 1,
             Error::Load(_) | Error::Build(BuildError::Load(_)) | Error::Weight(_) | Error::Text { .. } => 3,
             Error::Interp(InterpError::Weight(_)) | Error::Pass(PassError::Weight(_)) => 3,
-            Error::Plan(PlanError::Schedule { .. }) | Error::Emit(EmitError::NoKernel { .. }) => 3,
+            Error::Profile { .. }
+            | Error::Plan(PlanError::Schedule { .. })
+            | Error::Emit(EmitError::NoKernel { .. }) => 3,
             Error::Comparison { .. } => 4,
             Error::Object(ObjectError::WeightsTooLarge { .. }) | Error::Limit { .. } => 5,
             Error::Status { status } => match *status {
@@ -105,6 +110,7 @@ impl Error {
             Error::Usage { .. } => "TCC-E0101",
             Error::Target(_) => "TCC-E0102",
             Error::Io { .. } => "TCC-E0103",
+            Error::Profile { .. } => "TCC-E0104",
             Error::Load(error) => error.code(),
             Error::Build(error) => error.code(),
             Error::Weight(_) => "TCC-E0219",
@@ -138,6 +144,7 @@ impl Error {
         match self {
             Error::Usage { help, .. } => Some(help.clone()),
             Error::Target(error) => Some(error.help()),
+            Error::Profile { .. } => Some("write one with `tcc tune -o FILE` on the machine it is for".into()),
             Error::Load(error) => error.help().map(str::to_owned),
             Error::Build(error) => error.help().map(str::to_owned),
             Error::NoEmulator { .. } => Some("install the Debian package qemu-user, or give -t host".into()),

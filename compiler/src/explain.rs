@@ -35,6 +35,12 @@ pub const EXPLANATIONS: &[Explanation] = &[
                when it is whole, so nothing half-written is left.",
     },
     Explanation {
+        code: "TCC-E0104",
+        title: "a profile cannot be used",
+        text: "A profile is what `tcc tune` writes: JSON with the rates of one machine's kernels and memories. It holds \
+               for one target, and names nothing that this version of the target does not have.",
+    },
+    Explanation {
         code: "TCC-E0201",
         title: "a file cannot be read",
         text: "The operating system refused to open or read a file of the model, or the file became shorter while it \

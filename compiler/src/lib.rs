@@ -22,6 +22,7 @@ pub mod output;
 pub mod passes;
 pub mod pieces;
 pub mod plan;
+pub mod profile;
 pub mod report;
 pub mod run;
 pub mod schedule;

@@ -5,6 +5,7 @@ use tcc_backends::isa::{BACKENDS, Backend, backend};
 use tcc_ir::target::{Features, TargetDesc};
 use thiserror::Error;
 
+use crate::profile::{Profile, ProfileError};
 use crate::schedule::Machine;
 
 /// What the user asked for with `-t`, `--cpu`, `--features` and `--vlen`.
@@ -26,6 +27,8 @@ pub struct Target {
     pub triple: String,
     pub backend: &'static dyn Backend,
     pub machine: Machine,
+    /// The measured rates in the machine's description, if they were given.
+    pub profile: Option<Profile>,
     /// True if this machine has the target's instruction set.
     pub is_host_isa: bool,
     /// True if this machine has every feature of the target, too: it can run the code itself.
@@ -33,6 +36,14 @@ pub struct Target {
 }
 
 impl Target {
+    /// The same machine with the measured rates of `profile`.
+    ///
+    /// Errors: a profile of another target, or with names that this one does not have.
+    pub fn with_profile(self, profile: Profile) -> Result<Target, ProfileError> {
+        let machine = Machine { desc: profile.apply(self.machine.desc)?, ..self.machine };
+        Ok(Target { machine, profile: Some(profile), ..self })
+    }
+
     /// True if the machine has vectors whose length its features do not fix.
     pub fn has_open_vlen(&self) -> bool {
         self.backend.vlen().is_some() && self.backend.has_vectors(self.machine.features)
@@ -90,7 +101,7 @@ pub fn resolve(request: &TargetRequest, host_features: impl Fn() -> Vec<&'static
     let is_host_isa = desc.name == std::env::consts::ARCH;
     let here = desc.close(desc.baseline.with(named(desc, &host_features())));
     let runs_here = is_host_isa && here.contains(features);
-    Ok(Target { triple, backend, machine, is_host_isa, runs_here })
+    Ok(Target { triple, backend, machine, profile: None, is_host_isa, runs_here })
 }
 
 fn known_targets() -> String {

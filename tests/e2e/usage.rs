@@ -41,6 +41,25 @@ fn unreadable_models_exit_with_3_and_write_nothing() {
     assert!(!std::path::Path::new(out).exists());
 }
 
+/// What `tune` writes is read again; what it would not write is refused.
+#[test]
+fn profiles_are_written_and_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("machine.json");
+    let profile = path.to_str().expect("UTF-8");
+    let model = example();
+    let model = model.to_str().expect("UTF-8");
+    ok(&["tune", "-q", "-o", profile]);
+    ok(&["inspect", model, "--schedules", "--profile", profile]);
+    ok(&["check", model, "--profile", profile]);
+    let foreign = if cfg!(target_arch = "riscv64") { "aarch64" } else { "riscv64" };
+    fails(&["check", model, "-t", foreign, "--profile", profile], 3, &["machine.json", foreign, "tcc tune"]);
+    let text = std::fs::read_to_string(&path).expect("it was written");
+    std::fs::write(&path, text.replace("\"cpu\"", "\"gpu\"")).expect("a writable folder");
+    fails(&["check", model, "--profile", profile], 3, &["machine.json", "gpu", "cpu"]);
+    fails(&["check", model, "--profile", "/nonexistent/profile"], 3, &["/nonexistent/profile"]);
+}
+
 #[test]
 fn limits_exit_with_5() {
     let model = example();

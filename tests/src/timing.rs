@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use tcc::run::tune::clock_hertz;
 use crate::runner::{Process, RunError};
 
 /// Shortest time of one measurement, seconds, and how many are made.
@@ -27,20 +28,7 @@ pub fn best_seconds(process: &mut Process, name: &str, args: &[u64]) -> Result<f
     Ok(best)
 }
 
-/// Clock of this core, GHz: a chain of dependent multiplications, three cycles each on the cores of the last decade.
+/// Clock of this core, GHz.
 pub fn clock_gigahertz() -> f64 {
-    (0..TRIES).map(|_| one_clock()).fold(0.0, f64::max)
-}
-
-fn one_clock() -> f64 {
-    const STEPS: u32 = 3_000_000;
-    const LATENCY: f64 = 3.0;
-    let begin = Instant::now();
-    let mut product = std::hint::black_box(3u64);
-    for _ in 0..STEPS {
-        product = std::hint::black_box(product.wrapping_mul(product));
-    }
-    let seconds = begin.elapsed().as_secs_f64();
-    std::hint::black_box(product);
-    f64::from(STEPS) * LATENCY / seconds / 1e9
+    clock_hertz() / 1e9
 }

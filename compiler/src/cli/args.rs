@@ -54,6 +54,10 @@ pub struct MachineArgs {
     #[arg(long, value_name = "NAME", help_heading = "Target")]
     pub encoding: Option<String>,
 
+    /// Measured rates of the machine, as `tcc tune` writes them [default: the target's description]
+    #[arg(long, value_name = "FILE", help_heading = "Target")]
+    pub profile: Option<PathBuf>,
+
     /// How the best tokens are found; the tokens are the same
     #[arg(long, value_enum, default_value_t = Head::Auto, help_heading = "Target")]
     pub head: Head,

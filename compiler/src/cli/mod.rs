@@ -18,6 +18,7 @@ mod run;
 mod schedules;
 mod table;
 mod targets;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -72,6 +73,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Look into a model or an object
     Inspect(inspect::InspectArgs),
+    /// Measure this machine and write a profile for --profile
+    Tune(tune::TuneArgs),
     /// List targets, CPUs, features and kernels
     Targets,
     /// Explain an error code or a pass
@@ -120,6 +123,7 @@ fn dispatch(cx: &Cx, command: Command) -> Result<(), Error> {
         Command::Check(args) => check::run(cx, args),
         Command::Compare(args) => compare::run(cx, args),
         Command::Inspect(args) => inspect::run(cx, args),
+        Command::Tune(args) => tune::run(cx, args),
         Command::Targets => targets::run(cx),
         Command::Explain(args) => explain::run(cx, args),
         Command::Cache(args) => cache::run(cx, args),

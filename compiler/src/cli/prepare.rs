@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::load::{self, DensePolicy, LoadOptions};
 use crate::model::{Activations, Model};
 use crate::plan::{HeadChoice, PlanOptions};
+use crate::profile::Profile;
 use crate::target::{self, Target, TargetRequest};
 
 /// Opens and checks the model, saying its warnings.
@@ -56,7 +57,11 @@ pub fn target(name: Option<&str>, machine: &MachineArgs) -> Result<Target, Error
         features: machine.features.clone(),
         vlen: machine.vlen,
     };
-    Ok(target::resolve(&request, host::features)?)
+    let target = target::resolve(&request, host::features)?;
+    let Some(path) = &machine.profile else { return Ok(target) };
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let profile = Profile::parse(&text).and_then(|profile| target.with_profile(profile));
+    profile.map_err(|source| Error::Profile { path: path.clone(), source })
 }
 
 /// Names of the features of `target` that this machine, of its instruction set, lacks.

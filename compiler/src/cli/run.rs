@@ -148,7 +148,7 @@ fn compiled(cx: &Cx, args: &RunArgs, model: &Model) -> Result<PathBuf, Error> {
     let choices = format!(
         "{VERSION} {ABI_MAJOR}.{ABI_MINOR} {} {:x} {:?} {:?} {:?} {:?}",
         target.triple, target.machine.features.0, args.model.ctx, args.model.prefill, args.model.kv, args.machine
-    ) + &format!(" {:?} {:?}", args.model.dense, args.model.activations);
+    ) + &format!(" {:?} {:?} {:?}", args.model.dense, args.model.activations, target.profile);
     let files = model.files().chain(std::iter::once(config.as_path()));
     let key = cache.key(files, &choices)?;
     cache.entry(&key, |folder: &Path| {

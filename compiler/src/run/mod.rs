@@ -9,3 +9,4 @@ pub mod ops;
 pub mod peak;
 pub mod rates;
 pub mod tokenizer;
+pub mod tune;

@@ -38,7 +38,7 @@ pub fn peak(target: &Target, threads: usize) -> Result<Option<Peak>, Error> {
 }
 
 /// Products per second of `row` on `threads` threads; `None` for rows that are not assembled.
-fn rate(backend: &dyn Backend, row: &MicroKernel, threads: usize) -> Result<Option<f64>, Error> {
+pub(super) fn rate(backend: &dyn Backend, row: &MicroKernel, threads: usize) -> Result<Option<f64>, Error> {
     let Some(code) = backend.micro(row) else { return Ok(None) };
     let panel_bytes = row.encoding.panel_bytes(K);
     let panels = (NEAR_BYTES / panel_bytes).max(1);

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use tcc::run::tune::clock_hertz;
+
 use crate::runner::{Process, RunError};
 
 /// Shortest time of one measurement, seconds, and how many are made.

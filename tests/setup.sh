@@ -13,6 +13,9 @@ need qemu-aarch64 qemu-user
 need qemu-riscv64 qemu-user
 need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
 need riscv64-linux-gnu-gcc gcc-riscv64-linux-gnu
+# Headers and start files of the foreign C libraries, which the compilers only recommend.
+[ -e /usr/aarch64-linux-gnu/include/stdio.h ] || missing="$missing libc6-dev-arm64-cross"
+[ -e /usr/riscv64-linux-gnu/include/stdio.h ] || missing="$missing libc6-dev-riscv64-cross"
 need gcc gcc
 need g++ g++
 need nm binutils

@@ -93,7 +93,9 @@ impl ScreenLayout {
     pub fn underflow(&self) -> f32 {
         // At most 2^17 + 2^12 · 2^17 + 64 units of 2^-149, doubled: exact up to one rounding, which the doubling covers.
         let units = self.k + (self.groups() << 17) + 64;
-        2.0 * units as f32 * f32::from_bits(1)
+        let bound = 2.0 * units as f32 * f32::from_bits(1);
+        // A normal number: some cores take a hundred cycles for each operation on a subnormal one.
+        bound.max(f32::MIN_POSITIVE)
     }
 
     /// What a unit of the hidden row's norm adds to its quantization error, to cover every rounding on the way.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use tcc_backends::code::EmitError;
+use tcc_backends::isa::matrix::lower::model::LowerError;
+use tcc_backends::isa::matrix::sim::SimError;
 use tcc_ir::interp::InterpError;
 use tcc_ir::program::WeightError;
 use tcc_runtime::abi::Status;
@@ -55,6 +57,10 @@ pub enum Error {
     NoEmulator { program: String, target: &'static str },
     #[error("{program} ended with {ended}: {stderr}")]
     Child { program: String, ended: String, stderr: String },
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    #[error("the simulated machine stopped: {0}")]
+    Simulator(#[from] SimError),
     #[error("{what}")]
     Text { what: String },
     #[error("{what} is {found}, the limit is {limit}")]
@@ -89,6 +95,8 @@ impl Error {
             Error::Profile { .. }
             | Error::Plan(PlanError::Schedule { .. })
             | Error::Emit(EmitError::NoKernel { .. }) => 3,
+            Error::Lower(LowerError::Program(_)) | Error::Simulator(_) => 1,
+            Error::Lower(_) => 3,
             Error::Comparison { .. } => 4,
             Error::Object(ObjectError::WeightsTooLarge { .. }) | Error::Limit { .. } => 5,
             Error::Status { status } => match *status {
@@ -133,6 +141,8 @@ impl Error {
             Error::Module { .. } => "TCC-E0503",
             Error::NoEmulator { .. } => "TCC-E0504",
             Error::Child { .. } => "TCC-E0505",
+            Error::Lower(_) => "TCC-E0403",
+            Error::Simulator(_) => "TCC-E0507",
             Error::Text { .. } => "TCC-E0506",
             Error::Limit { .. } => "TCC-E0601",
             Error::Comparison { .. } => "TCC-E0602",

@@ -224,6 +224,11 @@ pub const EXPLANATIONS: &[Explanation] = &[
         text: "This is a bug in tcc; please report it with the command line and the model's config.json.",
     },
     Explanation {
+        code: "TCC-E0403",
+        title: "the model has no program for this matrix unit",
+        text: "The message names the op and what is missing. Products with scales per group, float activations and int8 caches, and machines whose cube and vector units are cores of their own, are not lowered.",
+    },
+    Explanation {
         code: "TCC-E0411",
         title: "the object could not be written",
         text: "The file system refused, or the object's layout is impossible. Nothing is left behind.",
@@ -269,6 +274,11 @@ pub const EXPLANATIONS: &[Explanation] = &[
         title: "text cannot be handled",
         text: "The model has no tokenizer.json or chat template, or they cannot be read. `tcc eval --ids` needs \
                neither.",
+    },
+    Explanation {
+        code: "TCC-E0507",
+        title: "the simulated machine stopped",
+        text: "The program breaks a rule of the machine or of its queues. Programs that tcc made never should: please report it.",
     },
     Explanation {
         code: "TCC-E0601",

@@ -16,6 +16,7 @@ pub mod header;
 pub mod inspect;
 pub mod listing;
 pub mod load;
+pub mod matrix;
 pub mod model;
 pub mod object;
 pub mod output;

@@ -55,6 +55,26 @@ impl QuantLayout {
     }
 }
 
+/// How a target lays out quantized activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum QuantForm {
+    /// Row by row with sums behind each, as [`QuantLayout`] says.
+    Rows,
+    /// Strips of 32 bytes per row in the order of a matrix unit's fractals, without sums: `[strips][rows][32]` with k
+    /// padded to a multiple of 128 and rows to one of 16.
+    Strips,
+}
+
+impl QuantForm {
+    /// Bytes of `m` rows: the larger of a byte and two nibbles for each code.
+    pub fn bytes(self, layout: &QuantLayout, m: usize) -> usize {
+        match self {
+            QuantForm::Rows => layout.stride_bytes() * m,
+            QuantForm::Strips => layout.k.next_multiple_of(128) * m.next_multiple_of(16),
+        }
+    }
+}
+
 /// Granularity of a ternary matrix' scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScaleKind {

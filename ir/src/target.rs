@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::encoding::Encoding;
+use crate::kernel::QuantForm;
 
 /// A set of CPU features: bit i is the i-th name of the target's feature table ([`TargetDesc::features`]).
 ///
@@ -88,6 +89,10 @@ pub struct TargetDesc {
     pub memories: &'static [Memory],
     /// Best first among equals; ends with rows that need nothing but the baseline.
     pub menu: &'static [MicroKernel],
+    /// Layout of quantized activations.
+    pub activations: QuantForm,
+    /// Encoding that the ternary product with float activations reads.
+    pub float_encoding: Encoding,
 }
 
 impl TargetDesc {

@@ -22,7 +22,7 @@ mod attention_parts;
 mod dense;
 mod embed;
 mod epilogue;
-mod float_ternary;
+pub mod float_ternary;
 mod glu;
 mod kv_write;
 mod norm;

@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
+use tcc_backends::isa::matrix::desc::NAME;
 
 use super::args::{DEFAULT_MAX_THREADS, Ids, MachineArgs, ModelArgs, parse_ids};
 use super::progress::Progress;
 use super::{Cx, prepare};
 use crate::driver::{self, Front};
 use crate::error::Error;
-use crate::golden;
 use crate::output::{self, Mode};
 use crate::run::{emulate, host};
 use crate::target::Target;
+use crate::{golden, matrix};
 
 const EXAMPLES: &str = "\
 The hash is SHA-256 of the logits as f32 little-endian bytes, [tokens, vocabulary]. It is the same on every target,
@@ -24,7 +25,8 @@ CPU level, thread count, vector length and chunk size; it depends on the model, 
 Examples:
   tcc eval model/ --ids 1,2,3
   tcc eval model/ --ids 1,2,3 --engine interpreter
-  tcc eval model/ --ids 1,2,3 -t riscv64 --features +v --vlen 256 --threads 3";
+  tcc eval model/ --ids 1,2,3 -t riscv64 --features +v --vlen 256 --threads 3
+  tcc eval model/ --ids 1,2,3 -t ascend --machine kirin9030 --prefill 8";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -36,12 +38,16 @@ pub struct EvalArgs {
     #[arg(long, value_name = "ID,…", value_parser = parse_ids)]
     ids: Ids,
 
-    /// host, a short name (x86_64, aarch64, riscv64), or a full triple
+    /// host, a short name (x86_64, aarch64, riscv64), a full triple, or ascend (simulated)
     #[arg(short, long, value_name = "TARGET", help_heading = "Target")]
     target: Option<String>,
 
     #[command(flatten)]
     machine: MachineArgs,
+
+    /// Machine of `-t ascend`: a preset (`tcc targets` lists them) or a machine file
+    #[arg(long = "machine", value_name = "NAME|FILE", help_heading = "Target")]
+    matrix: Option<String>,
 
     /// Who computes
     #[arg(long, value_enum, default_value_t = Engine::Compiled)]
@@ -71,6 +77,7 @@ pub(super) fn run(cx: &Cx, args: EvalArgs) -> Result<(), Error> {
     prepare::check_ids(&front, ids)?;
     let (logits, engine) = match args.engine {
         Engine::Interpreter => (golden::interpret(&front, ids)?, "interpreter".to_owned()),
+        Engine::Compiled if args.target.as_deref() == Some(NAME) => simulated(cx, &args, &front)?,
         Engine::Compiled => {
             let target = prepare::target(args.target.as_deref(), &args.machine)?;
             let logits = compiled(cx, &args, &front, &target)?;
@@ -110,6 +117,17 @@ fn compiled(cx: &Cx, args: &EvalArgs, front: &Front, target: &Target) -> Result<
         }
         Err(host::HostError::Failed(error)) => Err(*error),
     }
+}
+
+/// Logits by the simulator of a matrix unit, and who that was.
+fn simulated(cx: &Cx, args: &EvalArgs, front: &Front) -> Result<(Vec<f32>, String), Error> {
+    let bar = Progress::spinner(cx, "compiling for the matrix unit");
+    let machine = prepare::matrix_machine(args.matrix.as_deref())?;
+    let options = prepare::plan_options(&args.machine, 1)?;
+    let model = matrix::build(front, &machine, options.encoding)?;
+    bar.message("simulating");
+    let (logits, _) = matrix::run(&model, front, &args.ids.0, true)?;
+    Ok((logits, format!("{} (simulated {})", NAME, machine.name)))
 }
 
 /// Index of the largest logit, the lowest of equals.

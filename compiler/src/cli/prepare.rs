@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use tcc_backends::isa::matrix::machine::Machine;
+use tcc_backends::isa::matrix::machine::parse::parse;
+use tcc_backends::isa::matrix::machine::preset::PRESETS;
 use tcc_ir::encoding::{ENCODINGS, Encoding};
 use tcc_ir::ty::DType;
 use tcc_runtime::host;
@@ -96,6 +99,21 @@ fn encoding(name: &str) -> Result<Encoding, Error> {
             Err(Error::usage(format!("encoding '{name}' is not known"), format!("known: {}", known.join(", "))))
         }
     }
+}
+
+/// The matrix unit called `given`: a preset, or the path of a machine file.
+pub fn matrix_machine(given: Option<&str>) -> Result<Machine, Error> {
+    let names: Vec<_> = PRESETS.iter().map(|(name, _)| *name).collect();
+    let help = || format!("give --machine a file or one of {}", names.join(", "));
+    let Some(given) = given else {
+        return Err(Error::usage("which matrix unit is meant is not said", help()));
+    };
+    let (text, name) = match PRESETS.iter().find(|(name, _)| *name == given) {
+        Some((name, text)) => ((*text).to_owned(), *name),
+        None if Path::new(given).exists() => (std::fs::read_to_string(given).map_err(Error::io("read", given))?, given),
+        None => return Err(Error::usage(format!("machine '{given}' is neither a preset nor a file"), help())),
+    };
+    parse(&text).map_err(|error| Error::usage(format!("machine '{name}': {error}"), "docs/matrix.md has the format"))
 }
 
 /// The planner's options from the arguments.

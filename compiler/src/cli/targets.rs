@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 use tcc_backends::isa::BACKENDS;
+use tcc_backends::isa::matrix::desc::{MENU, NAME};
+use tcc_backends::isa::matrix::machine::preset::PRESETS;
 use tcc_ir::target::TargetDesc;
 
 use super::Cx;
@@ -11,7 +13,8 @@ pub(super) fn run(cx: &Cx) -> Result<(), Error> {
     let descs: Vec<_> = BACKENDS.iter().map(|b| b.desc()).collect();
     if cx.json {
         let list: Vec<Value> = descs.iter().map(|d| describe(d)).collect();
-        println!("{}", json!({ "targets": list }));
+        let machines: Vec<_> = PRESETS.iter().map(|(name, _)| *name).collect();
+        println!("{}", json!({ "targets": list, "matrix_units": machines }));
         return Ok(());
     }
     for desc in descs {
@@ -34,7 +37,19 @@ pub(super) fn run(cx: &Cx) -> Result<(), Error> {
         }
         println!();
     }
+    matrix_units();
     Ok(())
+}
+
+/// The matrix unit's presets and encodings.
+fn matrix_units() {
+    println!("{}  (simulated: tcc eval -t {0} --machine NAME|FILE)", NAME);
+    for (name, _) in PRESETS {
+        println!("  machine   {name}");
+    }
+    for row in MENU {
+        println!("  product   {:<24} {}", row.name, row.encoding);
+    }
 }
 
 fn or_baseline(needs: &str) -> &str {

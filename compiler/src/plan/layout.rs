@@ -12,9 +12,6 @@ use tcc_ir::ty::ValueType;
 use super::PlanError;
 use crate::schedule::{self, Machine, Shape};
 
-/// Encoding that the portable product with float activations reads.
-const FLOAT_ACTIVATIONS: Encoding = Encoding::I2 { nr: 4 };
-
 /// Layout of every weight that a graph reads.
 pub(super) type Layouts = BTreeMap<WeightId, WeightLayout>;
 
@@ -65,7 +62,7 @@ pub(super) fn choose(program: &Program, machine: &Machine, forced: Option<Encodi
             schedule::choose_encoding(machine, weight.shape, forced)
                 .map_err(|source| PlanError::Schedule { weight: program.weight(weight.id).name.clone(), source })?
         } else {
-            FLOAT_ACTIVATIONS
+            machine.desc.float_encoding
         };
         layouts.insert(weight.id, WeightLayout::Packed(encoding));
     }

@@ -91,6 +91,7 @@ enum Place {
 
 struct Lowering<'a> {
     graph: &'a Graph,
+    machine: &'a Machine,
     layouts: &'a Layouts,
     order: Vec<NodeId>,
     places: BTreeMap<ValueId, Place>,
@@ -106,7 +107,7 @@ pub(super) fn lower(
     kernels: &mut Vec<KernelSpec>,
 ) -> Result<UnboundList, PlanError> {
     let list = UnboundList { name: graph.name.clone(), m: graph.m, steps: Vec::new(), buffers: Vec::new() };
-    let mut lowering = Lowering { graph, layouts, order: graph.order(), places: BTreeMap::new(), list };
+    let mut lowering = Lowering { graph, machine, layouts, order: graph.order(), places: BTreeMap::new(), list };
     for id in lowering.order.clone() {
         if let Some(fixed) = leaf_place(graph.node(id).op) {
             lowering.places.insert(ValueId { node: id, result: 0 }, Place::Fixed(fixed));
@@ -233,7 +234,7 @@ impl Lowering<'_> {
     fn value_bytes(&self, value: ValueId) -> u64 {
         let ty = self.graph.ty(value);
         let bytes = match (ty.dtype, self.graph.node(value.node).op.is_leaf()) {
-            (DType::I8, false) => quant_layout(self.graph, value).stride_bytes() * ty.shape[0],
+            (DType::I8, false) => self.machine.desc.activations.bytes(&quant_layout(self.graph, value), ty.shape[0]),
             (DType::Trit, _) => self.packed_bytes(value),
             (DType::Q8, _) => CacheLayout::of(ty).bytes(),
             _ => ty.size_bytes().expect("trits and q8 are above"),

@@ -8,6 +8,7 @@
 pub mod base3;
 pub mod i2;
 pub mod i2_lane;
+pub mod w2nz;
 
 use std::fmt;
 
@@ -20,6 +21,8 @@ pub enum Encoding {
     I2Lane { nr: usize },
     /// Five weights per byte, `nr` rows interleaved in lanes of four columns (see [`base3`]).
     Base3 { nr: usize },
+    /// Two bits per weight in fractals (see [`w2nz`]).
+    W2Nz(w2nz::Panel),
 }
 
 /// Every encoding with each panel height a menu may ask for; the conformance and round-trip tests iterate this.
@@ -29,6 +32,10 @@ pub const ENCODINGS: &[Encoding] = &[
     Encoding::I2 { nr: 16 },
     Encoding::I2Lane { nr: 64 },
     Encoding::Base3 { nr: 16 },
+    Encoding::W2Nz(w2nz::Panel { parts: 4, nr: 64, kp: 512 }),
+    Encoding::W2Nz(w2nz::Panel { parts: 4, nr: 128, kp: 512 }),
+    Encoding::W2Nz(w2nz::Panel { parts: 2, nr: 64, kp: 512 }),
+    Encoding::W2Nz(w2nz::Panel { parts: 2, nr: 128, kp: 512 }),
 ];
 
 impl Encoding {
@@ -37,6 +44,7 @@ impl Encoding {
         match self {
             Encoding::I2 { .. } => "i2",
             Encoding::I2Lane { .. } => "i2-lane",
+            Encoding::W2Nz(_) => "w2nz",
             Encoding::Base3 { .. } => "base3",
         }
     }
@@ -45,6 +53,7 @@ impl Encoding {
     pub fn nr(self) -> usize {
         match self {
             Encoding::I2 { nr } | Encoding::I2Lane { nr } | Encoding::Base3 { nr } => nr,
+            Encoding::W2Nz(panel) => panel.nr,
         }
     }
 
@@ -54,6 +63,7 @@ impl Encoding {
             Encoding::I2 { .. } => i2::KR,
             Encoding::I2Lane { .. } => i2_lane::KR,
             Encoding::Base3 { .. } => base3::KR,
+            Encoding::W2Nz(_) => w2nz::KR,
         }
     }
 
@@ -63,12 +73,17 @@ impl Encoding {
             Encoding::I2 { nr } => nr * i2::KR / 4,
             Encoding::I2Lane { nr } => nr * i2_lane::KR / 4,
             Encoding::Base3 { nr } => nr * base3::KR / base3::PLANES,
+            Encoding::W2Nz(panel) => panel.nr * w2nz::KR / 4,
         }
     }
 
-    /// Bytes of one panel over the whole (padded) reduction.
+    /// Bytes of one panel over the whole (padded) reduction, and of what some encodings store behind it.
     pub fn panel_bytes(self, k: usize) -> usize {
-        k.div_ceil(self.kr()) * self.block_bytes()
+        let sums_bytes = match self {
+            Encoding::I2 { .. } | Encoding::I2Lane { .. } | Encoding::Base3 { .. } => 0,
+            Encoding::W2Nz(panel) => panel.sums_bytes(),
+        };
+        k.div_ceil(self.kr()) * self.block_bytes() + sums_bytes
     }
 
     /// Bytes of an `[n, k]` matrix.
@@ -94,6 +109,7 @@ impl Encoding {
             Encoding::I2 { nr } => i2::pack_panel(rows, k, nr, out),
             Encoding::I2Lane { nr } => i2_lane::pack_panel(rows, k, nr, out),
             Encoding::Base3 { nr } => base3::pack_panel(rows, k, nr, out),
+            Encoding::W2Nz(panel) => w2nz::pack_panel(rows, k, panel, out),
         }
     }
 
@@ -109,6 +125,7 @@ impl Encoding {
                     Encoding::I2 { nr } => i2::at(panel, nr, i, column),
                     Encoding::I2Lane { nr } => i2_lane::at(panel, nr, i, column),
                     Encoding::Base3 { nr } => base3::at(panel, nr, i, column),
+                    Encoding::W2Nz(shape) => w2nz::at(panel, k, shape, i, column),
                 };
             }
         }
@@ -122,6 +139,7 @@ impl fmt::Display for Encoding {
             Encoding::I2 { nr } => write!(f, "i2x{nr}"),
             Encoding::I2Lane { nr } => write!(f, "i2-lane-x{nr}"),
             Encoding::Base3 { nr } => write!(f, "base3x{nr}"),
+            Encoding::W2Nz(w2nz::Panel { parts, nr, kp }) => write!(f, "w2nz{}-x{nr}-k{kp}", 2 * parts),
         }
     }
 }

@@ -9,7 +9,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("compiler/src/cli/run.rs", &["tcc_ir", "tcc_runtime"]),
     ("compiler/src/cli/bench/", &["tcc_ir", "tcc_runtime"]),
     ("compiler/src/cli/mod.rs", &["tcc_runtime::pipe"]),
-    ("compiler/src/cli/prepare.rs", &["tcc_ir", "tcc_runtime::host"]),
+    ("compiler/src/cli/prepare.rs", &["tcc_ir", "tcc_backends", "tcc_runtime::host"]),
     // The mapping of files is the runtime's: the compiler forbids unsafe code.
     ("compiler/src/load/", &["tcc_ir", "tcc_runtime::map"]),
     ("compiler/src/inspect.rs", &["tcc_ir", "tcc_runtime::abi", "tcc_runtime::map"]),
@@ -23,6 +23,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("compiler/src/exe.rs", &["tcc_ir", "tcc_backends", "tcc_runtime::abi"]),
     ("compiler/src/listing.rs", &["tcc_ir", "tcc_backends"]),
     ("compiler/src/target.rs", &["tcc_ir", "tcc_backends"]),
+    ("compiler/src/matrix.rs", &["tcc_ir", "tcc_backends"]),
     ("compiler/src/cli/", &["tcc_ir", "tcc_backends", "tcc_runtime::abi"]),
     ("compiler/src/main.rs", &["tcc"]),
     ("compiler/", &["tcc_ir"]),

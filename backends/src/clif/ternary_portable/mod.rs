@@ -47,7 +47,7 @@ pub(super) fn emit(cx: &ClifContext, row: &MicroKernel) -> Option<Result<Functio
     let add_block = match portable.encoding {
         Encoding::I2 { .. } => i2::add_block,
         Encoding::Base3 { .. } => base3::add_block,
-        Encoding::I2Lane { .. } => return None,
+        Encoding::I2Lane { .. } | Encoding::W2Nz(_) => return None,
     };
     Some(kernel(cx, portable, add_block))
 }

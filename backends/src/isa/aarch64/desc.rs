@@ -1,9 +1,11 @@
 //! What the compiler may know about aarch64: features, CPUs, memories and the menu of micro-kernels. Data only.
 
 use tcc_ir::encoding::Encoding;
+use tcc_ir::kernel::QuantForm;
 use tcc_ir::target::{Cpu, Feature, Features, Memory, MicroKernel, TargetDesc};
 
 use super::micro::{i8mm, sve_i8mm};
+use crate::clif::float_ternary;
 use crate::clif::ternary_portable::{PORTABLE, PORTABLE_BASE3};
 
 // The order is ABI: these are the TCC_CPU_* bits.
@@ -185,5 +187,13 @@ const MENU: &[MicroKernel] = &[
     PORTABLE,
 ];
 
-pub(super) const DESC: TargetDesc =
-    TargetDesc { name: "aarch64", baseline: NEON, features: FEATURES, cpus: CPUS, memories: MEMORIES, menu: MENU };
+pub(super) const DESC: TargetDesc = TargetDesc {
+    name: "aarch64",
+    baseline: NEON,
+    features: FEATURES,
+    cpus: CPUS,
+    memories: MEMORIES,
+    menu: MENU,
+    activations: QuantForm::Rows,
+    float_encoding: float_ternary::ENCODING,
+};

@@ -2,6 +2,8 @@
 //!
 //! `docs/matrix.md` says what is modelled and what is not. Nothing here needs, reads or contains vendor software.
 
+pub mod desc;
+pub mod lower;
 pub mod machine;
 pub mod program;
 pub mod sim;

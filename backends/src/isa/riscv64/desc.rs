@@ -1,8 +1,10 @@
 //! The riscv64 machines as data: features, CPUs, memories and the menu.
 
 use tcc_ir::encoding::Encoding;
+use tcc_ir::kernel::QuantForm;
 use tcc_ir::target::{Cpu, Feature, Features, Memory, MicroKernel, TargetDesc};
 
+use crate::clif::float_ternary;
 use crate::clif::ternary_portable::{PORTABLE, PORTABLE_BASE3};
 
 /// rv64gc with the lp64d calling convention: what every object needs.
@@ -88,4 +90,6 @@ pub static DESC: TargetDesc = TargetDesc {
         Memory { name: "DRAM", bytes: 1 << 40, bytes_per_cycle: 4.0 },
     ],
     menu: MENU,
+    activations: QuantForm::Rows,
+    float_encoding: float_ternary::ENCODING,
 };

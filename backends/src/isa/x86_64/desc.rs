@@ -1,9 +1,11 @@
 //! x86-64 as data: features, named CPUs, memories and the menu of micro-kernels.
 
 use tcc_ir::encoding::Encoding;
+use tcc_ir::kernel::QuantForm;
 use tcc_ir::target::{Cpu, Feature, Features, Memory, MicroKernel, TargetDesc};
 
 use super::micro::{TABLE_BYTES, TILE_MR, TILE_SCRATCH_BYTES};
+use crate::clif::float_ternary;
 use crate::clif::ternary_portable::{PORTABLE, PORTABLE_BASE3};
 
 pub(super) const AVX2: Features = Features::bit(0);
@@ -118,5 +120,13 @@ pub(super) const CLIF_FLAGS: &[&str] = &[
     "has_lzcnt",
 ];
 
-pub(super) const DESC: TargetDesc =
-    TargetDesc { name: "x86_64", baseline: V3, features: FEATURES, cpus: CPUS, memories: MEMORIES, menu: MENU };
+pub(super) const DESC: TargetDesc = TargetDesc {
+    name: "x86_64",
+    baseline: V3,
+    features: FEATURES,
+    cpus: CPUS,
+    memories: MEMORIES,
+    menu: MENU,
+    activations: QuantForm::Rows,
+    float_encoding: float_ternary::ENCODING,
+};

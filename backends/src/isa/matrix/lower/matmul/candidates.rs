@@ -1,0 +1,52 @@
+//! The tiles worth trying for a product: few, and the same everywhere.
+
+use super::tile::{Memories, Rings, Shape, Tile};
+
+/// Token rows of a block of activations.
+const BLOCKS: [usize; 10] = [16, 32, 48, 64, 80, 96, 128, 160, 192, 256];
+
+/// Columns of a step, for weights and for activations.
+const STEPS: [usize; 4] = [64, 128, 256, 512];
+
+/// Tiles that fit, best guesses first: large blocks, long steps, k whole.
+pub fn candidates(shape: &Shape, memories: &Memories) -> Vec<Tile> {
+    let k = shape.padded_k();
+    let kp = shape.panel.kp.min(k);
+    let mut tiles = vec![];
+    let blocks = BLOCKS.into_iter().rev().filter(|b| *b < shape.m.next_multiple_of(16));
+    let blocks: Vec<usize> = std::iter::once(shape.m).filter(|m| *m <= 256).chain(blocks).collect();
+    for cut in 1..=4 {
+        let block_k = k.div_ceil(cut).next_multiple_of(kp).min(k);
+        for &block_m in &blocks {
+            for tiles_m in [1, 2] {
+                let tile_m = block_m / tiles_m;
+                if tiles_m > 1 && !(block_m.is_multiple_of(tiles_m) && tile_m.is_multiple_of(16)) {
+                    continue;
+                }
+                steps(shape, memories, Tile { block_m, tile_m, block_k, kb: 0, kc: 0, a_stays: false }, &mut tiles);
+            }
+        }
+    }
+    tiles.dedup();
+    tiles
+}
+
+/// Adds the steps that fit `tile`, longest first.
+fn steps(shape: &Shape, memories: &Memories, tile: Tile, tiles: &mut Vec<Tile>) {
+    let part = shape.part(shape.panel.kp.min(shape.padded_k()));
+    for kb in STEPS.into_iter().rev() {
+        // A step is whole parts, or divides one.
+        let is_whole = kb.is_multiple_of(part) && shape.panel.parts.is_multiple_of(kb / part);
+        if !(is_whole || part.is_multiple_of(kb)) || kb < shape.mode().strip() {
+            continue;
+        }
+        for kc in STEPS.into_iter().rev().filter(|kc| *kc <= kb && *kc >= shape.mode().strip()) {
+            for a_stays in [true, false] {
+                let tile = Tile { kb, kc, a_stays, ..tile };
+                if Rings::fit(shape, &tile, memories).is_some() {
+                    tiles.push(tile);
+                }
+            }
+        }
+    }
+}

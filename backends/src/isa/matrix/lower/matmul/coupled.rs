@@ -1,0 +1,535 @@
+//! The ternary product on cores that have cube, vector unit and the path from UB to L1.
+//!
+//! Packed panels stream from global memory to UB, the vector unit unpacks them part by part, parts go to L1 and on to
+//! L0B, where they meet the activations that stay in L1 (or L0A). Sums leave L0C for UB, where the vector unit scales
+//! them (`epilogue.rs`). Every memory between two pipes is a ring of slots: the consumer waits for a forward flag, the
+//! producer for a reverse one, which is set once before anything runs. Slots start over with every panel of outputs, so
+//! that the loop over panels has one body; only accumulators alternate, by registers.
+//!
+//! The epilogue of a panel runs among the unpacking of the next one, so that the vector unit never waits for the cube.
+
+use tcc_ir::kernel::ScaleKind;
+
+use super::flag;
+use super::layout::Layout;
+use super::regs;
+use super::tile::{Rings, Shape, Tile};
+use super::{Block, Operands};
+use crate::isa::matrix::lower::emit::{Emit, Second, U16, strided};
+use crate::isa::matrix::program::addr::{Addr, Queue};
+use crate::isa::matrix::program::inst::{
+    CopyPath, Count, FlagId, Inst, LoadL0, Mmad, MmadInit, ScalarOp, ScalarOperand, Side, UnitFlag,
+};
+use crate::isa::matrix::program::vec::VecOp;
+
+/// How many panels of outputs a core has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Panels {
+    Fixed(usize),
+    /// At least two; the register [`regs::MIDDLE`] holds how many are neither first nor last.
+    Varying,
+}
+
+/// Where in the sequence of panels a body stands.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    block: usize,
+    first: bool,
+    last: bool,
+    /// The block whose last panel is finished meanwhile.
+    previous: Option<usize>,
+    /// The block that goes on after this panel.
+    next: Option<usize>,
+}
+
+pub(super) struct Gen<'a> {
+    pub e: &'a mut Emit,
+    pub shape: Shape,
+    pub tile: Tile,
+    pub rings: Rings,
+    pub at: Layout,
+    pub scale: ScaleKind,
+    pub operands: Operands,
+    pub blocks: Vec<Block>,
+    /// `BAR M` between products of one tile of fewer fractals.
+    pub bar_m_below: usize,
+    /// Next slots.
+    step_a: usize,
+    step_b: usize,
+    part: usize,
+    pub slice: usize,
+    pub loaded: usize,
+    /// The panel being finished is the last one, which may be ragged.
+    pub previous_is_last: bool,
+}
+
+impl<'a> Gen<'a> {
+    pub(super) fn new(
+        e: &'a mut Emit,
+        (shape, tile, rings): (Shape, Tile, Rings),
+        (scale, operands): (ScaleKind, Operands),
+        bar_m_below: usize,
+    ) -> Self {
+        let at = Layout::new(&shape, &tile, &rings);
+        let blocks = super::blocks(&shape, &tile);
+        let (step_a, step_b, part, slice, loaded) = (0, 0, 0, 0, 0);
+        Gen {
+            e,
+            shape,
+            tile,
+            rings,
+            at,
+            scale,
+            operands,
+            blocks,
+            bar_m_below,
+            step_a,
+            step_b,
+            part,
+            slice,
+            loaded,
+            previous_is_last: false,
+        }
+    }
+
+    /// The whole product. Registers of [`regs`] hold the addresses of the core's first panel.
+    pub(super) fn run(&mut self, panels: Panels) {
+        self.presets(true);
+        self.clear_padding();
+        self.e.add(regs::W, regs::FIRST_W, 0);
+        self.e.add(regs::COLUMN, regs::FIRST_COLUMN, 0);
+        self.segment_loads(0, 0..1);
+        for panel in 0..self.packed_slots(0) {
+            self.load_packed(panel, 0, regs::W);
+        }
+        let count = self.blocks.len();
+        for block in 0..count {
+            let previous = block.checked_sub(1);
+            let following = (block + 1 < count).then_some(block + 1);
+            let place = |first, last, previous, next| Place { block, first, last, previous, next };
+            if panels == Panels::Fixed(1) {
+                self.body(place(true, true, previous, following));
+                continue;
+            }
+            self.body(place(true, false, previous, Some(block)));
+            let middle = match panels {
+                Panels::Fixed(n) => Count::Fixed(u32::try_from(n - 2).expect("fewer panels than 2^32")),
+                Panels::Varying => Count::Reg(regs::MIDDLE),
+            };
+            if middle != Count::Fixed(0) {
+                self.e.begin(middle);
+                self.body(place(false, false, Some(block), Some(block)));
+                self.e.end(&[]);
+            }
+            self.body(place(false, true, Some(block), following));
+        }
+        self.previous_is_last = true;
+        self.previous_addresses(count - 1);
+        self.load_columns(count - 1);
+        self.finish(count - 1, 0..usize::MAX);
+        self.presets(false);
+    }
+
+    /// Zeros where L1 holds rows of fractals that no token has. Loads of other blocks may follow in the same slots.
+    fn clear_padding(&mut self) {
+        let mode = self.shape.mode();
+        let mut copies = vec![];
+        for (index, block) in self.blocks.iter().enumerate() {
+            let rows = block.m * mode.rows();
+            let padded = rows.next_multiple_of(16);
+            for segment in 0..block.columns.div_ceil(self.at.segment) {
+                if padded > rows {
+                    let columns = self.at.segment.min(block.columns - segment * self.at.segment);
+                    let to = self.at.a(self.segment_slot(index, segment)) + 32 * rows;
+                    copies.push((to, columns / mode.strip(), 32 * (padded - rows), 32 * padded));
+                }
+            }
+        }
+        if copies.is_empty() {
+            return;
+        }
+        self.e.fill(self.at.zeros, 0, 128);
+        self.e.set(Queue::V, Queue::Mte3, flag::START);
+        self.e.wait(Queue::V, Queue::Mte3, flag::START);
+        for (to, strips, bytes, stride) in copies {
+            let pair = (flag::at(to), flag::at(self.at.zeros));
+            self.e.copy(CopyPath::UbToL1, pair, (strips, bytes), (0, stride));
+        }
+        let others: &[Queue] = if self.blocks.len() == 1 { &[Queue::Mte1] } else { &[Queue::Mte1, Queue::Mte2] };
+        for &queue in others {
+            self.e.set(Queue::Mte3, queue, flag::START);
+            self.e.wait(Queue::Mte3, queue, flag::START);
+        }
+    }
+
+    /// Sets every reverse flag, or takes them back in the end.
+    fn presets(&mut self, begin: bool) {
+        let r = self.rings;
+        let b_only = if self.tile.a_stays { 0 } else { 2 };
+        let rings = [
+            (Queue::V, Queue::Mte2, flag::PACKED, r.packed),
+            (Queue::V, Queue::Mte2, flag::RESIDUAL, r.residual),
+            (Queue::V, Queue::Mte2, flag::TABLES, 1),
+            (Queue::Mte3, Queue::V, flag::UNPACKED, r.unpacked),
+            (Queue::Mte1, Queue::Mte3, flag::B, r.b),
+            (Queue::Mte1, Queue::Mte2, flag::A, r.a),
+            (Queue::M, Queue::Mte1, flag::L0A, b_only),
+            (Queue::M, Queue::Mte1, flag::L0B, 2),
+            (Queue::Fix, Queue::M, flag::C, r.c),
+            (Queue::Mte3, Queue::Fix, flag::SLICE, r.slices),
+        ];
+        for (src, dst, base, slots) in rings {
+            for slot in 0..slots {
+                // At most six flags between two queues.
+                let id = base + slot as u8;
+                if begin { self.e.set(src, dst, id) } else { self.e.wait(src, dst, id) }
+            }
+        }
+    }
+
+    /// Slots of the ring of packed panels that a body uses.
+    fn packed_slots(&self, block: usize) -> usize {
+        self.rings.packed.min(self.panels_k(&self.blocks[block]).len())
+    }
+
+    /// The panels along k of a block: first column of the matrix, and columns.
+    fn panels_k(&self, block: &Block) -> Vec<(usize, usize)> {
+        let range = block.first_k..block.first_k + block.columns;
+        self.shape.panel.along_k(self.shape.k).filter(|(first, _)| range.contains(first)).collect()
+    }
+
+    /// Loads panel `panel` of `block` from the row panel at `base`.
+    fn load_packed(&mut self, panel: usize, block: usize, base: crate::isa::matrix::program::addr::Reg) {
+        let (first, columns) = self.panels_k(&self.blocks[block])[panel];
+        let (slot, nr) = (panel % self.packed_slots(block), self.shape.panel.nr);
+        let id = flag::slot(flag::PACKED, slot);
+        let (bytes, to) = (columns * nr / 4, self.at.packed(slot));
+        self.e.wait(Queue::V, Queue::Mte2, id);
+        self.e.load(to, flag::behind(base, first * nr / 4), 1, bytes, 0, 0);
+        self.e.set(Queue::Mte2, Queue::V, id);
+    }
+
+    /// One panel of outputs against one block of activations.
+    fn body(&mut self, place: Place) {
+        (self.step_a, self.step_b, self.part) = (0, 0, 0);
+        self.previous_is_last = place.first;
+        self.addresses(&place);
+        let block = self.blocks[place.block];
+        if place.first && block.first_k == 0 {
+            self.load_act_scale(&block);
+        }
+        if let Some(previous) = place.previous {
+            self.load_columns(previous);
+        }
+        let panels = self.panels_k(&block);
+        let parts = panels.len() * self.shape.panel.parts;
+        // The cube is behind the vector unit by what the rings hold.
+        let delay = (self.rings.unpacked + self.rings.b + 2).min(parts - 1);
+        let slices = place.previous.map_or(0, |p| self.slices(p).len());
+        let mut finished = 0;
+        for (s, (first, columns)) in panels.iter().copied().enumerate() {
+            self.next_segment(&place, s);
+            for part in 0..self.shape.panel.parts {
+                self.unpack(s % self.packed_slots(place.block), part, columns);
+                self.multiply(&place, first, columns, part);
+                let done = s * self.shape.panel.parts + part + 1;
+                let due = (done.saturating_sub(delay) * slices).div_ceil(parts - delay);
+                if let Some(previous) = place.previous {
+                    self.finish(previous, finished..due);
+                }
+                finished = due;
+            }
+            self.refill(&place, s);
+            self.free_segment(&place, s);
+        }
+        self.e.add(regs::PREVIOUS_C, regs::C, 0);
+        self.e.add(regs::PREVIOUS_C_FLAG, regs::C_FLAG, 0);
+        let (bytes, tiles) = (self.at.c_tile(), self.tile.block_m / self.tile.tile_m);
+        for (reg, by) in [(regs::C, tiles * bytes), (regs::C_FLAG, tiles)] {
+            // Two panels of accumulators: far below 2^63.
+            self.e.scalar(ScalarOp::Xor, reg, reg, ScalarOperand::Imm(by as i64));
+        }
+        self.e.add(regs::PREVIOUS_W, regs::W, 0);
+        self.e.add(regs::PREVIOUS_COLUMN, regs::COLUMN, 0);
+        self.e.add(regs::W, regs::NEXT_W, 0);
+        let column = if place.last { regs::FIRST_COLUMN } else { regs::COLUMN };
+        let step = if place.last { 0 } else { 4 * self.shape.panel.nr as i64 };
+        self.e.add(regs::COLUMN, column, step);
+    }
+
+    /// Registers of the body: the next panel, and the operands of the previous one.
+    fn addresses(&mut self, place: &Place) {
+        // A row panel is far below 2^63 bytes.
+        let step = self.row_panel_bytes() as i64;
+        let (from, step) = if place.last { (regs::FIRST_W, 0) } else { (regs::W, step) };
+        self.e.add(regs::NEXT_W, from, step);
+        if let Some(previous) = place.previous {
+            self.previous_addresses(previous);
+        }
+    }
+
+    pub fn row_panel_bytes(&self) -> usize {
+        self.shape.panel.codes_bytes(self.shape.k) + self.shape.panel.sums_bytes()
+    }
+
+    /// Flag of accumulator tile `tile` of the panel that `reg` stands for.
+    pub fn c_flag(&self, tile: usize, reg: crate::isa::matrix::program::addr::Reg) -> FlagId {
+        FlagId::Reg { base: flag::slot(flag::C, tile), reg }
+    }
+
+    /// Accumulator tiles of a block.
+    pub fn tiles(&self, block: &Block) -> usize {
+        block.m.div_ceil(self.tile.tile_m)
+    }
+
+    /// Token rows of tile `tile`.
+    pub fn tile_rows(&self, block: &Block, tile: usize) -> usize {
+        (block.m - tile * self.tile.tile_m).min(self.tile.tile_m)
+    }
+
+    /// Refills the slot that step `s` emptied: for this panel of outputs, or for the next one.
+    fn refill(&mut self, place: &Place, s: usize) {
+        let (count, slots) = (self.panels_k(&self.blocks[place.block]).len(), self.packed_slots(place.block));
+        if s + slots < count {
+            self.load_packed(s + slots, place.block, regs::W);
+        } else if let Some(next) = place.next.filter(|next| s % slots < self.packed_slots(*next)) {
+            self.load_packed(s % slots, next, regs::NEXT_W);
+        }
+        // A longer block after a shorter one: slots that this one left empty.
+        if s + 1 == count {
+            let more = place.next.map_or(0, |next| self.packed_slots(next));
+            (slots..more).for_each(|panel| self.load_packed(panel, place.next.unwrap_or(0), regs::NEXT_W));
+        }
+    }
+
+    /// Loads the segment of activations that step `s + 1` begins.
+    fn next_segment(&mut self, place: &Place, s: usize) {
+        let block = self.blocks[place.block];
+        let panels = self.panels_k(&block);
+        let segment = |p: &(usize, usize)| (p.0 - block.first_k) / self.at.segment;
+        let (now, after) = (segment(&panels[s]), panels.get(s + 1).map(segment));
+        if let Some(after) = after.filter(|after| place.first && *after != now) {
+            self.segment_loads(place.block, after..after + 1);
+        }
+    }
+
+    /// Gives a segment back once the block's last panel is through with it, and loads the next block's first one.
+    fn free_segment(&mut self, place: &Place, s: usize) {
+        let block = self.blocks[place.block];
+        let panels = self.panels_k(&block);
+        let segment = |p: &(usize, usize)| (p.0 - block.first_k) / self.at.segment;
+        let now = segment(&panels[s]);
+        let ends = panels.get(s + 1).is_none_or(|p| segment(p) != now);
+        if !ends {
+            return;
+        }
+        if place.last {
+            let id = flag::slot(flag::A, self.segment_slot(place.block, now));
+            self.e.set(Queue::Mte1, Queue::Mte2, id);
+        }
+        if place.last && place.block + 1 < self.blocks.len() {
+            // Only the first segment: the rest follows as the block needs it.
+            if now == 0 {
+                self.segment_loads(place.block + 1, 0..1);
+            }
+        }
+    }
+
+    fn segment_slot(&self, block: usize, segment: usize) -> usize {
+        (block * self.rings.segments + segment) % self.rings.a
+    }
+
+    /// Loads segments of the activations of `block` into L1.
+    fn segment_loads(&mut self, block: usize, segments: std::ops::Range<usize>) {
+        let mode = self.shape.mode();
+        for segment in segments {
+            let b = self.blocks[block];
+            let first = b.first_k + segment * self.at.segment;
+            let columns = (b.first_k + b.columns).saturating_sub(first).min(self.at.segment);
+            if columns == 0 {
+                continue;
+            }
+            let slot = self.segment_slot(block, segment);
+            let id = flag::slot(flag::A, slot);
+            let rows = b.m * mode.rows();
+            let from = (first / mode.strip() * self.shape.strip_rows() + b.first_m * mode.rows()) * 32;
+            let (src, stride) = (flag::behind(regs::Q, from), self.shape.strip_rows() * 32);
+            let dst = flag::at(self.at.a(slot));
+            self.e.wait(Queue::Mte1, Queue::Mte2, id);
+            let to = rows.next_multiple_of(16) * 32;
+            self.e.copy(CopyPath::GmToL1, (dst, src), (columns / mode.strip(), rows * 32), (stride, to));
+            self.e.set(Queue::Mte2, Queue::Mte1, id);
+        }
+    }
+
+    /// Unpacks part `part` of the packed panel in a slot and sends it to L1.
+    fn unpack(&mut self, packed_slot: usize, part: usize, columns: usize) {
+        let (mode, nr) = (self.shape.mode(), self.shape.panel.nr);
+        let packed = flag::slot(flag::PACKED, packed_slot);
+        let slot = self.part % self.rings.unpacked;
+        let unpacked = flag::slot(flag::UNPACKED, slot);
+        let (from, to) = (self.at.packed(packed_slot), self.at.unpacked(slot));
+        let bytes = columns * nr / 4;
+        if part == 0 {
+            self.e.wait(Queue::Mte2, Queue::V, packed);
+        }
+        self.e.wait(Queue::Mte3, Queue::V, unpacked);
+        let all = |offset| strided(offset, 1, 8);
+        let repeats = bytes / 256;
+        let shifted = if part == 0 {
+            from
+        } else {
+            let by = Second::Bits(2 * part as u32);
+            self.e.vec(VecOp::Shl, U16, all(to), all(from), by, repeats, 128);
+            to
+        };
+        let mask = Second::Bits(u32::from(mode.mask()));
+        self.e.vec(VecOp::And, U16, all(to), all(shifted), mask, repeats, 128);
+        if part + 1 == self.shape.panel.parts {
+            self.e.set(Queue::V, Queue::Mte2, packed);
+        }
+        self.e.set(Queue::V, Queue::Mte3, unpacked);
+        let group = self.tile.parts_per_unit(&self.shape);
+        let unit = (self.part / group) % self.rings.b;
+        let b = flag::slot(flag::B, unit);
+        let l1 = flag::at(self.at.b(unit) + self.part % group * nr * mode.row_bytes(columns) / self.shape.panel.parts);
+        self.e.wait(Queue::V, Queue::Mte3, unpacked);
+        if self.part.is_multiple_of(group) {
+            self.e.wait(Queue::Mte1, Queue::Mte3, b);
+        }
+        self.e.copy(CopyPath::UbToL1, (l1, flag::at(to)), (1, bytes), (0, 0));
+        self.e.set(Queue::Mte3, Queue::V, unpacked);
+        if self.part % group + 1 == group {
+            self.e.set(Queue::Mte3, Queue::Mte1, b);
+        }
+        self.part += 1;
+    }
+
+    /// The products of the unit that the last part completed, step by step.
+    fn multiply(&mut self, place: &Place, first: usize, columns: usize, part: usize) {
+        let group = self.tile.parts_per_unit(&self.shape);
+        if !(part + 1).is_multiple_of(group) {
+            return;
+        }
+        let block = self.blocks[place.block];
+        let part_columns = self.shape.part(columns);
+        let slot = (self.part / group - 1) % self.rings.b;
+        let (begin, unit_columns) = (first + (part + 1 - group) * part_columns, group * part_columns);
+        self.e.wait(Queue::Mte3, Queue::Mte1, flag::slot(flag::B, slot));
+        for step in (0..unit_columns).step_by(self.tile.kb) {
+            let step_columns = self.tile.kb.min(unit_columns - step);
+            self.load_b(slot, step, step_columns);
+            if step + step_columns == unit_columns {
+                self.e.set(Queue::Mte1, Queue::Mte3, flag::slot(flag::B, slot));
+            }
+            for within in (0..step_columns).step_by(self.tile.kc) {
+                let columns = self.tile.kc.min(step_columns - within);
+                let column = begin + step + within - block.first_k;
+                if place.first && column.is_multiple_of(self.at.segment) {
+                    let segment = self.segment_slot(place.block, column / self.at.segment);
+                    self.e.wait(Queue::Mte2, Queue::Mte1, flag::slot(flag::A, segment));
+                }
+                for tile in 0..self.tiles(&block) {
+                    self.load_a(place, tile, column, columns);
+                    self.product(&block, tile, column, columns, within);
+                }
+            }
+            self.e.set(Queue::M, Queue::Mte1, flag::slot(flag::L0B, self.step_b % 2));
+            self.step_b += 1;
+        }
+    }
+
+    fn load_b(&mut self, slot: usize, step: usize, columns: usize) {
+        let (strip, nr) = (self.shape.mode().strip(), self.shape.panel.nr);
+        let to = self.step_b % 2;
+        self.e.wait(Queue::M, Queue::Mte1, flag::slot(flag::L0B, to));
+        self.e.push(Inst::LoadL0(LoadL0 {
+            side: Side::B,
+            dst: flag::at(self.at.b_step(to)),
+            src: flag::at(self.at.b(slot) + step / strip * nr * 32),
+            // Sizes of L0: below 65536 fractals.
+            rows: (nr / 16) as u16,
+            cols: (columns / strip) as u16,
+            src_stride: (nr * 32) as u32,
+            transpose: false,
+        }));
+    }
+
+    /// Activations of one tile and step into L0A, unless they stay there; then the flag that both operands lie there.
+    fn load_a(&mut self, place: &Place, tile: usize, column: usize, columns: usize) {
+        let block = self.blocks[place.block];
+        if self.tile.a_stays {
+            if place.first {
+                self.e.push(Inst::LoadL0(self.a_fractals(&block, place.block, tile, column, columns)));
+            }
+            self.e.set(Queue::Mte1, Queue::M, flag::slot(flag::L0B, self.step_b % 2));
+            return;
+        }
+        let slot = self.step_a % 2;
+        self.e.wait(Queue::M, Queue::Mte1, flag::slot(flag::L0A, slot));
+        self.e.push(Inst::LoadL0(self.a_fractals(&block, place.block, tile, column, columns)));
+        self.e.set(Queue::Mte1, Queue::M, flag::slot(flag::L0A, slot));
+    }
+
+    fn a_fractals(&self, block: &Block, index: usize, tile: usize, column: usize, columns: usize) -> LoadL0 {
+        let mode = self.shape.mode();
+        let rows = (block.m * mode.rows()).next_multiple_of(16);
+        let (segment, within) = (column / self.at.segment, column % self.at.segment);
+        let src = self.at.a(self.segment_slot(index, segment))
+            + (within / mode.strip() * rows + tile * self.tile.tile_m * mode.rows()) * 32;
+        LoadL0 {
+            side: Side::A,
+            dst: self.a_address(column),
+            src: flag::at(src),
+            rows: (self.tile_rows(block, tile) * mode.rows()).div_ceil(16) as u16,
+            cols: (columns / mode.strip()) as u16,
+            src_stride: (rows * 32) as u32,
+            transpose: false,
+        }
+    }
+
+    /// Where the step at `column` has its activations in L0A.
+    fn a_address(&self, column: usize) -> Addr {
+        let mode = self.shape.mode();
+        let rows = (self.tile.tile_m * mode.rows()).next_multiple_of(16);
+        if self.tile.a_stays {
+            flag::at(rows * mode.row_bytes(column))
+        } else {
+            flag::at(self.at.a_step(self.step_a % 2))
+        }
+    }
+
+    /// One product with the columns from `within` on of what lies in L0B.
+    fn product(&mut self, block: &Block, tile: usize, column: usize, columns: usize, within: usize) {
+        let mode = self.shape.mode();
+        if column == 0 {
+            self.e.push(Inst::Wait { src: Queue::Fix, dst: Queue::M, id: self.c_flag(tile, regs::C_FLAG) });
+        }
+        let (ring, slot) = if self.tile.a_stays { (flag::L0B, self.step_b % 2) } else { (flag::L0A, self.step_a % 2) };
+        self.e.wait(Queue::Mte1, Queue::M, flag::slot(ring, slot));
+        let init = if column == 0 { MmadInit::Zero } else { MmadInit::Accumulate };
+        self.e.push(Inst::Mmad(Mmad {
+            ty: mode.cube(),
+            c: flag::behind(regs::C, tile * self.at.c_tile()),
+            a: self.a_address(column),
+            b: flag::at(self.at.b_step(self.step_b % 2) + self.shape.panel.nr * mode.row_bytes(within)),
+            // One row would switch the cube to its vector mode; the second one's sums are not read.
+            m: (self.tile_rows(block, tile) * mode.rows()).max(2) as u16,
+            k: columns as u16,
+            n: self.shape.panel.nr as u16,
+            init,
+            unit_flag: UnitFlag::Off,
+        }));
+        let fractals = (self.tile_rows(block, tile) * mode.rows()).div_ceil(16) * (self.shape.panel.nr / 16);
+        if fractals < self.bar_m_below {
+            self.e.bar(Some(Queue::M));
+        }
+        if !self.tile.a_stays {
+            self.e.set(Queue::M, Queue::Mte1, flag::slot(flag::L0A, slot));
+            self.step_a += 1;
+        }
+        if column + columns == block.columns {
+            self.e.push(Inst::Set { src: Queue::M, dst: Queue::Fix, id: self.c_flag(tile, regs::C_FLAG) });
+        }
+    }
+}

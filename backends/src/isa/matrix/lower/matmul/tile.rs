@@ -1,0 +1,286 @@
+//! What is decided about one ternary product on a core with a cube: mode, tiles, and how the local memories are shared.
+//!
+//! A block of token rows (`block_m`) meets one panel of output rows (`nr`, the encoding's) after another; along k a step
+//! multiplies `kc` columns. Where a block of activations does not fit L1 whole, it is cut along k (`block_k`) and the
+//! sums of one cut wait in global memory for the next.
+
+use std::fmt;
+use std::str::FromStr;
+
+use tcc_ir::encoding::w2nz::{KR, Panel};
+
+use crate::isa::matrix::program::ty::CubeType;
+
+/// How activations and weights meet in the cube.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Mode {
+    /// s8 × s8: weights unpacked to 64 w in a byte.
+    I8,
+    /// s4 × s4: weights unpacked to 4 w in a nibble, activations split in a row of high and a row of low nibbles:
+    /// `a = 16 hi + lo + 8`, so `4 Σ a w = 16 H + L + 32 Σ w`.
+    I4,
+}
+
+impl Mode {
+    pub const ALL: [Mode; 2] = [Mode::I8, Mode::I4];
+
+    /// Parts that the vector unit unpacks from one packed byte.
+    pub const fn parts(self) -> usize {
+        match self {
+            Mode::I8 => 4,
+            Mode::I4 => 2,
+        }
+    }
+
+    /// The mode that reads weights packed in `parts` parts.
+    pub fn of(panel: Panel) -> Mode {
+        if panel.parts == Mode::I8.parts() { Mode::I8 } else { Mode::I4 }
+    }
+
+    /// Rows of the cube that a token takes.
+    pub const fn rows(self) -> usize {
+        match self {
+            Mode::I8 => 1,
+            Mode::I4 => 2,
+        }
+    }
+
+    /// Columns that 32 bytes of an operand row hold.
+    pub const fn strip(self) -> usize {
+        128 / self.parts()
+    }
+
+    /// Bits of a 16-bit lane that one part's weights stand in.
+    pub const fn mask(self) -> u16 {
+        match self {
+            Mode::I8 => 0xc0c0,
+            Mode::I4 => 0xcccc,
+        }
+    }
+
+    /// What a sum out of the cube is divided by: a power of two.
+    pub const fn unit(self) -> f32 {
+        match self {
+            Mode::I8 => 64.0,
+            Mode::I4 => 4.0,
+        }
+    }
+
+    pub const fn cube(self) -> CubeType {
+        match self {
+            Mode::I8 => CubeType::S8,
+            Mode::I4 => CubeType::S4,
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mode::I8 => "i8",
+            Mode::I4 => "i4hl",
+        }
+    }
+
+    /// Bytes of `columns` columns of one row of an operand.
+    pub const fn row_bytes(self, columns: usize) -> usize {
+        columns / self.strip() * 32
+    }
+}
+
+/// Tile sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tile {
+    /// Token rows whose activations stay in L1.
+    pub block_m: usize,
+    /// Token rows of one accumulator tile in L0C; divides `block_m`.
+    pub tile_m: usize,
+    /// Columns whose activations stay in L1, whole panels; the padded k unless k is cut.
+    pub block_k: usize,
+    /// Columns of weights in L0B at a time; above a part, whole parts.
+    pub kb: usize,
+    /// Columns of activations in L0A at a time; divides `kb`.
+    pub kc: usize,
+    /// Activations of a whole tile stay in L0A.
+    pub a_stays: bool,
+}
+
+impl Tile {
+    /// Parts that go from L1 to L0B together.
+    pub fn parts_per_unit(&self, shape: &Shape) -> usize {
+        let part = shape.part(shape.panel.kp.min(shape.padded_k()));
+        (self.kb / part).clamp(1, shape.panel.parts)
+    }
+}
+
+/// The product to be tiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub panel: Panel,
+    /// A residual is added.
+    pub residual: bool,
+}
+
+impl Shape {
+    pub fn mode(&self) -> Mode {
+        Mode::of(self.panel)
+    }
+
+    pub fn padded_k(&self) -> usize {
+        self.k.next_multiple_of(KR)
+    }
+
+    /// Panels of output rows.
+    pub fn panels(&self) -> usize {
+        self.n.div_ceil(self.panel.nr)
+    }
+
+    /// Rows of the activation strips in global memory.
+    pub fn strip_rows(&self) -> usize {
+        (self.m * self.mode().rows()).next_multiple_of(16)
+    }
+
+    /// Columns of the part that one panel of `columns` gives at once.
+    pub fn part(&self, columns: usize) -> usize {
+        columns / self.panel.parts
+    }
+}
+
+/// Usable bytes of the local memories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memories {
+    pub l1: usize,
+    pub l0a: usize,
+    pub l0b: usize,
+    pub l0c: usize,
+    pub ub: usize,
+}
+
+/// How a tile shares the local memories: offsets follow from these numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rings {
+    /// Packed panels in UB.
+    pub packed: usize,
+    /// Unpacked parts in UB.
+    pub unpacked: usize,
+    /// Units of unpacked weights in L1.
+    pub b: usize,
+    /// Segments of activations in L1, and how many make a block.
+    pub a: usize,
+    pub segments: usize,
+    /// Accumulator tiles in L0C.
+    pub c: usize,
+    /// Rows of one slice of the epilogue, and slices in UB.
+    pub slice_rows: usize,
+    pub slices: usize,
+    /// Residual slices in UB; 0 without a residual.
+    pub residual: usize,
+}
+
+impl Rings {
+    /// The most generous rings that fit, or `None`.
+    pub fn fit(shape: &Shape, tile: &Tile, memories: &Memories) -> Option<Rings> {
+        let (mode, nr) = (shape.mode(), shape.panel.nr);
+        let rows = (tile.tile_m * mode.rows()).next_multiple_of(16);
+        if tile.a_stays && (tile.kc != tile.kb || tile.tile_m != tile.block_m || tile.block_m < shape.m) {
+            return None;
+        }
+        let a_step = rows * mode.row_bytes(tile.kc);
+        let a_bytes = if tile.a_stays { rows * mode.row_bytes(shape.padded_k()) } else { 2 * a_step };
+        let b_step = nr * mode.row_bytes(tile.kb);
+        if a_bytes > memories.l0a || 2 * b_step > memories.l0b {
+            return None;
+        }
+        // Two panels of accumulators, one being finished while the next one grows.
+        let c = 2 * (tile.block_m / tile.tile_m);
+        if c * rows * nr * 4 > memories.l0c || c > 4 {
+            return None;
+        }
+        let kp = shape.panel.kp.min(shape.padded_k());
+        let part_bytes = nr * mode.row_bytes(shape.part(kp));
+        let unit_bytes = part_bytes * tile.parts_per_unit(shape);
+        let (a, segments, b) = Rings::l1(shape, tile, memories, unit_bytes)?;
+        let rings = Rings { packed: 0, unpacked: 2, b, a, segments, c, slice_rows: 0, slices: 2, residual: 0 };
+        rings.ub(shape, tile, memories.ub, nr * kp / 4, part_bytes)
+    }
+
+    /// Segments of activations and units of weights in L1.
+    fn l1(shape: &Shape, tile: &Tile, memories: &Memories, unit_bytes: usize) -> Option<(usize, usize, usize)> {
+        let mode = shape.mode();
+        let rows = (tile.block_m * mode.rows()).next_multiple_of(16);
+        let panels = tile.block_k.div_ceil(shape.panel.kp);
+        let segments = panels.min(3);
+        let segment = rows * mode.row_bytes(panels.div_ceil(segments) * shape.panel.kp.min(tile.block_k));
+        for b in [4, 3, 2] {
+            let room = memories.l1.checked_sub(b * unit_bytes)?;
+            let a = (room / segment).min(6);
+            if a >= segments {
+                return Some((a, segments, b));
+            }
+        }
+        None
+    }
+
+    /// Shares UB between packed panels, unpacked parts, tables and slices of the epilogue.
+    fn ub(mut self, shape: &Shape, tile: &Tile, ub: usize, packed_bytes: usize, part_bytes: usize) -> Option<Rings> {
+        let (mode, nr) = (shape.mode(), shape.panel.nr);
+        let tables = Rings::table_bytes(shape, tile);
+        let row = nr * 4;
+        let tile_rows = (tile.tile_m * mode.rows()).next_multiple_of(16);
+        self.residual = if shape.residual || tile.block_k < shape.padded_k() { 2 } else { 0 };
+        for (packed, slice_rows) in [(3, 64), (3, 32), (2, 64), (2, 32), (2, 16)] {
+            let slice_rows = tile_rows.min(slice_rows);
+            let residual = self.residual * slice_rows / mode.rows() * row;
+            let need =
+                packed * packed_bytes + self.unpacked * part_bytes + tables + self.slices * slice_rows * row + residual;
+            if need <= ub {
+                return Some(Rings { packed, slice_rows, ..self });
+            }
+        }
+        None
+    }
+
+    /// Bytes of tables in UB: act_scale of two blocks, a block per token row, and as loaded; scale, bias and sums of a
+    /// panel's columns; zeros.
+    pub fn table_bytes(shape: &Shape, tile: &Tile) -> usize {
+        let rows = tile.block_m.next_multiple_of(8);
+        2 * 32 * rows + 4 * rows + 3 * 4 * shape.panel.nr + 512
+    }
+}
+
+impl fmt::Display for Tile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "m{}/{} k{}/{}/{}", self.block_m, self.tile_m, self.block_k, self.kb, self.kc)?;
+        f.write_str(if self.a_stays { " stay" } else { "" })
+    }
+}
+
+/// A forced tile that cannot be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("tile '{found}', expected the form 'm256/128 k2560/512/256' with ' stay' behind it or not")]
+pub struct TileError {
+    pub found: String,
+}
+
+impl FromStr for Tile {
+    type Err = TileError;
+
+    fn from_str(text: &str) -> Result<Tile, TileError> {
+        let error = || TileError { found: text.into() };
+        let numbers = |word: Option<&str>, letter: char| -> Option<Vec<usize>> {
+            word?.strip_prefix(letter)?.split('/').map(|n| n.parse().ok()).collect()
+        };
+        let mut words = text.split(' ');
+        let (m, k) = (numbers(words.next(), 'm'), numbers(words.next(), 'k'));
+        let (Some(&[block_m, tile_m]), Some(&[block_k, kb, kc])) = (m.as_deref(), k.as_deref()) else {
+            return Err(error());
+        };
+        let a_stays = match (words.next(), words.next()) {
+            (None, None) => false,
+            (Some("stay"), None) => true,
+            _ => return Err(error()),
+        };
+        Ok(Tile { block_m, tile_m, block_k, kb, kc, a_stays })
+    }
+}

@@ -1,0 +1,6 @@
+//! From kernels of a plan to streams of the matrix unit.
+
+pub mod emit;
+pub mod matmul;
+pub mod model;
+pub mod vector;

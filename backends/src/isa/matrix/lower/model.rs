@@ -1,0 +1,301 @@
+//! Whole models: a plan's steps become one program per graph, over one map of global memory.
+//!
+//! On a machine with one core the steps follow each other in one stage, behind barriers; with several, each step is a
+//! stage, whose products are shared among the cores.
+
+use tcc_ir::encoding::Encoding;
+use tcc_ir::kernel::{KernelSpec, ScaleKind};
+use tcc_ir::plan::{Arg, Plan, Step, StepList};
+use thiserror::Error;
+
+use super::emit::Emit;
+use super::matmul::tile::{Memories, Mode, Shape, Tile};
+use super::matmul::{self, DoesNotFit, Product};
+use super::vector::attention::{self, Attention};
+use super::vector::dense::{self, Dense};
+use super::vector::quantize::{self, Before};
+use super::vector::rows;
+use super::vector::{Place, ROWS, Tables, UbTooSmall, mask, transpose_offsets};
+use crate::isa::matrix::machine::{Machine, OrganisationKind};
+use crate::isa::matrix::program::builder::ProgramBuilder;
+use crate::isa::matrix::program::verify::ProgramError;
+use crate::isa::matrix::program::{CoreKind, Program, StartValues, Stream, SymbolId, SymbolKind};
+
+/// Why a model has no program for a machine.
+#[derive(Debug, Error)]
+pub enum LowerError {
+    #[error("machine '{machine}' has {what}, which the lowering does not know")]
+    Machine { machine: String, what: &'static str },
+    #[error("'{label}': {what}")]
+    Unsupported { label: String, what: String },
+    #[error("'{label}': {source}")]
+    Ub { label: String, source: UbTooSmall },
+    #[error("'{label}': {source}")]
+    Tile { label: String, source: DoesNotFit },
+    #[error("'{label}': no tile fits the local memories")]
+    NoTile { label: String },
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+}
+
+/// Symbols of every program of a model, at the same addresses in each.
+#[derive(Clone, Copy, Debug)]
+pub struct Map {
+    /// `u32`: the position, then zeros up to 64 bytes, then the tokens.
+    pub input: SymbolId,
+    pub weights: SymbolId,
+    pub kv: SymbolId,
+    pub activations: SymbolId,
+    pub hidden: SymbolId,
+    pub logits: SymbolId,
+    sums: SymbolId,
+    tables: Tables,
+}
+
+/// Bytes of the input symbol in front of the tokens.
+pub const TOKENS_OFFSET: usize = 64;
+
+/// Chooses the tile of a product.
+pub type Choose<'a> = dyn Fn(&Shape) -> Option<Tile> + 'a;
+
+/// The local memories that streams may use.
+pub fn memories(machine: &Machine) -> Memories {
+    let b = &machine.buffer;
+    let [l1, l0a, l0b, l0c, ub] = [&b.l1, &b.l0a, &b.l0b, &b.l0c, &b.ub].map(|b| b.usable() as usize);
+    Memories { l1, l0a, l0b, l0c, ub }
+}
+
+/// The program of one step list of `plan`.
+pub fn lower(plan: &Plan, list: &StepList, machine: &Machine, choose: &Choose) -> Result<Program, LowerError> {
+    if machine.org.kind == OrganisationKind::Split || machine.path.ub_l1.is_none() || machine.path.l0c_ub.is_none() {
+        let what = "cube and vector unit in cores of their own";
+        return Err(LowerError::Machine { machine: machine.name.clone(), what });
+    }
+    let mut builder = ProgramBuilder::new(&list.name, machine);
+    let map = symbols(&mut builder, plan);
+    let cx = Cx { plan, machine, memories: memories(machine), map, choose };
+    let mut streams = Streams { e: Emit::default(), cores: machine.cube_cores() as usize, stages: vec![] };
+    for step in &list.steps {
+        streams.e.op = builder.op(&step.label);
+        let cores = cx.cores(step);
+        let starts = cx.step(&mut streams.e, step)?;
+        streams.end_step(&step.label, cores, starts);
+    }
+    for (name, stream) in streams.finish(&list.name) {
+        builder.stage(&name, vec![stream]);
+    }
+    Ok(builder.finish()?)
+}
+
+/// Streams of a program being written.
+struct Streams {
+    e: Emit,
+    cores: usize,
+    stages: Vec<(String, Stream)>,
+}
+
+impl Streams {
+    fn end_step(&mut self, label: &str, cores: usize, start: Vec<StartValues>) {
+        if self.cores == 1 {
+            self.e.bar(None);
+            return;
+        }
+        let e = std::mem::take(&mut self.e);
+        self.stages.push((label.to_owned(), stream(e, cores, start)));
+    }
+
+    fn finish(mut self, name: &str) -> Vec<(String, Stream)> {
+        if self.cores == 1 {
+            self.stages.push((name.to_owned(), stream(self.e, 1, vec![])));
+        }
+        self.stages
+    }
+}
+
+fn stream(mut e: Emit, cores: usize, start: Vec<StartValues>) -> Stream {
+    e.halt();
+    // At most the machine's cores.
+    Stream { kind: CoreKind::Coupled, cores: cores as u16, start, records: e.records }
+}
+
+/// Declares the symbols, the same in every program of a plan.
+fn symbols(builder: &mut ProgramBuilder, plan: &Plan) -> Map {
+    let arena = &plan.arena;
+    let input = (TOKENS_OFFSET + 4 * plan.prefill()) as u64;
+    let hidden = (4 * plan.facts.hidden * plan.prefill()) as u64;
+    // Attention reads whole blocks of positions.
+    let behind = (4 * ROWS * plan.kernels.iter().map(head_dim).max().unwrap_or(0)) as u64;
+    let sums = plan.kernels.iter().map(sums_bytes).max().unwrap_or(0) as u64;
+    Map {
+        input: builder.symbol("input", SymbolKind::Input, input, "u32"),
+        weights: builder.symbol("weights", SymbolKind::Weights, plan.weights_bytes, "blob"),
+        kv: builder.symbol("kv", SymbolKind::State, arena.kv_bytes + behind, "kv"),
+        activations: builder.symbol("activations", SymbolKind::Scratch, arena.act_bytes, "arena"),
+        hidden: builder.symbol("hidden", SymbolKind::State, hidden, "f32"),
+        logits: builder.symbol("logits", SymbolKind::Output, arena.logits_bytes, "f32"),
+        sums: builder.symbol("sums", SymbolKind::Scratch, sums.max(4), "s32"),
+        tables: Tables {
+            transpose: (builder.constant("transpose", transpose_offsets(), "u32"), 0),
+            mask: (builder.constant("mask", mask(), "f32"), 0),
+        },
+    }
+}
+
+fn head_dim(spec: &KernelSpec) -> usize {
+    if let KernelSpec::Attention { cache, .. } = spec { cache.d } else { 0 }
+}
+
+fn sums_bytes(spec: &KernelSpec) -> usize {
+    if let KernelSpec::TernaryMatmul { m, n, .. } = spec { 4 * m * n } else { 0 }
+}
+
+/// The product of a kernel on the cube, if it is one.
+pub fn product(spec: &KernelSpec) -> Option<Shape> {
+    let KernelSpec::TernaryMatmul { m, n, layout, residual, schedule, .. } = spec else { return None };
+    let Encoding::W2Nz(panel) = schedule.micro.first()?.encoding else { return None };
+    Some(Shape { m: *m, n: *n, k: layout.k, panel, residual: *residual })
+}
+
+/// What the lowering of steps looks at.
+struct Cx<'a> {
+    plan: &'a Plan,
+    machine: &'a Machine,
+    memories: Memories,
+    map: Map,
+    choose: &'a Choose<'a>,
+}
+
+impl Cx<'_> {
+    fn place(&self, arg: Arg) -> Place {
+        let arena = &self.plan.arena;
+        // Offsets are below 2^63.
+        match arg {
+            Arg::Weight { offset_bytes } => (self.map.weights, offset_bytes as i64),
+            Arg::Arena { offset_bytes } if offset_bytes < arena.act_offset => {
+                (self.map.kv, (offset_bytes - arena.kv_offset) as i64)
+            }
+            Arg::Arena { offset_bytes } => (self.map.activations, (offset_bytes - arena.act_offset) as i64),
+            Arg::Tokens => (self.map.input, TOKENS_OFFSET as i64),
+            Arg::Hidden => (self.map.hidden, 0),
+            Arg::Logits => (self.map.logits, 0),
+        }
+    }
+
+    /// Cores that share a step.
+    fn cores(&self, step: &Step) -> usize {
+        let shape = product(self.plan.kernel(step.kernel));
+        shape.map_or(1, |shape| matmul::share(&shape, self.machine.cube_cores() as usize))
+    }
+
+    /// The mode of the model's products, which activations are laid out for.
+    fn mode(&self) -> Mode {
+        self.plan.kernels.iter().find_map(product).map_or(Mode::I8, |shape| shape.mode())
+    }
+
+    fn step(&self, e: &mut Emit, step: &Step) -> Result<Vec<StartValues>, LowerError> {
+        if let KernelSpec::TernaryMatmul { .. } = self.plan.kernel(step.kernel) {
+            return self.ternary(e, step);
+        }
+        self.vector(e, step).map_err(|source| match source {
+            VectorError::Ub(source) => LowerError::Ub { label: step.label.clone(), source },
+            VectorError::Unsupported(what) => LowerError::Unsupported { label: step.label.clone(), what },
+        })?;
+        Ok(vec![])
+    }
+
+    fn ternary(&self, e: &mut Emit, step: &Step) -> Result<Vec<StartValues>, LowerError> {
+        let spec = self.plan.kernel(step.kernel);
+        let label = || step.label.clone();
+        let unsupported = |what: &str| LowerError::Unsupported { label: label(), what: what.into() };
+        let (KernelSpec::TernaryMatmul { scale, bias, residual, .. }, Some(shape)) = (spec, product(spec)) else {
+            return Err(unsupported("weights are not in the order of fractals"));
+        };
+        if let ScaleKind::PerGroup { .. } = scale {
+            return Err(unsupported("scales per group of columns"));
+        }
+        let args: Vec<Place> = step.args.iter().map(|a| self.place(*a)).collect();
+        let tile = (self.choose)(&shape).ok_or_else(|| LowerError::NoTile { label: label() })?;
+        let product = Product {
+            shape,
+            tile,
+            scale: *scale,
+            q: args[0],
+            act: args[1],
+            w: args[2],
+            scales: args[3],
+            bias: bias.then(|| args[4]),
+            residual: residual.then(|| args[4 + usize::from(*bias)]),
+            out: args[args.len() - 1],
+            sums: Some((self.map.sums, 0)),
+        };
+        let bar_m_below = self.machine.quirk.bar_m_below as usize;
+        matmul::emit(e, &product, &self.memories, bar_m_below, self.machine.cube_cores() as usize)
+            .map_err(|source| LowerError::Tile { label: label(), source })
+    }
+
+    fn vector(&self, e: &mut Emit, step: &Step) -> Result<(), VectorError> {
+        let args: Vec<Place> = step.args.iter().map(|a| self.place(*a)).collect();
+        let (ub, tables, mode) = (self.memories.ub, &self.map.tables, self.mode());
+        let pos = (self.map.input, 0);
+        match self.plan.kernel(step.kernel) {
+            KernelSpec::Embed { m, h, table, scale } => {
+                rows::embed(e, ub, (*m, *h, *table, *scale), [args[0], args[1], args[2]])
+            }
+            KernelSpec::Norm { m, k, d, eps } => {
+                rows::norm(e, ub, (m * k / d, *d, *eps), [args[0], args[1], args[2]], tables)
+            }
+            KernelSpec::NormQuant { m, eps, layout } => {
+                let before = Before::Norm { eps: *eps, w: args[1] };
+                quantize::quantize(e, ub, (*m, layout.k, mode), before, [args[0], args[2], args[3]], tables)
+            }
+            KernelSpec::Quantize { m, layout } => {
+                quantize::quantize(e, ub, (*m, layout.k, mode), Before::Nothing, [args[0], args[1], args[2]], tables)
+            }
+            KernelSpec::Glu { m, k, act } => rows::pairs(e, ub, Some(*act), m * k, [args[0], args[1], args[2]]),
+            KernelSpec::Add { m, k } => rows::pairs(e, ub, None, m * k, [args[0], args[1], args[2]]),
+            KernelSpec::GluQuant { m, act, layout } => {
+                let before = Before::Glu { act: *act, u: args[1] };
+                quantize::quantize(e, ub, (*m, layout.k, mode), before, [args[0], args[2], args[3]], tables)
+            }
+            KernelSpec::GluNormQuant { m, act, eps, layout } => {
+                let before = Before::GluNorm { act: *act, u: args[1], eps: *eps, w: args[2] };
+                quantize::quantize(e, ub, (*m, layout.k, mode), before, [args[0], args[3], args[4]], tables)
+            }
+            KernelSpec::Rope { m, heads, d } => {
+                rows::rope(e, ub, (*m, *heads, *d), [args[0], args[1], args[2], args[3], pos])
+            }
+            KernelSpec::KvWrite { cache, .. } | KernelSpec::Attention { cache, .. } if cache.has_scales() => {
+                return Err(VectorError::Unsupported("a cache of int8".into()));
+            }
+            KernelSpec::KvWrite { m, cache, order } => {
+                rows::kv_write(e, ub, *m, (*cache, *order), [args[0], args[1], pos])
+            }
+            KernelSpec::Attention { m, heads, cache, scale } => {
+                let shape = Attention { m: *m, heads: *heads, cache: *cache, scale: *scale };
+                attention::attention(e, ub, shape, [args[0], args[1], args[2], args[3], pos], tables)
+            }
+            KernelSpec::DenseMatmul { m, n, k, weight, scale, bias, residual, .. } => {
+                let shape = Dense { m: *m, n: *n, k: *k, weight: *weight, scale: *scale };
+                let operands = dense::Operands {
+                    x: args[0],
+                    w: args[1],
+                    bias: bias.then(|| args[2]),
+                    residual: residual.then(|| args[2 + usize::from(*bias)]),
+                    out: args[args.len() - 1],
+                };
+                dense::dense(e, ub, shape, operands, tables)
+            }
+            KernelSpec::TernaryMatmul { .. } => return Err(VectorError::Unsupported("a product of the cube".into())),
+            KernelSpec::FloatTernaryMatmul { .. } => {
+                return Err(VectorError::Unsupported("ternary products with float activations".into()));
+            }
+            KernelSpec::Screen { .. } => return Err(VectorError::Unsupported("a screened head".into())),
+        }
+        .map_err(VectorError::Ub)
+    }
+}
+
+enum VectorError {
+    Ub(UbTooSmall),
+    Unsupported(String),
+}

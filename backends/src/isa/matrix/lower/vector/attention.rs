@@ -1,0 +1,215 @@
+//! Causal attention over a cache, one token row and head at a time, positions in blocks of 64.
+//!
+//! Blocks are read whole: what lies behind the last position is hidden by adding a constant to its score, so that its
+//! weight is exactly zero.
+
+use tcc_ir::cache::{BLOCK, CacheLayout};
+
+use super::rows::{divide_up, element, pitch, step, widen, widen_rows};
+use super::{Place, ROWS, Space, Tables, UbTooSmall, behind, reg};
+use crate::isa::matrix::lower::emit::{Emit, F32, Second, block, dense, strided};
+use crate::isa::matrix::program::addr::Reg;
+use crate::isa::matrix::program::inst::{Count, ScalarOp, ScalarOperand};
+use crate::isa::matrix::program::vec::VecOp;
+
+const Q: Reg = reg(1);
+const OUT: Reg = reg(2);
+const K: Reg = reg(3);
+const V: Reg = reg(4);
+const SEEN: Reg = reg(5);
+const BLOCKS: Reg = reg(6);
+const AT: Reg = reg(7);
+const SCORES: Reg = reg(8);
+const MASK: Reg = reg(9);
+const LEFT: Reg = reg(10);
+const MASK_AT: Reg = reg(11);
+
+/// Shape of the op.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    pub m: usize,
+    pub heads: usize,
+    pub cache: CacheLayout,
+    pub scale: f32,
+}
+
+/// Memory of one head's work.
+struct At {
+    q: usize,
+    raw: usize,
+    wide: usize,
+    lo: usize,
+    hi: usize,
+    transpose: usize,
+    sums: usize,
+    mask: usize,
+    scores: usize,
+    max: usize,
+    spread: usize,
+    p: usize,
+    /// Each element of the query in a block.
+    query: usize,
+    acc: usize,
+    exp: usize,
+}
+
+/// `q, k cache, v cache, out, pos`.
+pub fn attention(
+    e: &mut Emit,
+    ub: usize,
+    a: Attention,
+    [q, k, v, out, pos]: [Place; 5],
+    tables: &Tables,
+) -> Result<(), UbTooSmall> {
+    let at = space(ub, &a)?;
+    let d = a.cache.d;
+    e.point(AT, tables.transpose);
+    e.load(at.transpose, behind(AT, 0), 1, 2048, 0, 0);
+    e.point(MASK, tables.mask);
+    e.point(AT, pos);
+    e.scalar_load(SEEN, behind(AT, 0));
+    e.point(Q, q);
+    e.point(OUT, out);
+    e.begin(Count::Fixed(a.m as u32));
+    e.add(SEEN, SEEN, 1);
+    divide_up(e, BLOCKS, SEEN, ROWS);
+    e.point(K, k);
+    e.point(V, v);
+    e.begin(Count::Fixed(a.cache.heads as u32));
+    e.begin(Count::Fixed((a.heads / a.cache.heads) as u32));
+    head(e, &a, &at);
+    e.end(&[(Q, step(4 * d)), (OUT, step(4 * d))]);
+    let bytes = step(a.cache.head_bytes());
+    e.end(&[(K, bytes), (V, bytes)]);
+    e.end(&[]);
+    Ok(())
+}
+
+fn space(ub: usize, a: &Attention) -> Result<At, UbTooSmall> {
+    let mut space = Space::new(ub);
+    let pitch = pitch(&a.cache);
+    let [q, raw, wide] = [pitch, ROWS * pitch, ROWS * pitch].map(|n| space.floats(n));
+    let [lo, hi, transpose, sums] = [8 * ROWS; 4].map(|n| space.floats(n));
+    let [mask, scores, max, p, acc] =
+        [ROWS, a.cache.ctx.next_multiple_of(ROWS), ROWS, BLOCK * BLOCK, pitch].map(|n| space.floats(n));
+    Ok(At {
+        q: q?,
+        raw: raw?,
+        wide: wide?,
+        lo: lo?,
+        hi: hi?,
+        transpose: transpose?,
+        sums: sums?,
+        mask: mask?,
+        scores: scores?,
+        max: max?,
+        spread: space.floats(8 * ROWS)?,
+        p: p?,
+        query: space.floats(8 * a.cache.d)?,
+        acc: acc?,
+        exp: space.take(Emit::exp_bytes(ROWS))?,
+    })
+}
+
+/// One head of one token row.
+fn head(e: &mut Emit, a: &Attention, at: &At) {
+    let d = a.cache.d;
+    e.load(at.q, behind(Q, 0), 1, 4 * d, 0, 0);
+    e.loaded();
+    e.spread(at.query, at.q, d);
+    e.fill(at.max, f32::MIN.to_bits(), ROWS);
+    blocks(e, a, K, |e| scores(e, a, at));
+    // The largest score, in every lane of a block.
+    e.vec(VecOp::BlockMax, F32, dense(at.p), dense(at.max), Second::None, 1, 64);
+    e.vec(VecOp::BlockMax, F32, dense(at.p + 32), dense(at.p), Second::None, 1, 8);
+    e.spread(at.spread, at.p + 32, 1);
+    e.fill(at.p, 0, 16);
+    e.add(SCORES, Reg::ZERO, at.scores as i64);
+    e.begin(Count::Reg(BLOCKS));
+    let row = dense(0).behind(SCORES);
+    e.vec(VecOp::Sub, F32, dense(at.sums), row, Second::Vector(block(at.spread)), 1, ROWS);
+    e.exp(at.sums, at.exp, ROWS);
+    e.vec(VecOp::Mov, F32, row, dense(at.sums), Second::None, 1, ROWS);
+    // Position mod 16 is the partial.
+    let p = strided(at.p, 1, 0);
+    e.vec(VecOp::Add, F32, p, strided(at.sums, 1, 2), Second::Vector(p), ROWS / 16, 16);
+    e.end(&[(SCORES, 4 * ROWS as i32)]);
+    e.fill(at.acc, 0, pitch(&a.cache));
+    blocks(e, a, V, |e| values(e, a, at));
+    e.each(VecOp::Mov, F32, at.lo, at.p, Second::None, 8);
+    e.each(VecOp::Mov, F32, at.hi, at.p + 32, Second::None, 8);
+    let l = e.reduce(at.lo, at.hi, at.transpose, at.sums, 1);
+    e.spread(at.spread, l, 1);
+    e.each(VecOp::Div, F32, at.acc, at.acc, Second::Vector(block(at.spread)), d);
+    e.computed();
+    e.store(behind(OUT, 0), at.acc, 1, 4 * d, 0, 0);
+    e.stored();
+}
+
+/// Runs `body` on each block of positions; before it, registers point at the block's cache rows and scores.
+fn blocks(e: &mut Emit, a: &Attention, base: Reg, body: impl Fn(&mut Emit)) {
+    let (_, size) = element(a.cache.dtype);
+    e.add(AT, base, 0);
+    e.add(LEFT, SEEN, 0);
+    e.add(SCORES, Reg::ZERO, 0);
+    e.begin(Count::Reg(BLOCKS));
+    body(e);
+    e.add(LEFT, LEFT, -(ROWS as i64));
+    e.end(&[(AT, step(ROWS * size * a.cache.d)), (SCORES, 4 * ROWS as i32)]);
+}
+
+/// Loads 64 rows of the cache and widens them.
+fn load_rows(e: &mut Emit, a: &Attention, at: &At) {
+    let (ty, size) = element(a.cache.dtype);
+    let (d, pitch) = (a.cache.d, pitch(&a.cache));
+    e.load(at.raw, behind(AT, 0), ROWS, size * d, size * d, size * pitch);
+    e.loaded();
+    widen_rows(e, at.wide, at.raw, ty, (ROWS, d, pitch));
+}
+
+fn scores(e: &mut Emit, a: &Attention, at: &At) {
+    // MASK + 4 · (64 - min(left, 64)).
+    e.scalar(ScalarOp::Min, MASK_AT, LEFT, ScalarOperand::Imm(ROWS as i64));
+    e.scalar(ScalarOp::Mul, MASK_AT, MASK_AT, ScalarOperand::Imm(-4));
+    e.add(MASK_AT, MASK_AT, 4 * ROWS as i64);
+    e.scalar(ScalarOp::Add, MASK_AT, MASK_AT, ScalarOperand::Reg(MASK));
+    e.load(at.mask, behind(MASK_AT, 0), 1, 4 * ROWS, 0, 0);
+    let (ty, size) = element(a.cache.dtype);
+    let d = a.cache.d;
+    e.load(at.raw, behind(AT, 0), 1, ROWS * size * d, 0, 0);
+    e.loaded();
+    widen(e, at.wide, at.raw, ty, ROWS * d);
+    let s = at.sums;
+    for part in 0..ROWS / BLOCK {
+        // Partial i mod 16 of sixteen positions.
+        e.fill(at.p, 0, BLOCK * BLOCK);
+        for first in (0..d).step_by(BLOCK) {
+            let keys = Second::Vector(strided(at.wide + 4 * BLOCK * (part * d + first), 1, 2));
+            let query = strided(at.query + 32 * first, 0, 1);
+            e.vec(VecOp::Mla, F32, strided(at.p, 1, 2), query, keys, (d - first).min(BLOCK), BLOCK);
+        }
+        for half in [8, 4, 2] {
+            e.each2(VecOp::Add, at.p, at.p, at.p + 4 * BLOCK * half, BLOCK * half);
+        }
+        e.each2(VecOp::Add, s + 4 * BLOCK * part, at.p, at.p + 4 * BLOCK, BLOCK);
+    }
+    e.each(VecOp::Mul, F32, s, s, Second::f32(a.scale), ROWS);
+    e.each2(VecOp::Add, s, s, at.mask, ROWS);
+    e.each2(VecOp::Max, at.max, at.max, s, ROWS);
+    let row = dense(at.scores).behind(SCORES);
+    e.vec(VecOp::Mov, F32, row, dense(s), Second::None, 1, ROWS);
+    e.computed();
+}
+
+fn values(e: &mut Emit, a: &Attention, at: &At) {
+    load_rows(e, a, at);
+    // One block for each position's weight.
+    let row = strided(at.scores, 1, 1).behind(SCORES);
+    e.vec(VecOp::BlockFill, F32, dense(at.spread), row, Second::None, ROWS / 8, 64);
+    for first in (0..a.cache.d).step_by(64) {
+        let lanes = (a.cache.d - first).min(64);
+        let rows = Second::Vector(strided(at.wide + 4 * first, 1, pitch(&a.cache) / 8));
+        e.vec(VecOp::Mla, F32, strided(at.acc + 4 * first, 1, 0), strided(at.spread, 0, 1), rows, ROWS, lanes);
+    }
+    e.computed();
+}

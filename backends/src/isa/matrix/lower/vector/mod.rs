@@ -1,0 +1,201 @@
+//! Kernels that run on the vector unit, in the exact arithmetic of `docs/numerics.md`: everything but the ternary
+//! product. One token row at a time, stage by stage: these kernels are a few percent of a model's time.
+//!
+//! That the unit has correctly rounded f32 division, square root and multiply-add is an assumption of ours.
+
+pub mod attention;
+pub mod dense;
+pub mod quantize;
+pub mod rows;
+
+use tcc_ir::numerics;
+
+use super::emit::{Emit, F32, S32, Second, block, dense as all, strided};
+use crate::isa::matrix::program::SymbolId;
+use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
+use crate::isa::matrix::program::inst::{ScalarOp, ScalarOperand};
+use crate::isa::matrix::program::ty::ElemType;
+use crate::isa::matrix::program::vec::VecOp;
+
+/// Where an operand lies: a symbol, and bytes behind it.
+pub type Place = (SymbolId, i64);
+
+/// Rows whose partial sums are added up together, and lanes of 32 bits in a repeat.
+pub const ROWS: usize = 64;
+
+/// Constants that kernels read from global memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Tables {
+    /// [`transpose_offsets`].
+    pub transpose: Place,
+    /// [`mask`].
+    pub mask: Place,
+}
+
+/// Byte offsets that turn `f32[64][8]` into `[8][64]`.
+pub fn transpose_offsets() -> Vec<u8> {
+    // Below 2048.
+    let offsets = (0..8 * ROWS).map(|i| ((i % ROWS * 8 + i / ROWS) * 4) as u32);
+    offsets.flat_map(u32::to_le_bytes).collect()
+}
+
+/// What hides scores: 64 zeros, then 64 values below every score.
+pub fn mask() -> Vec<u8> {
+    let values = (0..2 * ROWS).map(|i| if i < ROWS { 0.0f32 } else { HIDDEN });
+    values.flat_map(f32::to_le_bytes).collect()
+}
+
+/// Added to a score to hide it; finite, and the difference to any maximum is far below what exp takes for 0.
+const HIDDEN: f32 = -1e38;
+
+/// Memory of a kernel, given out from the front.
+pub struct Space {
+    next: usize,
+    limit: usize,
+}
+
+/// A kernel needs more UB than the machine has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{needed} bytes of UB are needed, the machine has {limit}")]
+pub struct UbTooSmall {
+    pub needed: usize,
+    pub limit: usize,
+}
+
+impl Space {
+    pub fn new(limit: usize) -> Space {
+        Space { next: 0, limit }
+    }
+
+    /// `bytes` bytes, aligned to a repeat.
+    pub fn take(&mut self, bytes: usize) -> Result<usize, UbTooSmall> {
+        let at = self.next;
+        self.next = (at + bytes).next_multiple_of(256);
+        if self.next > self.limit { Err(UbTooSmall { needed: self.next, limit: self.limit }) } else { Ok(at) }
+    }
+
+    /// `count` f32.
+    pub fn floats(&mut self, count: usize) -> Result<usize, UbTooSmall> {
+        self.take(4 * count)
+    }
+}
+
+/// Register `index`, 1 to 31.
+pub const fn reg(index: u8) -> Reg {
+    match Reg::new(index) {
+        Some(reg) => reg,
+        None => panic!("there are 32 registers"),
+    }
+}
+
+/// `offset` bytes behind a register.
+pub fn behind(reg: Reg, offset: usize) -> Addr {
+    // Within one row or tile of an array: far below 2^26.
+    Addr::behind(reg, offset as i32)
+}
+
+impl Emit {
+    /// `reg` = address of an operand.
+    pub fn point(&mut self, reg: Reg, place: Place) {
+        self.address(reg, Some(place.0), place.1);
+    }
+
+    /// `reg = base + index · bytes`.
+    pub fn index(&mut self, reg: Reg, base: Reg, index: Reg, bytes: usize) {
+        // A stride of an array.
+        self.scalar(ScalarOp::Mul, reg, index, ScalarOperand::Imm(bytes as i64));
+        self.scalar(ScalarOp::Add, reg, reg, ScalarOperand::Reg(base));
+    }
+
+    /// Later vector work sees what was loaded.
+    pub fn loaded(&mut self) {
+        self.after(Queue::Mte2, Queue::V);
+    }
+
+    /// Later loads may overwrite what vector work has read, later stores see what it wrote.
+    pub fn computed(&mut self) {
+        self.after(Queue::V, Queue::Mte2);
+        self.after(Queue::V, Queue::Mte3);
+    }
+
+    /// Later vector work, and loads, may overwrite what was stored.
+    pub fn stored(&mut self) {
+        self.after(Queue::Mte3, Queue::V);
+        self.after(Queue::Mte3, Queue::Mte2);
+    }
+
+    /// Sums rows of eight: `out[r]` from `lo` and `hi`, both `f32[rows][8]`, in the order of `numerics::reduce`.
+    pub fn reduce(&mut self, lo: usize, hi: usize, transpose: usize, scratch: usize, rows: usize) -> usize {
+        self.each2(VecOp::Add, lo, lo, hi, 8 * rows);
+        let from = Second::Vector(all(lo));
+        self.vec(VecOp::Gather, (ElemType::U32, ElemType::U32), all(scratch), all(transpose), from, 8, rows);
+        for half in [4, 2, 1] {
+            let other = Second::Vector(all(scratch + half * 4 * ROWS));
+            self.vec(VecOp::Add, F32, all(scratch), all(scratch), other, half, rows);
+        }
+        scratch
+    }
+
+    /// Partial sums of the dot product of two contiguous rows of `d` elements, into `lo` and `hi` of eight.
+    pub fn dot_row(&mut self, a: usize, b: usize, d: usize, lo: usize, hi: usize) {
+        self.fill(lo, 0, 8);
+        self.fill(hi, 0, 8);
+        let (full, tail) = (d / 16, d % 16);
+        for (p, shift, lanes) in [(lo, 0, tail.min(8)), (hi, 32, tail.saturating_sub(8))] {
+            let at = |x: usize| strided(x + shift, 1, 2);
+            if full > 0 {
+                self.vec(VecOp::Mla, F32, block(p), at(a), Second::Vector(at(b)), full, 8);
+            }
+            if lanes > 0 {
+                let at = |x: usize| all(x + shift + 64 * full);
+                self.vec(VecOp::Mla, F32, block(p), at(a), Second::Vector(at(b)), 1, lanes);
+            }
+        }
+    }
+
+    /// `x = exp(x)` of `count` elements; `scratch` has room for four times as many and the mask.
+    pub fn exp(&mut self, x: usize, scratch: usize, count: usize) {
+        let size = (4 * count).next_multiple_of(256);
+        let [n, r, p, t] = [0, 1, 2, 3].map(|i| scratch + i * size);
+        let mask = scratch + 4 * size;
+        let (float, int) = ((ElemType::F32, ElemType::S32), (ElemType::S32, ElemType::F32));
+        let f = Second::f32;
+        self.each(VecOp::CmpGe, F32, mask, x, f(numerics::EXP_MIN), count);
+        self.each(VecOp::Max, F32, x, x, f(numerics::EXP_MIN), count);
+        self.each(VecOp::Min, F32, x, x, f(numerics::EXP_MAX), count);
+        self.each(VecOp::Mul, F32, t, x, f(numerics::LOG2_E), count);
+        self.each(VecOp::Cast, int, n, t, Second::None, count);
+        self.each(VecOp::Cast, float, t, n, Second::None, count);
+        self.each(VecOp::Mov, F32, r, x, Second::None, count);
+        self.each(VecOp::Mla, F32, r, t, f(-numerics::LN2_HIGH), count);
+        self.each(VecOp::Mla, F32, r, t, f(-numerics::LN2_LOW), count);
+        self.fill(p, numerics::EXP_POLY[0].to_bits(), count);
+        for c in &numerics::EXP_POLY[1..] {
+            self.each(VecOp::Madd, F32, p, r, f(*c), count);
+        }
+        self.each2(VecOp::Mul, t, r, r, count);
+        self.each2(VecOp::Madd, p, t, r, count);
+        self.each(VecOp::Add, F32, p, p, f(1.0), count);
+        self.each(VecOp::Shl, S32, n, n, Second::Bits(23), count);
+        self.each(VecOp::Add, S32, p, p, Second::Vector(all(n)), count);
+        self.fill(x, 0, count);
+        self.select(x, p, mask, count);
+    }
+
+    /// Bytes that [`Emit::exp`] needs beside its operand.
+    pub const fn exp_bytes(count: usize) -> usize {
+        4 * (4 * count).next_multiple_of(256) + (count.div_ceil(64) * 8).next_multiple_of(256)
+    }
+
+    /// `x = y` where the mask's bit is set.
+    fn select(&mut self, x: usize, y: usize, mask: usize, count: usize) {
+        let (full, tail) = (count / ROWS, count % ROWS);
+        if full > 0 {
+            self.vec(VecOp::Select, F32, all(x), all(y), Second::Vector(all(mask)), full, ROWS);
+        }
+        if tail > 0 {
+            let at = |o: usize| all(o + 256 * full);
+            self.vec(VecOp::Select, F32, at(x), at(y), Second::Vector(all(mask + 8 * full)), 1, tail);
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! Kernels over token rows: embedding, norms, gates, rotary positions, cache writes, additions.
+
+use tcc_ir::cache::{BLOCK, CacheLayout, CacheOrder};
+use tcc_ir::ops::Act;
+use tcc_ir::ty::DType;
+
+use super::{Place, Space, Tables, UbTooSmall, behind, reg};
+use crate::isa::matrix::lower::emit::{Emit, F32, Second, Strided, block, strided};
+use crate::isa::matrix::program::addr::Reg;
+use crate::isa::matrix::program::inst::{Count, ScalarOp, ScalarOperand};
+use crate::isa::matrix::program::ty::ElemType;
+use crate::isa::matrix::program::vec::VecOp;
+
+/// Registers of operands.
+pub const X: Reg = reg(1);
+pub const Y: Reg = reg(2);
+pub const OUT: Reg = reg(3);
+pub const W: Reg = reg(4);
+pub const INDEX: Reg = reg(5);
+pub const AT: Reg = reg(6);
+pub const AT2: Reg = reg(7);
+pub const POS: Reg = reg(8);
+
+fn count(n: usize) -> Count {
+    Count::Fixed(u32::try_from(n).expect("fewer rows than 2^32"))
+}
+
+/// Bytes of a row as a register update.
+pub fn step(bytes: usize) -> i32 {
+    i32::try_from(bytes).expect("rows are below 2 GiB")
+}
+
+/// Type of stored floats, and bytes of one.
+pub fn element(dtype: DType) -> (ElemType, usize) {
+    match dtype {
+        DType::F16 => (ElemType::F16, 2),
+        DType::Bf16 => (ElemType::Bf16, 2),
+        DType::F32 | DType::I8 | DType::I32 | DType::U32 | DType::Q8 | DType::Trit => (ElemType::F32, 4),
+    }
+}
+
+/// Widens `count` stored floats at `from` to f32 at `to`.
+pub fn widen(e: &mut Emit, to: usize, from: usize, ty: ElemType, count: usize) {
+    if ty == ElemType::F32 {
+        e.each(VecOp::Mov, F32, to, from, Second::None, count);
+    } else {
+        e.each(VecOp::Cast, (ElemType::F32, ty), to, from, Second::None, count);
+    }
+}
+
+/// `out[t] = table[tokens[t]]`, widened, times `scale` where that is not 1.
+pub fn embed(
+    e: &mut Emit,
+    ub: usize,
+    (m, h, table, scale): (usize, usize, DType, f32),
+    [tokens, rows, out]: [Place; 3],
+) -> Result<(), UbTooSmall> {
+    let mut space = Space::new(ub);
+    let (ty, size) = element(table);
+    let (raw, x) = (space.take(size * h)?, space.floats(h)?);
+    e.point(X, tokens);
+    e.point(W, rows);
+    e.point(OUT, out);
+    e.begin(count(m));
+    e.scalar_load(INDEX, behind(X, 0));
+    e.index(AT, W, INDEX, size * h);
+    e.load(raw, behind(AT, 0), 1, size * h, 0, 0);
+    e.loaded();
+    widen(e, x, raw, ty, h);
+    if scale != 1.0 {
+        e.each(VecOp::Mul, F32, x, x, Second::f32(scale), h);
+    }
+    e.computed();
+    e.store(behind(OUT, 0), x, 1, 4 * h, 0, 0);
+    e.stored();
+    e.end(&[(X, 4), (OUT, step(4 * h))]);
+    Ok(())
+}
+
+/// UB of [`norm_row`].
+pub struct NormSpace {
+    w: usize,
+    lo: usize,
+    hi: usize,
+    one: usize,
+    r: usize,
+    transpose: usize,
+    scratch: usize,
+}
+
+impl NormSpace {
+    /// Takes room for norms of `d` elements and loads the weights and the table.
+    pub fn load(e: &mut Emit, space: &mut Space, d: usize, w: Place, tables: &Tables) -> Result<NormSpace, UbTooSmall> {
+        let floats = [d, 8, 8, 8, 8].map(|n| space.floats(n));
+        let [w_at, lo, hi, one, r] = floats;
+        let (transpose, scratch) = (space.floats(512)?, space.floats(512)?);
+        let this = NormSpace { w: w_at?, lo: lo?, hi: hi?, one: one?, r: r?, transpose, scratch };
+        e.point(W, w);
+        e.load(this.w, behind(W, 0), 1, 4 * d, 0, 0);
+        e.point(W, tables.transpose);
+        e.load(this.transpose, behind(W, 0), 1, 2048, 0, 0);
+        e.loaded();
+        e.fill(this.one, 1.0f32.to_bits(), 8);
+        Ok(this)
+    }
+}
+
+/// `x = w · (x · r)` of one run of `d` elements.
+pub fn norm_row(e: &mut Emit, at: &NormSpace, x: usize, d: usize, eps: f32) {
+    e.dot_row(x, x, d, at.lo, at.hi);
+    let ss = e.reduce(at.lo, at.hi, at.transpose, at.scratch, 1);
+    // Row lengths are far below 2^24.
+    e.each(VecOp::Div, F32, ss, ss, Second::f32(d as f32), 1);
+    e.each(VecOp::Add, F32, ss, ss, Second::f32(eps), 1);
+    e.each(VecOp::Sqrt, F32, ss, ss, Second::None, 1);
+    e.each2(VecOp::Div, ss, at.one, ss, 1);
+    e.spread(at.r, ss, 1);
+    e.each(VecOp::Mul, F32, x, x, Second::Vector(block(at.r)), d);
+    e.each2(VecOp::Mul, x, at.w, x, d);
+}
+
+/// Norms of `m · k / d` runs of `d` elements.
+pub fn norm(
+    e: &mut Emit,
+    ub: usize,
+    (runs, d, eps): (usize, usize, f32),
+    [x, w, out]: [Place; 3],
+    tables: &Tables,
+) -> Result<(), UbTooSmall> {
+    let mut space = Space::new(ub);
+    let row = space.floats(d)?;
+    let at = NormSpace::load(e, &mut space, d, w, tables)?;
+    e.point(X, x);
+    e.point(OUT, out);
+    e.begin(count(runs));
+    e.load(row, behind(X, 0), 1, 4 * d, 0, 0);
+    e.loaded();
+    norm_row(e, &at, row, d, eps);
+    e.computed();
+    e.store(behind(OUT, 0), row, 1, 4 * d, 0, 0);
+    e.stored();
+    e.end(&[(X, step(4 * d)), (OUT, step(4 * d))]);
+    Ok(())
+}
+
+/// `g = gate(g) · u` of `k` elements; `scratch` as [`Emit::exp`] needs it, and one row in front.
+pub fn gate_row(e: &mut Emit, act: Act, [g, u, scratch]: [usize; 3], k: usize) {
+    match act {
+        Act::Relu2 => {
+            e.each(VecOp::Max, F32, g, g, Second::f32(0.0), k);
+            e.each2(VecOp::Mul, g, g, g, k);
+        }
+        Act::Silu => {
+            let row = (4 * k).next_multiple_of(256);
+            e.each(VecOp::Neg, F32, scratch, g, Second::None, k);
+            e.exp(scratch, scratch + row, k);
+            e.each(VecOp::Add, F32, scratch, scratch, Second::f32(1.0), k);
+            e.each2(VecOp::Div, g, g, scratch, k);
+        }
+    }
+    e.each2(VecOp::Mul, g, g, u, k);
+}
+
+/// Bytes of [`gate_row`]'s scratch.
+pub fn gate_bytes(act: Act, k: usize) -> usize {
+    match act {
+        Act::Relu2 => 0,
+        Act::Silu => (4 * k).next_multiple_of(256) + Emit::exp_bytes(k),
+    }
+}
+
+/// Elements of a gate or an addition that are done at a time.
+const RUN: usize = 1024;
+
+/// `out = gate(g) · u` of `total` elements; without a gate, `out = g + u`.
+pub fn pairs(
+    e: &mut Emit,
+    ub: usize,
+    act: Option<Act>,
+    total: usize,
+    [g, u, out]: [Place; 3],
+) -> Result<(), UbTooSmall> {
+    let mut space = Space::new(ub);
+    let (a, b) = (space.floats(RUN)?, space.floats(RUN)?);
+    let scratch = space.take(act.map_or(0, |act| gate_bytes(act, RUN)))?;
+    e.point(X, g);
+    e.point(Y, u);
+    e.point(OUT, out);
+    let run = |e: &mut Emit, n: usize| {
+        e.load(a, behind(X, 0), 1, 4 * n, 0, 0);
+        e.load(b, behind(Y, 0), 1, 4 * n, 0, 0);
+        e.loaded();
+        match act {
+            Some(act) => gate_row(e, act, [a, b, scratch], n),
+            None => e.each2(VecOp::Add, a, a, b, n),
+        }
+        e.computed();
+        e.store(behind(OUT, 0), a, 1, 4 * n, 0, 0);
+        e.stored();
+    };
+    if total >= RUN {
+        e.begin(count(total / RUN));
+        run(e, RUN);
+        e.end(&[(X, step(4 * RUN)), (Y, step(4 * RUN)), (OUT, step(4 * RUN))]);
+    }
+    if !total.is_multiple_of(RUN) {
+        run(e, total % RUN);
+    }
+    Ok(())
+}
+
+/// Rotates pairs (i, i + d/2) of each head; row r stands at position `pos + r`.
+pub fn rope(
+    e: &mut Emit,
+    ub: usize,
+    (m, heads, d): (usize, usize, usize),
+    [x, cos, sin, out, pos]: [Place; 5],
+) -> Result<(), UbTooSmall> {
+    let mut space = Space::new(ub);
+    let half = d / 2;
+    let pitch = half.next_multiple_of(8);
+    let mut take = |rows: usize| space.floats(rows * pitch);
+    let (x1, x2, y1, y2, t) = (take(heads)?, take(heads)?, take(heads)?, take(heads)?, take(heads)?);
+    let (c, s) = (take(1)?, take(1)?);
+    e.point(POS, pos);
+    e.scalar_load(INDEX, behind(POS, 0));
+    for (at, table) in [(AT, cos), (AT2, sin)] {
+        e.point(W, table);
+        e.index(at, W, INDEX, 4 * half);
+    }
+    e.point(X, x);
+    e.point(OUT, out);
+    e.begin(count(m));
+    for (to, skip) in [(x1, 0), (x2, 4 * half)] {
+        e.load(to, behind(X, skip), heads, 4 * half, 4 * d, 4 * pitch);
+    }
+    e.load(c, behind(AT, 0), 1, 4 * half, 0, 0);
+    e.load(s, behind(AT2, 0), 1, 4 * half, 0, 0);
+    e.loaded();
+    for first in (0..half).step_by(64) {
+        let lanes = (half - first).min(64);
+        let rows = |at: usize| strided(at + 4 * first, 1, pitch / 8);
+        let table = |at: usize| Second::Vector(strided(at + 4 * first, 1, 0));
+        let mut op = |op, to, a, b: Second| e.vec(op, F32, rows(to), rows(a), b, heads, lanes);
+        op(VecOp::Mul, y1, x1, table(c));
+        op(VecOp::Mul, t, x2, table(s));
+        op(VecOp::Sub, y1, y1, Second::Vector(rows(t)));
+        op(VecOp::Mul, y2, x2, table(c));
+        op(VecOp::Mul, t, x1, table(s));
+        op(VecOp::Add, y2, y2, Second::Vector(rows(t)));
+    }
+    e.computed();
+    for (from, skip) in [(y1, 0), (y2, 4 * half)] {
+        e.store(behind(OUT, skip), from, heads, 4 * half, 4 * pitch, 4 * d);
+    }
+    e.stored();
+    let row = step(4 * heads * d);
+    e.end(&[(X, row), (OUT, row), (AT, step(4 * half)), (AT2, step(4 * half))]);
+    Ok(())
+}
+
+/// Elements from one row of a cache to the next in UB: whole blocks of either type.
+pub fn pitch(cache: &CacheLayout) -> usize {
+    cache.d.next_multiple_of(16)
+}
+
+/// Stores rows `x: f32[m, heads · d]` at positions `pos ..` of the cache.
+pub fn kv_write(
+    e: &mut Emit,
+    ub: usize,
+    m: usize,
+    (c, order): (CacheLayout, CacheOrder),
+    [x, cache, pos]: [Place; 3],
+) -> Result<(), UbTooSmall> {
+    let mut space = Space::new(ub);
+    let (ty, size) = element(c.dtype);
+    let pitch = pitch(&c);
+    let (rows, packed) = (space.floats(c.heads * pitch)?, space.floats(c.heads * pitch)?);
+    // Elements of keys are stored one by one, so each has a block of its own.
+    let (wide, narrow) = (space.take(32 * c.d)?, space.take(32 * c.d)?);
+    e.point(POS, pos);
+    e.scalar_load(INDEX, behind(POS, 0));
+    e.point(W, cache);
+    e.point(X, x);
+    e.begin(count(m));
+    position(e, &c, order);
+    e.load(rows, behind(X, 0), c.heads, 4 * c.d, 4 * c.d, 4 * pitch);
+    e.loaded();
+    let op = if ty == ElemType::F32 { VecOp::Mov } else { VecOp::CastSat };
+    match order {
+        CacheOrder::Values => {
+            for first in (0..c.d).step_by(64) {
+                let to = strided(packed + size * first, 1, pitch * size / 32);
+                let x = strided(rows + 4 * first, 1, pitch / 8);
+                e.vec(op, (ty, ElemType::F32), to, x, Second::None, c.heads, (c.d - first).min(64));
+            }
+            e.computed();
+            e.store(behind(AT, 0), packed, c.heads, c.row_bytes(), size * pitch, c.head_bytes());
+        }
+        CacheOrder::Keys => {
+            for head in 0..c.heads {
+                e.spread(wide, rows + 4 * head * pitch, c.d);
+                e.vec(op, (ty, ElemType::F32), strided(narrow, 1, 1), strided(wide, 1, 1), Second::None, c.d, 8);
+                e.computed();
+                e.store(behind(AT, head * c.head_bytes()), narrow, c.d, size, 32, size * BLOCK);
+                e.stored();
+            }
+        }
+    }
+    e.stored();
+    e.add(INDEX, INDEX, 1);
+    e.end(&[(X, step(4 * c.heads * c.d))]);
+    Ok(())
+}
+
+/// `AT` = address of element 0 of position `INDEX` in head 0 of the cache at `W`.
+fn position(e: &mut Emit, c: &CacheLayout, order: CacheOrder) {
+    let imm = |value: usize| ScalarOperand::Imm(value as i64);
+    e.scalar(ScalarOp::Div, AT, INDEX, imm(BLOCK));
+    e.scalar(ScalarOp::Mul, AT, AT, imm(BLOCK * c.row_bytes()));
+    e.scalar(ScalarOp::Rem, AT2, INDEX, imm(BLOCK));
+    let within = match order {
+        CacheOrder::Keys => c.element_bytes(),
+        CacheOrder::Values => c.row_bytes(),
+    };
+    e.scalar(ScalarOp::Mul, AT2, AT2, imm(within));
+    e.scalar(ScalarOp::Add, AT, AT, ScalarOperand::Reg(AT2));
+    e.scalar(ScalarOp::Add, AT, AT, ScalarOperand::Reg(W));
+}
+
+/// `reg = reg / b`, rounded up.
+pub fn divide_up(e: &mut Emit, to: Reg, from: Reg, b: usize) {
+    // Small positive numbers.
+    e.scalar(ScalarOp::Add, to, from, ScalarOperand::Imm(b as i64 - 1));
+    e.scalar(ScalarOp::Div, to, to, ScalarOperand::Imm(b as i64));
+}
+
+/// Rows of floats `pitch` apart in UB from stored rows at `from`, widened.
+pub fn widen_rows(e: &mut Emit, to: usize, from: usize, ty: ElemType, (rows, d, pitch): (usize, usize, usize)) {
+    let size = ty.bits() as usize / 8;
+    for first in (0..d).step_by(64) {
+        let lanes = (d - first).min(64);
+        let x: Strided = strided(from + size * first, 1, pitch * size / 32);
+        let y = strided(to + 4 * first, 1, pitch / 8);
+        let op = if ty == ElemType::F32 { VecOp::Mov } else { VecOp::Cast };
+        e.vec(op, (ElemType::F32, ty), y, x, Second::None, rows, lanes);
+    }
+}

@@ -1,0 +1,141 @@
+//! Ternary products on simulated matrix units: bits against the op's definition, with the checker on, and cycles.
+
+use tcc_backends::isa::matrix::desc::MENU;
+use tcc_backends::isa::matrix::lower::matmul::search;
+use tcc_backends::isa::matrix::lower::matmul::tile::{Mode, Shape, Tile};
+use tcc_backends::isa::matrix::machine::Machine;
+use tcc_backends::isa::matrix::machine::preset::preset;
+use tcc_backends::isa::matrix::sim::memory::Gm;
+use tcc_backends::isa::matrix::sim::{self, Options};
+use tcc_ir::encoding::Encoding;
+use tcc_ir::encoding::w2nz::Panel;
+use tcc_ir::ops::Op;
+use tcc_ir::target::MicroKernel;
+use tcc_ir::tensor::Tensor;
+use tcc_ir::ty::{DType, ValueType};
+use tcc_tests::random::Rng;
+
+fn machine(name: &str) -> Machine {
+    preset(name).expect("a preset").expect("it parses")
+}
+
+/// Activations in the strips of `shape`; padding columns are zero codes.
+fn strips(q: &[i8], shape: &Shape) -> Vec<u8> {
+    let (mode, rows, k) = (shape.mode(), shape.strip_rows(), shape.padded_k());
+    let mut out = vec![0u8; k / mode.strip() * rows * 32];
+    for token in 0..shape.m {
+        for c in 0..k {
+            let a = if c < shape.k { q[token * shape.k + c] } else { 0 };
+            match mode {
+                Mode::I8 => out[(c / 32 * rows + token) * 32 + c % 32] = a as u8,
+                Mode::I4 => {
+                    for (row, nibble) in [(2 * token, a >> 4), (2 * token + 1, (a & 15) - 8)] {
+                        let byte = (c / 64 * rows + row) * 32 + c % 32;
+                        out[byte] |= (nibble as u8 & 15) << (4 * (c % 64 / 32));
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+fn f32_bytes(x: &Tensor) -> Vec<u8> {
+    x.as_f32().iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// Runs a product of random operands and compares it with the op's meaning.
+fn check(machine: &Machine, shape: Shape, tile: Tile) {
+    let (m, n, k) = (shape.m, shape.n, shape.k);
+    let mut rng = Rng::named(&format!("{shape:?} {tile}"));
+    let mut tensor = |dtype, shape: &[usize]| rng.tensor(&ValueType::new(dtype, shape));
+    let (q, act, w) = (tensor(DType::I8, &[m, k]), tensor(DType::F32, &[m]), tensor(DType::Trit, &[n, k]));
+    let (scale, residual) = (tensor(DType::F32, &[1]), tensor(DType::F32, &[m, n]));
+    let mut operands = vec![&q, &act, &w, &scale];
+    if shape.residual {
+        operands.push(&residual);
+    }
+    let want = Op::TernaryLinear { bias: false, residual: shape.residual }.eval(&operands);
+    let program = search::alone(&shape, tile, machine).unwrap_or_else(|e| panic!("{shape:?} {tile}: {e}"));
+    let mut gm = Gm::new(&program);
+    let data = [
+        ("q", strips(q.as_i8(), &shape)),
+        ("act_scale", f32_bytes(&act)),
+        ("weights", Encoding::W2Nz(shape.panel).pack(w.as_i8(), n, k)),
+        ("scale", f32_bytes(&scale)),
+        ("residual", f32_bytes(&residual)),
+    ];
+    for (name, bytes) in &data {
+        if let Some(symbol) = program.find_symbol(name) {
+            gm.bytes_mut(symbol)[..bytes.len()].copy_from_slice(bytes);
+        }
+    }
+    let options = Options { functional: true, check: true, ..Options::default() };
+    let report = sim::run(&program, machine, &mut gm, options).unwrap_or_else(|e| panic!("{shape:?} {tile}: {e}"));
+    let found: Vec<String> = report.violations.iter().take(3).map(ToString::to_string).collect();
+    assert!(found.is_empty(), "{} {shape:?} {tile}: {found:?}", machine.name);
+    let out = gm.bytes(program.find_symbol("out").expect("an output"));
+    assert!(out == f32_bytes(&want[0]), "{} {shape:?} {tile}: other bits", machine.name);
+}
+
+fn panel(row: &MicroKernel) -> Panel {
+    let Encoding::W2Nz(panel) = row.encoding else { panic!("{row} reads no fractals") };
+    panel
+}
+
+/// Every row of the menu, ragged in every direction, with k cut and whole, on one core and on several.
+#[test]
+fn products_have_the_bits_of_the_definition() {
+    for row in MENU {
+        let shape = |m, n, k, kp, residual| Shape { m, n, k, panel: Panel { kp, ..panel(row) }, residual };
+        let tile = |text: &str| text.parse::<Tile>().expect("a tile");
+        let lite = machine("lite-generic");
+        check(&lite, shape(1, 200, 300, 256, false), tile("m1/1 k384/128/128"));
+        check(&lite, shape(1, 256, 1300, 256, true), tile("m1/1 k1408/128/128 stay"));
+        check(&lite, shape(3, 256, 640, 512, false), tile("m3/3 k640/256/128"));
+        check(&lite, shape(40, 384, 700, 256, true), tile("m16/16 k768/128/64"));
+        check(&lite, shape(40, 384, 700, 256, true), tile("m32/16 k256/128/64"));
+        check(&machine("ascend310p"), shape(70, 768, 384, 128, true), tile("m32/32 k256/64/64"));
+    }
+}
+
+type Share = (&'static str, &'static str, &'static str, [usize; 3], f64, f64);
+
+/// Shares of limits, in percent, that chosen tiles reach: a regression gate a little below what was measured.
+/// Columns: machine, cost table, menu row, [m, n, k], percent of the int8 peak, of 32 bytes of weights per cycle.
+const SHARES: &[Share] = &[
+    ("lite-generic", "measured", "i4hl-x128", [1, 2560, 2560], 0.0, 92.0),
+    ("lite-generic", "measured", "i4hl-x128", [1, 6912, 2560], 0.0, 95.0),
+    ("lite-generic", "measured", "i4hl-x128", [1, 2560, 6912], 0.0, 95.0),
+    ("lite-generic", "measured", "i4hl-x128", [8, 6912, 2560], 0.0, 90.0),
+    ("lite-generic", "measured", "i8-x128", [1, 6912, 2560], 0.0, 51.0),
+    ("lite-generic", "measured", "i4hl-x64", [256, 2560, 2560], 72.0, 0.0),
+    ("lite-generic", "measured", "i4hl-x64", [256, 6912, 2560], 76.0, 0.0),
+    ("lite-generic", "documented", "i4hl-x128", [256, 2560, 6912], 72.0, 0.0),
+    ("ascend310b", "measured", "i8-x64", [256, 6912, 2560], 73.0, 0.0),
+    ("ascend310b", "measured", "i4hl-x64", [256, 2560, 6912], 73.0, 0.0),
+    ("kirin9030", "documented", "i8-x64", [256, 6912, 2560], 62.0, 0.0),
+];
+
+#[test]
+fn chosen_tiles_keep_their_share_of_the_limits() {
+    let mut low = vec![];
+    for (name, costs, product, [m, n, k], of_peak, of_memory) in SHARES {
+        let mut machine = machine(name);
+        machine.vector.costs = (*costs).into();
+        let row = MENU.iter().find(|row| row.name == *product).expect("a row of the menu");
+        let shape = Shape { m: *m, n: *n, k: *k, panel: panel(row), residual: false };
+        let tile = search::choose(&shape, &machine).expect("a tile");
+        let cycles = search::cycles(&shape, tile, &machine).expect("it runs");
+        let peak = 100.0 * (m * n * k) as f64 / 8192.0 / cycles;
+        let memory = 100.0 * (n * k / 4) as f64 / 32.0 / cycles;
+        let line = format!(
+            "{name} {costs} {product} {m}x{n}x{k} {tile}: {cycles:.0} cycles, {peak:.1} % of peak, {memory:.1} % of memory"
+        );
+        println!("{line}");
+        if peak < *of_peak || memory < *of_memory {
+            low.push(line);
+        }
+    }
+    assert!(low.is_empty(), "{}", low.join("\n"));
+}

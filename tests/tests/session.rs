@@ -89,7 +89,7 @@ fn op_hooks_bracket_every_op() {
     assert_eq!(bits(&logits(&compiled, Some(&hooks), 12)), bits(&compiled.expected));
     let (all, spent) = (begin.elapsed(), clock.take());
     let inside: Duration = spent.iter().sum();
-    assert!(inside <= all && inside > all / 4, "{inside:?} of {all:?}");
+    assert!(inside <= all, "brackets overlap: {inside:?} of {all:?}");
     for (op, time) in spent.iter().enumerate() {
         let label = model.op_name(u32::try_from(op).expect("few ops")).expect("a label");
         assert!(!time.is_zero(), "{label} took no time");

@@ -1,7 +1,7 @@
 //! Target strings of the command line: a short name or a full triple, a CPU, and feature changes.
 
 use target_lexicon::Triple;
-use tcc_backends::isa::{BACKENDS, Backend, backend};
+use tcc_backends::isa::{BACKENDS, Backend, backend, matrix};
 use tcc_ir::target::{Features, TargetDesc};
 use thiserror::Error;
 
@@ -57,6 +57,8 @@ pub enum TargetError {
     Unknown { found: String, known: String },
     #[error("target '{found}' is {problem}")]
     Unusable { found: String, problem: &'static str, known: String },
+    #[error("target '{found}' is simulated: it is for `tcc eval` alone")]
+    Simulated { found: &'static str },
     #[error("CPU '{found}' is not known on target '{target}'")]
     Cpu { found: String, target: &'static str, known: String },
     #[error("CPU feature '{found}' is not known on target '{target}'")]
@@ -78,6 +80,7 @@ impl TargetError {
             | TargetError::Cpu { known, .. }
             | TargetError::Feature { known, .. }
             | TargetError::NoHost { known, .. } => format!("known: {known}; `tcc targets` lists everything"),
+            TargetError::Simulated { found } => format!("try `tcc eval MODEL --ids 1,2,3 -t {found} --machine NAME`"),
             TargetError::Sign { .. } => "write --features +a,-b".into(),
             TargetError::Baseline { .. } => "`tcc targets` shows the baseline of each target".into(),
         }
@@ -120,6 +123,9 @@ fn parse(name: &str) -> Result<(&'static dyn Backend, String), TargetError> {
     let short = name.replace('-', "_");
     if let Some(found) = backend(&short) {
         return Ok((found, format!("{short}-unknown-none-elf")));
+    }
+    if short == matrix::desc::NAME {
+        return Err(TargetError::Simulated { found: matrix::desc::NAME });
     }
     let unknown = || TargetError::Unknown { found: name.into(), known: known_targets() };
     let triple: Triple = name.parse().map_err(|_| unknown())?;

@@ -122,3 +122,16 @@ fn encodings_do_not_show() {
     }
     check(jobs);
 }
+
+/// Simulated matrix units with their own layouts of weights; the sample keeps two machines.
+#[test]
+fn matrix_units_do_not_show() {
+    let expected = hash(&example(), IDS, &["--engine", "interpreter"]);
+    let machines = ["kirin9030", "lite-generic", "kirinx90", "ascend310b", "ascend310p"];
+    let kept = if full() { machines.len() } else { 2 };
+    let job = |machine: &&str| {
+        let args = ["-t", "ascend", "--machine", machine, "--prefill", "8"].map(str::to_owned).to_vec();
+        Job { model: example(), args, expected: expected.clone() }
+    };
+    check(machines[..kept].iter().map(job).collect());
+}

@@ -17,6 +17,9 @@ fn usage_errors_exit_with_2() {
     let model = example();
     let model = model.to_str().expect("UTF-8");
     fails(&["compile", model, "-t", "z80"], 2, &["'z80'", "x86_64"]);
+    fails(&["compile", model, "-t", "ascend"], 2, &["'ascend' is simulated", "tcc eval"]);
+    fails(&["eval", model, "--ids", "1", "-t", "ascend"], 2, &["--machine", "kirin9030"]);
+    fails(&["eval", model, "--ids", "1", "-t", "ascend", "--machine", "z80"], 2, &["'z80'", "kirin9030"]);
     fails(&["compile", model, "-t", "aarch64", "--features", "+magic"], 2, &["'magic'", "dotprod"]);
     fails(&["compile", model, "-t", "aarch64", "--cpu", "z80"], 2, &["'z80'", "cortex-a53"]);
     fails(&["compile", model, "-t", "aarch64-apple-darwin"], 2, &["ELF"]);
@@ -36,6 +39,9 @@ fn unreadable_models_exit_with_3_and_write_nothing() {
     let out = folder.path().join("out");
     let out = out.to_str().expect("UTF-8");
     fails(&["compile", "/nonexistent/model", "-o", out], 3, &["/nonexistent/model"]);
+    let model = example();
+    let model = model.to_str().expect("UTF-8");
+    fails(&["eval", model, "--ids", "1", "-t", "ascend", "--machine", "ascend910b"], 3, &["'ascend910b'"]);
     let dense = example().with_file_name("rust-docs-6m-dense");
     fails(&["compile", dense.to_str().expect("UTF-8"), "-o", out], 3, &["q_proj.weight", "--dense keep"]);
     assert!(!std::path::Path::new(out).exists());

@@ -84,7 +84,8 @@ const fn base3_row(name: &'static str, mr: usize, max_k: usize, macs_per_cycle: 
 /// Largest k where every plane is shifted down: 2^31 / (2 · 128).
 const SHIFTED_PLANES_MAX_K: usize = 8_388_608;
 
-/// Rates are those of Zen 5 from its second-level cache (`cargo bench -p tcc-tests --bench micro`, k = 2560).
+/// Rates are those of Zen 5 from its second-level cache (`cargo bench -p tcc-tests --bench micro`, k = 2560); those of
+/// the `avx512vbmi` rows and of both rows for 32 tokens are estimates for it (`docs/performance.md` has another core's).
 const MENU: &[MicroKernel] = &[
     tile(base3_row("avx512vbmi-m32", TILE_MR, SHIFTED_PLANES_MAX_K, 122.0)),
     base3_row("avx512vbmi-m8", 8, SHIFTED_PLANES_MAX_K, 120.0),

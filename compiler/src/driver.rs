@@ -123,12 +123,8 @@ impl Back {
         path: &Path,
         progress: impl FnMut(u64),
     ) -> Result<(), Error> {
-        let mut hash = Sha256::new();
-        output::write_whole(path, output::Mode::Data, |out| {
-            let mut hashed = Hashed { hash: &mut hash, out };
-            blob::write(&self.plan, store, &mut hashed, progress).map_err(Error::from)
-        })?;
-        self.set_hash(HashSlot::Weights, hash.finalize().into());
+        let hash = write_blob(&self.plan, store, path, progress)?;
+        self.set_hash(HashSlot::Weights, hash);
         Ok(())
     }
 
@@ -199,6 +195,21 @@ impl Back {
             ("tcc", VERSION.to_owned()),
         ]
     }
+}
+
+/// Writes the weights blob of `plan` to `path`; its SHA-256.
+pub fn write_blob(
+    plan: &Plan,
+    store: &dyn WeightStore,
+    path: &Path,
+    progress: impl FnMut(u64),
+) -> Result<[u8; 32], Error> {
+    let mut hash = Sha256::new();
+    output::write_whole(path, output::Mode::Data, |out| {
+        let mut hashed = Hashed { hash: &mut hash, out };
+        blob::write(plan, store, &mut hashed, progress).map_err(Error::from)
+    })?;
+    Ok(hash.finalize().into())
 }
 
 /// A producer that copies the file at `path`.

@@ -15,6 +15,8 @@ use thiserror::Error;
 use crate::arch::BuildError;
 use crate::blob::BlobError;
 use crate::load::error::LoadError;
+use crate::matrix::object::ReadError;
+use crate::matrix::tiles::TilesError;
 use crate::object::ObjectError;
 use crate::passes::PassError;
 use crate::plan::PlanError;
@@ -61,6 +63,10 @@ pub enum Error {
     Lower(#[from] LowerError),
     #[error("the simulated machine stopped: {0}")]
     Simulator(#[from] SimError),
+    #[error("'{}' cannot be used: {source}", path.display())]
+    MatrixObject { path: PathBuf, source: ReadError },
+    #[error("'{}', {source}", path.display())]
+    Tiles { path: PathBuf, source: TilesError },
     #[error("{what}")]
     Text { what: String },
     #[error("{what} is {found}, the limit is {limit}")]
@@ -85,7 +91,9 @@ impl Error {
     /// Exit status of the process.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Usage { .. } | Error::Target(_) => 2,
+            Error::Usage { .. } | Error::Target(_) | Error::Tiles { .. } => 2,
+            Error::MatrixObject { source: ReadError::Hash, .. } => 6,
+            Error::MatrixObject { .. } => 3,
             Error::Pass(PassError::Unknown { .. }) => 2,
             Error::Build(BuildError::Context { .. } | BuildError::Prefill { .. } | BuildError::Cache { .. }) => 2,
             Error::Interp(InterpError::Token { .. } | InterpError::Context { .. }) => 2,
@@ -115,7 +123,7 @@ impl Error {
     /// The code that `tcc explain` knows.
     pub fn code(&self) -> &'static str {
         match self {
-            Error::Usage { .. } => "TCC-E0101",
+            Error::Usage { .. } | Error::Tiles { .. } => "TCC-E0101",
             Error::Target(_) => "TCC-E0102",
             Error::Io { .. } => "TCC-E0103",
             Error::Profile { .. } => "TCC-E0104",
@@ -143,6 +151,7 @@ impl Error {
             Error::Child { .. } => "TCC-E0505",
             Error::Lower(_) => "TCC-E0403",
             Error::Simulator(_) => "TCC-E0507",
+            Error::MatrixObject { .. } => "TCC-E0508",
             Error::Text { .. } => "TCC-E0506",
             Error::Limit { .. } => "TCC-E0601",
             Error::Comparison { .. } => "TCC-E0602",

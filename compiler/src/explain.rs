@@ -281,6 +281,13 @@ pub const EXPLANATIONS: &[Explanation] = &[
         text: "The program breaks a rule of the machine or of its queues. Programs that tcc made never should: please report it.",
     },
     Explanation {
+        code: "TCC-E0508",
+        title: "an object for a matrix unit cannot be used",
+        text: "What `tcc compile -t ascend` writes is an ELF file of machine EM_NONE with a descriptor, a machine, programs and \
+               weights. Each is checked against the others before anything runs, the weights against their SHA-256. \
+               Compile the model again with this version of tcc.",
+    },
+    Explanation {
         code: "TCC-E0601",
         title: "a limit does not hold",
         text: "--ram or --stack of `tcc check` is smaller than what the compiled model needs. A shorter --ctx, a \

@@ -381,7 +381,7 @@ fn write_section_header(
 }
 
 /// An ELF note: owner `tcc`, type 1, lines of `key=value`.
-fn note_bytes(lines: &[(&str, String)]) -> Vec<u8> {
+pub(crate) fn note_bytes(lines: &[(&str, String)]) -> Vec<u8> {
     let mut text: Vec<u8> = lines.iter().flat_map(|(key, value)| format!("{key}={value}\n").into_bytes()).collect();
     let text_bytes = u32::try_from(text.len()).expect("a few lines");
     text.resize(text.len().next_multiple_of(4), 0);

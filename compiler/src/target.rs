@@ -57,7 +57,7 @@ pub enum TargetError {
     Unknown { found: String, known: String },
     #[error("target '{found}' is {problem}")]
     Unusable { found: String, problem: &'static str, known: String },
-    #[error("target '{found}' is simulated: it is for `tcc eval` alone")]
+    #[error("target '{found}' is a matrix unit, which this command does not know")]
     Simulated { found: &'static str },
     #[error("CPU '{found}' is not known on target '{target}'")]
     Cpu { found: String, target: &'static str, known: String },
@@ -80,7 +80,9 @@ impl TargetError {
             | TargetError::Cpu { known, .. }
             | TargetError::Feature { known, .. }
             | TargetError::NoHost { known, .. } => format!("known: {known}; `tcc targets` lists everything"),
-            TargetError::Simulated { found } => format!("try `tcc eval MODEL --ids 1,2,3 -t {found} --machine NAME`"),
+            TargetError::Simulated { found } => {
+                format!("try `tcc compile MODEL -t {found} --machine NAME`; eval and inspect know it, too")
+            }
             TargetError::Sign { .. } => "write --features +a,-b".into(),
             TargetError::Baseline { .. } => "`tcc targets` shows the baseline of each target".into(),
         }

@@ -7,4 +7,5 @@ mod files;
 mod firmware;
 mod harness;
 mod linking;
+mod matrix;
 mod usage;

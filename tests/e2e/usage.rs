@@ -17,7 +17,14 @@ fn usage_errors_exit_with_2() {
     let model = example();
     let model = model.to_str().expect("UTF-8");
     fails(&["compile", model, "-t", "z80"], 2, &["'z80'", "x86_64"]);
-    fails(&["compile", model, "-t", "ascend"], 2, &["'ascend' is simulated", "tcc eval"]);
+    fails(&["check", model, "-t", "ascend"], 2, &["'ascend' is a matrix unit", "tcc compile"]);
+    fails(&["compile", model, "-t", "ascend"], 2, &["--machine", "kirin9030"]);
+    fails(
+        &["compile", model, "-t", "ascend", "--machine", "kirin9030", "--gm-rate", "3e10"],
+        2,
+        &["clock", "--clock HZ"],
+    );
+    fails(&["compile", model, "-t", "ascend", "--machine", "kirin9030", "--emit", "exe"], 2, &["no executable"]);
     fails(&["eval", model, "--ids", "1", "-t", "ascend"], 2, &["--machine", "kirin9030"]);
     fails(&["eval", model, "--ids", "1", "-t", "ascend", "--machine", "z80"], 2, &["'z80'", "kirin9030"]);
     fails(&["compile", model, "-t", "aarch64", "--features", "+magic"], 2, &["'magic'", "dotprod"]);

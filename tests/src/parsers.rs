@@ -1,6 +1,15 @@
 //! What reads bytes from outside, each as one call for fuzzing: any input is read or refused, never a panic.
 
+use std::io::Write;
+
+use sha2::{Digest as _, Sha256};
+use tcc::arch::BuildOptions;
+use tcc::driver;
 use tcc::load::{self, LoadOptions};
+use tcc::matrix::descriptor::Descriptor;
+use tcc::matrix::object::{self, Parts};
+use tcc::matrix::{self, MatrixOptions};
+use tcc::object::WeightsSource;
 use tcc_backends::isa::matrix::machine::preset::preset;
 use tcc_backends::isa::matrix::program::CoreKind;
 use tcc_backends::isa::matrix::program::codec;
@@ -11,6 +20,7 @@ use tcc_ir::text::{parse, print};
 use tcc_ir::verify;
 
 use crate::cube_gemm::Gemm;
+use crate::oracle::fixture;
 use crate::patch::Copy;
 
 /// The IR text; what is accepted must print to a text that reads back to the same.
@@ -71,10 +81,36 @@ pub fn matrix_run(bytes: &[u8]) {
     let is_small = program.gm_bytes() < 1 << 16 && program.stages.iter().flat_map(|s| &s.streams).all(|s| s.cores == 1);
     if is_small {
         let mut gm = Gm::new(&program);
-        let options = Options { functional: true, check: true, trace: true, max_records: 2000 };
+        let options = Options { functional: true, check: true, trace: true, memory: true, max_records: 2000 };
         // The verdict does not matter, that there is one does.
         let _ = run(&program, &machine, &mut gm, options);
     }
+}
+
+/// An object for a matrix unit: what is read has programs that the simulator takes.
+pub fn matrix_object(bytes: &[u8]) {
+    let Ok(object) = object::read(bytes) else { return };
+    for body in object.model.programs() {
+        assert_eq!(body.program.machine_digest, object.model.machine.digest());
+    }
+}
+
+/// A small object to mutate: a fixture compiled for a machine with one core.
+pub fn matrix_object_seed() -> Vec<u8> {
+    let model = load::open(&fixture(FIXTURE), &LoadOptions::default()).expect("a fixture");
+    let options = BuildOptions { ctx: Some(8), prefill: 1, ..BuildOptions::default() };
+    let front = driver::front(&model, &options, None, |_, _| {}).expect("it builds");
+    let machine = preset("lite-generic").expect("a preset").expect("it parses");
+    let compiled = matrix::build(&front, &machine, &MatrixOptions::default()).expect("it lowers");
+    let weights = compiled.weights(&front).expect("weights");
+    let hash = Sha256::digest(&weights).into();
+    let descriptor = Descriptor::new("seed", &compiled.model, (weights.len() as u64, hash), None);
+    let mut produce = |out: &mut dyn Write| out.write_all(&weights);
+    let weights = WeightsSource { bytes: weights.len() as u64, produce: &mut produce };
+    let parts = Parts { descriptor: &descriptor, model: &compiled.model, choices: &compiled.choices, weights };
+    let mut out = vec![];
+    object::write_to(&mut out, parts).expect("memory takes everything");
+    out
 }
 
 /// A small program of the matrix unit to mutate: a product of two tiles with all kinds of flags.

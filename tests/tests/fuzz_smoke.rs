@@ -129,4 +129,10 @@ fn parsers_survive_mutated_input() {
     smoke("config", &configs, usize::MAX, |bytes| folder.config(bytes));
 
     smoke("matrix_program", &[parsers::matrix_seed()], usize::MAX, parsers::matrix_program);
+
+    // Descriptor, machine and tiles; then everything.
+    let seed = parsers::matrix_object_seed();
+    assert!(tcc::matrix::object::read(&seed).is_ok());
+    smoke("matrix_object", std::slice::from_ref(&seed), 6000, parsers::matrix_object);
+    smoke("matrix_object, all of it", &[seed], usize::MAX, parsers::matrix_object);
 }

@@ -5,18 +5,26 @@ use std::path::Path;
 use tcc::arch::BuildOptions;
 use tcc::driver::{self, Front};
 use tcc::load::{self, LoadOptions};
+use tcc::matrix::{Compiled, MatrixOptions};
 use tcc::{golden, matrix};
 use tcc_backends::isa::matrix::machine::preset::preset;
 use tcc_ir::encoding::ENCODINGS;
+use tcc_ir::plan::{WeightLayout, WeightSlot};
 
-/// Runs `tokens` of the example model on `machine` with weights in `encoding`.
-fn check(front: &Front, machine: &str, encoding: &str, tokens: &[u32]) {
+/// The example model on `machine` with weights in `encoding`, and its weights.
+fn compile(front: &Front, machine: &str, encoding: &str) -> (Compiled, Vec<u8>) {
     let machine = preset(machine).expect("a preset").expect("it parses");
-    let encoding = ENCODINGS.iter().copied().find(|e| e.to_string() == encoding).expect("an encoding");
-    let model = matrix::build(front, &machine, Some(encoding)).expect("it lowers");
-    let (logits, _) = matrix::run(&model, front, tokens, true).expect("it runs, and the checker finds nothing");
-    let want = golden::interpret(front, tokens).expect("the interpreter runs");
-    assert_eq!(golden::hex(&golden::hash(&logits)), golden::hex(&golden::hash(&want)), "{}, {encoding}", machine.name);
+    let encoding = ENCODINGS.iter().copied().find(|e| e.to_string() == encoding);
+    assert!(encoding.is_some());
+    let compiled = matrix::build(front, &machine, &MatrixOptions { encoding, tiles: vec![] }).expect("it lowers");
+    let weights = compiled.weights(front).expect("weights");
+    (compiled, weights)
+}
+
+/// The hash of the logits of `tokens`, with the checker on.
+fn hash((compiled, weights): &(Compiled, Vec<u8>), tokens: &[u32]) -> String {
+    let run = matrix::run::logits(&compiled.model, weights, tokens, true);
+    golden::hex(&golden::hash(&run.expect("it runs, and the checker finds nothing").0))
 }
 
 #[test]
@@ -25,6 +33,33 @@ fn the_example_model_gives_the_same_bits() {
     let model = load::open(&path, &LoadOptions::default()).expect("the example model");
     let options = BuildOptions { ctx: Some(64), prefill: 8, ..BuildOptions::default() };
     let front = driver::front(&model, &options, None, |_, _| {}).expect("it builds");
-    check(&front, "kirin9030", "w2nz8-x64-k512", &[1, 7, 300]);
-    check(&front, "lite-generic", "w2nz4-x64-k512", &[1, 7, 300, 5, 9, 2, 3, 4, 11]);
+    let want =
+        |tokens: &[u32]| golden::hex(&golden::hash(&golden::interpret(&front, tokens).expect("the interpreter runs")));
+    let phone = compile(&front, "kirin9030", "w2nz8-x64-k512");
+    let tokens = [1, 7, 300];
+    assert_eq!(hash(&phone, &tokens), want(&tokens));
+    let lite = compile(&front, "lite-generic", "w2nz4-x64-k512");
+    let many = [1, 7, 300, 5, 9, 2, 3, 4, 11];
+    assert_eq!(hash(&lite, &many), want(&many));
+    one_bit_changes_the_hash(phone, &tokens);
+    one_bit_changes_the_hash(lite, &tokens);
+}
+
+/// A flipped bit of any ternary matrix, at its start, middle and end, gives another hash.
+fn one_bit_changes_the_hash(mut compiled: (Compiled, Vec<u8>), tokens: &[u32]) {
+    let right = hash(&compiled, tokens);
+    let is_ternary = |slot: &&WeightSlot| matches!(slot.layout, WeightLayout::Packed(_));
+    let slots: Vec<WeightSlot> = compiled.0.plan.weights.iter().filter(is_ternary).cloned().collect();
+    let step = if full() { 1 } else { slots.len() / 3 };
+    for (slot, part) in slots.iter().step_by(step).zip([0, 1, 2].into_iter().cycle()) {
+        let at = (slot.offset_bytes + part * (slot.bytes / 4)) as usize;
+        compiled.1[at] ^= 1 << (at % 8);
+        assert_ne!(hash(&compiled, tokens), right, "bit {} of byte {at}", at % 8);
+        compiled.1[at] ^= 1 << (at % 8);
+    }
+    assert_eq!(hash(&compiled, tokens), right);
+}
+
+fn full() -> bool {
+    std::env::var("TCC_TEST_FULL").is_ok_and(|v| v == "1")
 }

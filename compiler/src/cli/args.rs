@@ -75,6 +75,38 @@ pub enum Head {
     Exact,
 }
 
+/// Which matrix unit, and what is decided for it.
+#[derive(Args, Clone, Debug, Default)]
+pub struct MatrixArgs {
+    /// Machine of `-t ascend`: a preset (`tcc targets` lists them) or a machine file
+    #[arg(long = "machine", value_name = "NAME|FILE", help_heading = "Matrix unit")]
+    pub machine: Option<String>,
+
+    /// Its clock [default: the machine's, where it is published]
+    #[arg(long, value_name = "HZ", help_heading = "Matrix unit")]
+    pub clock: Option<f64>,
+
+    /// Bytes per second of its DDR or HBM [default: the machine's, where they are published]
+    #[arg(long, value_name = "B/S", help_heading = "Matrix unit")]
+    pub gm_rate: Option<f64>,
+
+    /// Table of vector costs, where a machine has several [default: the machine's]
+    #[arg(long, value_name = "TABLE", help_heading = "Matrix unit")]
+    pub costs: Option<String>,
+
+    /// Tiles of products, as `tcc inspect MODEL --schedules -t ascend` prints them [default: the fastest of a search]
+    #[arg(long, value_name = "FILE", help_heading = "Matrix unit")]
+    pub tiles: Option<PathBuf>,
+}
+
+impl MatrixArgs {
+    /// True if anything was given.
+    pub fn is_given(&self) -> bool {
+        let MatrixArgs { machine, clock, gm_rate, costs, tiles } = self;
+        machine.is_some() || clock.is_some() || gm_rate.is_some() || costs.is_some() || tiles.is_some()
+    }
+}
+
 /// Which machines, for commands that take several.
 #[derive(Args, Clone, Debug)]
 pub struct TargetsArgs {

@@ -104,7 +104,7 @@ pub(super) fn run(cx: &Cx, args: CompareArgs) -> Result<(), Error> {
         Some(ids) => ids.0.clone(),
         None => golden::prompt(facts, front.program.prefill() + 1),
     };
-    prepare::check_ids(&front, &ids)?;
+    prepare::check_ids((front.program.facts.vocab, front.program.facts.ctx), &ids)?;
     let options = json!({
         "ctx": facts.ctx, "prefill": front.program.prefill(), "kv": facts.kv.to_string(), "threads": args.threads,
         "ids": ids,

@@ -1,13 +1,16 @@
 //! `tcc compile`: model to object and header, for one or several targets.
 
+mod matrix;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use tcc_backends::image::HashSlot;
+use tcc_backends::isa::matrix::desc::NAME;
 use tcc_ir::program::Program;
 
-use super::args::{ModelArgs, TargetsArgs};
+use super::args::{MatrixArgs, ModelArgs, TargetsArgs};
 use super::progress::Progress;
 use super::{Cx, prepare};
 use crate::driver::{self, Back, Front};
@@ -22,6 +25,7 @@ Examples:
   tcc compile model/ --target aarch64
   tcc compile model/model.safetensors -t x86_64 --cpu zen5 --emit obj,header,report
   tcc compile model/ -t riscv64 --features +v -t aarch64 -o out/
+  tcc compile model/ -t ascend --machine kirin9030 --emit obj,header,program
   tcc compile model/ -t riscv64 --emit exe && qemu-riscv64 tcc-out/NAME/riscv64-unknown-none-elf/NAME 1 2 3 -n 8";
 
 #[derive(Args)]
@@ -32,6 +36,9 @@ pub struct CompileArgs {
 
     #[command(flatten)]
     targets: TargetsArgs,
+
+    #[command(flatten)]
+    matrix: MatrixArgs,
 
     /// C prefix of every symbol [default: the folder's name]
     #[arg(short, long)]
@@ -82,8 +89,10 @@ enum Emit {
     Header,
     /// NAME: a static Linux executable that reads token ids
     Exe,
-    /// NAME.s: a listing of the code
+    /// NAME.s: a listing of the code; for a matrix unit NAME.PROGRAM.s, the text of each program
     Asm,
+    /// NAME.PROGRAM.dvp: each program of a matrix unit
+    Program,
     /// NAME.tir: the program after all passes
     Ir,
     /// NAME.dot: its graphs for Graphviz
@@ -124,23 +133,33 @@ pub(super) fn run(cx: &Cx, args: CompileArgs) -> Result<(), Error> {
     let inside = args.weights == Weights::Object;
     let mut written = Vec::new();
     for target in &requested {
+        if *target == Some(NAME) {
+            let folder = folder(&args, &name, NAME, requested.len());
+            written.push(Job { cx, args: &args, model: &model, front: &front, folder }.matrix(&name)?);
+            continue;
+        }
         let target = prepare::target(*target, &args.targets.machine)?;
         let plan_options = prepare::plan_options(&args.targets.machine, args.targets.threads)?;
         let mut back = driver::back(&front, &target, &name, &plan_options, inside)?;
         if args.op_hooks {
             back.image = back.image_with_op_hooks()?;
         }
-        let folder = match &args.out {
-            Some(out) if requested.len() > 1 => out.join(&target.triple),
-            Some(out) => out.clone(),
-            None => Path::new("tcc-out").join(&name).join(&target.triple),
-        };
+        let folder = folder(&args, &name, &target.triple, requested.len());
         written.push(Job { cx, args: &args, model: &model, front: &front, folder }.finish(back)?);
     }
     if cx.json {
         println!("{}", json!({ "objects": written }));
     }
     Ok(())
+}
+
+/// Where the files of one of `count` targets go.
+fn folder(args: &CompileArgs, name: &str, target: &str, count: usize) -> PathBuf {
+    match &args.out {
+        Some(out) if count > 1 => out.join(target),
+        Some(out) => out.clone(),
+        None => Path::new("tcc-out").join(name).join(target),
+    }
 }
 
 /// One target's files.
@@ -193,13 +212,8 @@ impl Job<'_> {
     }
 
     fn write(&self, back: &Back, weights: &Path, golden: Option<[u8; 32]>, report: &Value) -> Result<(), Error> {
-        let program = &self.front.program;
-        let path = |suffix: &str| self.folder.join(format!("{}{suffix}", back.name));
-        let text = |suffix: &str, text: &str| -> Result<(), Error> {
-            let path = path(suffix);
-            output::write_whole(&path, Mode::Data, |out| out.write_all(text.as_bytes()))
-                .map_err(Error::io("written", path))
-        };
+        let path = |suffix: &str| self.path(&back.name, suffix);
+        let text = |suffix: &str, text: &str| self.text(&back.name, suffix, text);
         for emit in &self.args.emit {
             match emit {
                 Emit::Obj => {
@@ -209,11 +223,9 @@ impl Job<'_> {
                 Emit::Header => text(".h", &self.header(back, golden))?,
                 Emit::Exe => back.write_executable(&path(""), weights)?,
                 Emit::Asm => text(".s", &listing::text(back))?,
-                Emit::Ir => text(".tir", &tcc_ir::text::print::program(program))?,
-                Emit::Dot => {
-                    let graphs: Vec<_> = program.graphs().map(|g| tcc_ir::dot::graph(g, program)).collect();
-                    text(".dot", &graphs.join("\n"))?;
-                }
+                Emit::Program => return Err(not_for(&back.target.triple, "programs are for matrix units")),
+                Emit::Ir => self.ir(&back.name)?,
+                Emit::Dot => self.dot(&back.name)?,
                 Emit::Report => text(".report.json", &format!("{report:#}\n"))?,
                 Emit::Pieces => text("_pieces.h", &pieces::header(&back.name, self.model)?)?,
             }
@@ -223,6 +235,26 @@ impl Job<'_> {
             std::fs::rename(weights, &to).map_err(Error::io("written", to))?;
         }
         Ok(())
+    }
+
+    /// NAME and a suffix, in the target's folder.
+    fn path(&self, name: &str, suffix: &str) -> PathBuf {
+        self.folder.join(format!("{name}{suffix}"))
+    }
+
+    fn text(&self, name: &str, suffix: &str, text: &str) -> Result<(), Error> {
+        let path = self.path(name, suffix);
+        output::write_whole(&path, Mode::Data, |out| out.write_all(text.as_bytes())).map_err(Error::io("written", path))
+    }
+
+    fn ir(&self, name: &str) -> Result<(), Error> {
+        self.text(name, ".tir", &tcc_ir::text::print::program(&self.front.program))
+    }
+
+    fn dot(&self, name: &str) -> Result<(), Error> {
+        let program = &self.front.program;
+        let graphs: Vec<_> = program.graphs().map(|g| tcc_ir::dot::graph(g, program)).collect();
+        self.text(name, ".dot", &graphs.join("\n"))
     }
 
     fn header(&self, back: &Back, golden: Option<[u8; 32]>) -> String {
@@ -242,4 +274,9 @@ impl Job<'_> {
             golden,
         })
     }
+}
+
+/// An argument that the target has no use for.
+fn not_for(target: &str, why: &str) -> Error {
+    Error::usage(format!("target '{target}': {why}"), "`tcc compile --help` says what --emit can write")
 }

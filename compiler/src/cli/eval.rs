@@ -8,11 +8,12 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 use tcc_backends::isa::matrix::desc::NAME;
 
-use super::args::{DEFAULT_MAX_THREADS, Ids, MachineArgs, ModelArgs, parse_ids};
+use super::args::{DEFAULT_MAX_THREADS, Ids, MachineArgs, MatrixArgs, ModelArgs, parse_ids};
 use super::progress::Progress;
 use super::{Cx, prepare};
 use crate::driver::{self, Front};
 use crate::error::Error;
+use crate::matrix::object::ObjectFile;
 use crate::output::{self, Mode};
 use crate::run::{emulate, host};
 use crate::target::Target;
@@ -26,7 +27,8 @@ Examples:
   tcc eval model/ --ids 1,2,3
   tcc eval model/ --ids 1,2,3 --engine interpreter
   tcc eval model/ --ids 1,2,3 -t riscv64 --features +v --vlen 256 --threads 3
-  tcc eval model/ --ids 1,2,3 -t ascend --machine kirin9030 --prefill 8";
+  tcc eval model/ --ids 1,2,3 -t ascend --machine kirin9030 --prefill 8
+  tcc compile model/ -t ascend --machine kirin9030 -o out/ -n model && tcc eval out/model.o --ids 1,2,3";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -45,9 +47,8 @@ pub struct EvalArgs {
     #[command(flatten)]
     machine: MachineArgs,
 
-    /// Machine of `-t ascend`: a preset (`tcc targets` lists them) or a machine file
-    #[arg(long = "machine", value_name = "NAME|FILE", help_heading = "Target")]
-    matrix: Option<String>,
+    #[command(flatten)]
+    matrix: MatrixArgs,
 
     /// Who computes
     #[arg(long, value_enum, default_value_t = Engine::Compiled)]
@@ -70,35 +71,71 @@ enum Engine {
     Interpreter,
 }
 
+/// Logits, `[tokens, vocab]`, and who computed them.
+struct Evaluated {
+    logits: Vec<f32>,
+    vocab: usize,
+    engine: String,
+}
+
 pub(super) fn run(cx: &Cx, args: EvalArgs) -> Result<(), Error> {
+    let done = match prepare::is_elf(&args.model.model) {
+        true => object(cx, &args)?,
+        false => model(cx, &args)?,
+    };
+    let Evaluated { logits, vocab, engine } = done;
+    let tokens = args.ids.0.len();
+    let hash = golden::hex(&golden::hash(&logits));
+    if let Some(path) = &args.logits {
+        write_logits(path, &logits, tokens)?;
+    }
+    if cx.json {
+        let argmax: Vec<usize> = logits.chunks_exact(vocab).map(argmax).collect();
+        println!("{}", json!({ "sha256": hash, "tokens": tokens, "vocab": vocab, "engine": engine, "argmax": argmax }));
+    } else {
+        println!("{hash}  {tokens} tokens x {vocab} logits, {engine}");
+    }
+    Ok(())
+}
+
+/// A model, by the engine that was asked for.
+fn model(cx: &Cx, args: &EvalArgs) -> Result<Evaluated, Error> {
     let model = prepare::open(cx, &args.model)?;
     let front = prepare::front(&model, &args.model)?;
     let ids = &args.ids.0;
-    prepare::check_ids(&front, ids)?;
+    let facts = &front.program.facts;
+    prepare::check_ids((facts.vocab, facts.ctx), ids)?;
     let (logits, engine) = match args.engine {
         Engine::Interpreter => (golden::interpret(&front, ids)?, "interpreter".to_owned()),
-        Engine::Compiled if args.target.as_deref() == Some(NAME) => simulated(cx, &args, &front)?,
+        Engine::Compiled if args.target.as_deref() == Some(NAME) => simulated(cx, args, &front)?,
         Engine::Compiled => {
             let target = prepare::target(args.target.as_deref(), &args.machine)?;
-            let logits = compiled(cx, &args, &front, &target)?;
+            let logits = compiled(cx, args, &front, &target)?;
             (logits, format!("{} ({})", target.triple, target.machine.desc.feature_names(target.machine.features)))
         }
     };
-    let hash = golden::hex(&golden::hash(&logits));
-    if let Some(path) = &args.logits {
-        write_logits(path, &logits, ids.len())?;
+    Ok(Evaluated { logits, vocab: facts.vocab, engine })
+}
+
+/// An object for a matrix unit, alone: its machine, programs and weights.
+fn object(cx: &Cx, args: &EvalArgs) -> Result<Evaluated, Error> {
+    let path = &args.model.model;
+    if args.engine == Engine::Interpreter || args.target.as_deref().is_some_and(|target| target != NAME) {
+        let help = format!("leave out --engine and -t, or give -t {NAME}");
+        return Err(Error::usage("of objects, those for a matrix unit are evaluated, by its simulator", help));
     }
-    let vocab = front.program.facts.vocab;
-    if cx.json {
-        let argmax: Vec<usize> = logits.chunks_exact(vocab).map(argmax).collect();
-        println!(
-            "{}",
-            json!({ "sha256": hash, "tokens": ids.len(), "vocab": vocab, "engine": engine, "argmax": argmax })
-        );
-    } else {
-        println!("{hash}  {} tokens x {vocab} logits, {engine}", ids.len());
-    }
-    Ok(())
+    prepare::nothing_to_decide(&args.matrix)?;
+    let bar = Progress::spinner(cx, "simulating");
+    let file = ObjectFile::open(path)?;
+    let object = file.read()?;
+    prepare::check_ids((object.model.vocab, object.model.ctx), &args.ids.0)?;
+    let (logits, _) = matrix::run::logits(&object.model, object.weights, &args.ids.0, true)?;
+    drop(bar);
+    Ok(Evaluated { logits, vocab: object.model.vocab, engine: simulator(&object.model.machine.name) })
+}
+
+fn simulator(machine: &str) -> String {
+    format!("{NAME} (simulated {machine})")
 }
 
 fn compiled(cx: &Cx, args: &EvalArgs, front: &Front, target: &Target) -> Result<Vec<f32>, Error> {
@@ -122,12 +159,11 @@ fn compiled(cx: &Cx, args: &EvalArgs, front: &Front, target: &Target) -> Result<
 /// Logits by the simulator of a matrix unit, and who that was.
 fn simulated(cx: &Cx, args: &EvalArgs, front: &Front) -> Result<(Vec<f32>, String), Error> {
     let bar = Progress::spinner(cx, "compiling for the matrix unit");
-    let machine = prepare::matrix_machine(args.matrix.as_deref())?;
-    let options = prepare::plan_options(&args.machine, 1)?;
-    let model = matrix::build(front, &machine, options.encoding)?;
+    let machine = prepare::matrix_machine(&args.matrix)?;
+    let compiled = matrix::build(front, &machine, &prepare::matrix_options(&args.machine, &args.matrix)?)?;
     bar.message("simulating");
-    let (logits, _) = matrix::run(&model, front, &args.ids.0, true)?;
-    Ok((logits, format!("{} (simulated {})", NAME, machine.name)))
+    let (logits, _) = matrix::run::logits(&compiled.model, &compiled.weights(front)?, &args.ids.0, true)?;
+    Ok((logits, simulator(&machine.name)))
 }
 
 /// Index of the largest logit, the lowest of equals.

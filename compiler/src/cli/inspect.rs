@@ -1,16 +1,16 @@
 //! `tcc inspect`: what is in a model, an object or a program's graphs.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-
 use clap::Args;
 use serde_json::{Value, json};
+use tcc_backends::isa::matrix::desc::NAME;
+use tcc_backends::isa::matrix::program::codec::{self, DecodeError};
+use tcc_backends::isa::matrix::program::text;
 
-use super::args::{MachineArgs, ModelArgs};
+use super::args::{MachineArgs, MatrixArgs, ModelArgs};
 use super::{Cx, prepare, schedules};
 use crate::error::Error;
 use crate::inspect;
+use crate::matrix::{self, object::ObjectFile};
 use crate::model::Model;
 use crate::run::tokenizer::Tokenizer;
 
@@ -18,6 +18,8 @@ const EXAMPLES: &str = "\
 Examples:
   tcc inspect model/
   tcc inspect model/ --schedules -t x86_64 --cpu zen4
+  tcc inspect model/ --schedules -t ascend --machine kirin9030
+  tcc inspect tcc-out/model/ascend/model.o --program decode
   tcc inspect tcc-out/model/aarch64-unknown-none-elf/model.o";
 
 #[derive(Args)]
@@ -38,19 +40,36 @@ pub struct InspectArgs {
     #[arg(long)]
     schedules: bool,
 
+    /// Print this program of an object for a matrix unit as text
+    #[arg(long, value_name = "NAME")]
+    program: Option<String>,
+
     /// With --schedules: host, a short name (`tcc targets` lists them), or a full triple
     #[arg(short, long, value_name = "TARGET", help_heading = "Target")]
     target: Option<String>,
 
     #[command(flatten)]
     machine: MachineArgs,
+
+    #[command(flatten)]
+    matrix: MatrixArgs,
 }
 
 pub(super) fn run(cx: &Cx, args: InspectArgs) -> Result<(), Error> {
-    if is_elf(&args.model.model) {
-        let object = inspect::object(&args.model.model)?;
-        show(cx, &object, &inspect::object_text(&object));
+    let path = &args.model.model;
+    if prepare::begins_with(path, &codec::MAGIC) {
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let failed = |e: DecodeError| Error::Module { path: path.clone(), reason: e.to_string() };
+        print!("{}", text::print(&codec::decode(&bytes).map_err(failed)?));
         return Ok(());
+    }
+    if prepare::is_elf(path) {
+        let object = inspect::object(path)?;
+        if object["architecture"] != "unknown" {
+            show(cx, &object, &inspect::object_text(&object));
+            return Ok(());
+        }
+        return matrix_object(cx, &args);
     }
     let model = prepare::open(cx, &args.model)?;
     if let Some(text) = &args.encode {
@@ -66,23 +85,46 @@ pub(super) fn run(cx: &Cx, args: InspectArgs) -> Result<(), Error> {
     }
     if args.schedules {
         let front = prepare::front(&model, &args.model)?;
+        if args.target.as_deref() == Some(NAME) {
+            let machine = prepare::matrix_machine(&args.matrix)?;
+            let options = prepare::matrix_options(&args.machine, &args.matrix)?;
+            let tiles = matrix::build(&front, &machine, &options)?.tiles_with_cycles();
+            show(cx, &json!({ "machine": machine.name, "tiles": tiles }), &tiles);
+            return Ok(());
+        }
         let target = prepare::target(args.target.as_deref(), &args.machine)?;
         let value = schedules::describe(&front, &target)?;
         show(cx, &value, &schedules::text(&value));
         return Ok(());
     }
     let value = describe(&model);
-    show(cx, &value, &text(&model));
+    show(cx, &value, &model_text(&model));
+    Ok(())
+}
+
+/// An object for a matrix unit, or one of its programs.
+fn matrix_object(cx: &Cx, args: &InspectArgs) -> Result<(), Error> {
+    let file = ObjectFile::open(&args.model.model)?;
+    let object = file.read()?;
+    if let Some(name) = &args.program {
+        let body = object.model.programs().find(|body| body.program.name == *name);
+        let known: Vec<&str> = object.model.programs().map(|body| body.program.name.as_str()).collect();
+        let help = format!("the object has {}", known.join(", "));
+        let body = body.ok_or_else(|| Error::usage(format!("there is no program '{name}'"), help))?;
+        print!("{}", text::print(&body.program));
+        return Ok(());
+    }
+    if args.schedules {
+        print!("{}", object.tiles);
+        return Ok(());
+    }
+    let value = matrix::inspect::object(&object)?;
+    show(cx, &value, &matrix::inspect::object_text(&value));
     Ok(())
 }
 
 fn show(cx: &Cx, value: &Value, text: &str) {
     if cx.json { println!("{value}") } else { print!("{text}") }
-}
-
-fn is_elf(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    File::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
 }
 
 fn describe(model: &Model) -> Value {
@@ -102,7 +144,7 @@ fn describe(model: &Model) -> Value {
     })
 }
 
-fn text(model: &Model) -> String {
+fn model_text(model: &Model) -> String {
     let config = &model.config;
     let mut out = format!(
         "{}  {} layers, width {}, vocabulary {}, context {}\n",

@@ -1,20 +1,24 @@
 //! What commands have in common before they differ: opened models, resolved targets, names.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use tcc_backends::isa::matrix::machine::Machine;
-use tcc_backends::isa::matrix::machine::parse::parse;
+use tcc_backends::isa::matrix::machine::parse::{MachineError, parse};
 use tcc_backends::isa::matrix::machine::preset::PRESETS;
 use tcc_ir::encoding::{ENCODINGS, Encoding};
 use tcc_ir::ty::DType;
 use tcc_runtime::host;
 
 use super::Cx;
-use super::args::{ActivationsArg, Dense, Head, Kv, MachineArgs, ModelArgs};
+use super::args::{ActivationsArg, Dense, Head, Kv, MachineArgs, MatrixArgs, ModelArgs};
 use crate::arch::BuildOptions;
 use crate::driver::{self, Front};
 use crate::error::Error;
 use crate::load::{self, DensePolicy, LoadOptions};
+use crate::matrix::MatrixOptions;
+use crate::matrix::tiles;
 use crate::model::{Activations, Model};
 use crate::plan::{HeadChoice, PlanOptions};
 use crate::profile::Profile;
@@ -74,14 +78,13 @@ pub fn missing_here(target: &Target) -> Result<String, Error> {
 }
 
 /// Refuses tokens outside the vocabulary and more of them than the context holds.
-pub fn check_ids(front: &Front, ids: &[u32]) -> Result<(), Error> {
-    let facts = &front.program.facts;
-    if let Some(id) = ids.iter().find(|id| **id as usize >= facts.vocab) {
-        let help = format!("give ids from 0 to {}", facts.vocab - 1);
-        return Err(Error::usage(format!("token {id} is outside the vocabulary of {}", facts.vocab), help));
+pub fn check_ids((vocab, ctx): (usize, usize), ids: &[u32]) -> Result<(), Error> {
+    if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
+        let help = format!("give ids from 0 to {}", vocab - 1);
+        return Err(Error::usage(format!("token {id} is outside the vocabulary of {vocab}"), help));
     }
-    if ids.len() > facts.ctx {
-        let message = format!("{} tokens do not fit the context of {}", ids.len(), facts.ctx);
+    if ids.len() > ctx {
+        let message = format!("{} tokens do not fit the context of {ctx}", ids.len());
         return Err(Error::usage(message, "give fewer ids, or a larger --ctx"));
     }
     Ok(())
@@ -101,11 +104,11 @@ fn encoding(name: &str) -> Result<Encoding, Error> {
     }
 }
 
-/// The matrix unit called `given`: a preset, or the path of a machine file.
-pub fn matrix_machine(given: Option<&str>) -> Result<Machine, Error> {
+/// The matrix unit of the arguments: a preset, or the path of a machine file, with the user's rates.
+pub fn matrix_machine(args: &MatrixArgs) -> Result<Machine, Error> {
     let names: Vec<_> = PRESETS.iter().map(|(name, _)| *name).collect();
     let help = || format!("give --machine a file or one of {}", names.join(", "));
-    let Some(given) = given else {
+    let Some(given) = args.machine.as_deref() else {
         return Err(Error::usage("which matrix unit is meant is not said", help()));
     };
     let (text, name) = match PRESETS.iter().find(|(name, _)| *name == given) {
@@ -113,7 +116,55 @@ pub fn matrix_machine(given: Option<&str>) -> Result<Machine, Error> {
         None if Path::new(given).exists() => (std::fs::read_to_string(given).map_err(Error::io("read", given))?, given),
         None => return Err(Error::usage(format!("machine '{given}' is neither a preset nor a file"), help())),
     };
-    parse(&text).map_err(|error| Error::usage(format!("machine '{name}': {error}"), "docs/matrix.md has the format"))
+    let broken = |error: MachineError| {
+        Error::usage(format!("machine '{name}': {error}"), "docs/matrix.md has the format of machine files")
+    };
+    let mut machine = parse(&text).map_err(broken)?;
+    if let Some(costs) = &args.costs {
+        machine.vector.costs.clone_from(costs);
+    }
+    let clock = args.clock.map(|hz| hz / 1e9);
+    let clock_ghz = clock.or(machine.clock_ghz.map(|c| c.value));
+    let rate = match (args.gm_rate, clock_ghz) {
+        (None, _) => None,
+        (Some(rate), Some(ghz)) => Some(rate / (ghz * 1e9)),
+        (Some(_), None) => {
+            let message = format!("the clock of machine '{name}' is not published: bytes per second say nothing");
+            return Err(Error::usage(message, "give --clock HZ as well"));
+        }
+    };
+    machine.with_user_rates(clock, rate).map_err(broken)
+}
+
+/// What the user decided about a matrix unit's programs.
+pub fn matrix_options(machine: &MachineArgs, args: &MatrixArgs) -> Result<MatrixOptions, Error> {
+    let encoding = plan_options(machine, 1)?.encoding;
+    let Some(path) = &args.tiles else { return Ok(MatrixOptions { encoding, tiles: vec![] }) };
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let tiles = tiles::parse(&text).map_err(|source| Error::Tiles { path: path.clone(), source })?;
+    Ok(MatrixOptions { encoding, tiles })
+}
+
+/// True if the file begins as ELF files do.
+pub fn is_elf(path: &Path) -> bool {
+    begins_with(path, b"\x7fELF")
+}
+
+/// True if `path` is a file with these first bytes.
+pub fn begins_with(path: &Path, magic: &[u8]) -> bool {
+    let mut first = vec![0; magic.len()];
+    File::open(path).and_then(|mut f| f.read_exact(&mut first)).is_ok() && first == magic
+}
+
+/// Fails where arguments that decide about a matrix unit are given for an object, which has it decided.
+pub fn nothing_to_decide(args: &MatrixArgs) -> Result<(), Error> {
+    match args.is_given() {
+        false => Ok(()),
+        true => Err(Error::usage(
+            "an object's machine and tiles are decided",
+            "leave out --machine, --clock, --gm-rate, --costs and --tiles, or give them to `tcc compile`",
+        )),
+    }
 }
 
 /// The planner's options from the arguments.

@@ -23,7 +23,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("compiler/src/exe.rs", &["tcc_ir", "tcc_backends", "tcc_runtime::abi"]),
     ("compiler/src/listing.rs", &["tcc_ir", "tcc_backends"]),
     ("compiler/src/target.rs", &["tcc_ir", "tcc_backends"]),
-    ("compiler/src/matrix.rs", &["tcc_ir", "tcc_backends"]),
+    ("compiler/src/matrix/", &["tcc_ir", "tcc_backends", "tcc_runtime::abi", "tcc_runtime::map"]),
     ("compiler/src/cli/", &["tcc_ir", "tcc_backends", "tcc_runtime::abi"]),
     ("compiler/src/main.rs", &["tcc"]),
     ("compiler/", &["tcc_ir"]),

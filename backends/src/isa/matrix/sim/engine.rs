@@ -17,7 +17,7 @@ use crate::isa::matrix::sim::core::{Blocked, Core, Entry, FlagKey, SetFlag, scal
 use crate::isa::matrix::sim::cost::{Cost, cost};
 use crate::isa::matrix::sim::l2::{GmTiming, L2};
 use crate::isa::matrix::sim::memory::{Gm, Local};
-use crate::isa::matrix::sim::report::{CoreReport, Event, Report, StageReport};
+use crate::isa::matrix::sim::report::{CoreReport, Event, Flow, Report, StageReport};
 use crate::isa::matrix::sim::{Options, SimError, rules};
 
 /// Cycles that one core may run ahead of the others.
@@ -53,6 +53,8 @@ pub(crate) struct Engine<'a, 'r> {
     /// When products and `Fix` with unit flags started, by core, address in L0C, and whether it is a `Fix`.
     pub(super) unit_times: BTreeMap<(usize, i64, bool), f64>,
     pub(super) events: Vec<Event>,
+    pub(super) flows: Vec<Flow>,
+    pub(super) memory: BTreeMap<(u16, Space), u64>,
     pub(super) stage_index: u16,
 }
 
@@ -103,6 +105,8 @@ impl<'a, 'r> Engine<'a, 'r> {
             posts: BTreeMap::new(),
             unit_times: BTreeMap::new(),
             events: vec![],
+            flows: vec![],
+            memory: BTreeMap::new(),
             stage_index: 0,
         })
     }
@@ -133,6 +137,11 @@ impl<'a, 'r> Engine<'a, 'r> {
         let cores = std::mem::take(&mut self.reports);
         report.stages.push(StageReport { name: self.stage.name.clone(), cores, launch });
         report.events.append(&mut self.events);
+        report.flows.append(&mut self.flows);
+        for (key, bytes) in std::mem::take(&mut self.memory) {
+            let most = report.memory.entry(key).or_default();
+            *most = bytes.max(*most);
+        }
         Ok(())
     }
 
@@ -491,6 +500,12 @@ impl<'a, 'r> Engine<'a, 'r> {
                     *state.report.wait.entry(src.name()).or_default() += idle;
                 }
                 state.gate = grant;
+                if self.options.trace {
+                    // Few cores.
+                    let (stage, core) = (self.stage_index, index as u16);
+                    let (src, dst, id) = key;
+                    self.flows.push(Flow { stage, core, src, dst, id, set: flag.time, wait: grant });
+                }
                 if let (Some(checker), Some(clock)) = (checker, flag.clock) {
                     checker.clocks.join(thread, &clock);
                 }

@@ -30,8 +30,10 @@ pub struct Options {
     /// Moves and computes bytes; without it global memory needs inputs and constants only.
     pub functional: bool,
     pub check: bool,
-    /// Keeps every operation's start and end.
+    /// Keeps every operation's start and end, and every flag's.
     pub trace: bool,
+    /// Keeps how far each op reaches into each local memory.
+    pub memory: bool,
     /// Records that may run, over all cores; 0 is no limit.
     pub max_records: u64,
 }

@@ -23,7 +23,7 @@ impl<'a> Engine<'a, '_> {
         inst: &Inst,
         checker: &mut Option<Checker<'a>>,
     ) -> Result<f64, Stop> {
-        let is_full = self.options.functional || checker.is_some();
+        let is_full = self.options.functional || self.options.memory || checker.is_some();
         let touched = match is_full || touches_gm(inst) {
             true => accesses(inst, &entry.at, self.machine),
             false => vec![],
@@ -35,6 +35,9 @@ impl<'a> Engine<'a, '_> {
         if let Some(checker) = checker {
             checker.access((thread, entry.record), inst, &entry.at, &touched, self.gm);
         }
+        if self.options.memory {
+            self.note_memory(index, entry, &touched);
+        }
         if let Some(local) = &mut self.cores[index].local
             && exec::run(inst, &entry.at, self.machine, local, self.gm).is_none()
         {
@@ -42,6 +45,15 @@ impl<'a> Engine<'a, '_> {
             return Err(self.stop(checker, (thread, entry.record), (Rule::OutOfBounds, None, detail)));
         }
         Ok(self.time(index, queue, entry, inst, &touched))
+    }
+
+    /// Keeps how far accesses, which are in bounds, reach into local memories.
+    fn note_memory(&mut self, index: usize, entry: &Entry, touched: &[Access]) {
+        let op = self.cores[index].record(entry.record).op;
+        for access in touched.iter().filter(|a| a.space != Space::Gm) {
+            let most = self.memory.entry((op, access.space)).or_default();
+            *most = (access.start as u64 + access.span()).max(*most);
+        }
     }
 
     /// Advances the queue's clock by one operation; when it started.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::isa::matrix::program::CoreKind;
-use crate::isa::matrix::program::addr::Queue;
+use crate::isa::matrix::program::addr::{Queue, Space};
 use crate::isa::matrix::sim::check::violation::Violation;
 
 /// One queue of one core. Times are cycles.
@@ -81,6 +81,19 @@ pub struct Event {
     pub end: f64,
 }
 
+/// A flag that was waited for, for traces.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Flow {
+    pub stage: u16,
+    pub core: u16,
+    pub src: Queue,
+    pub dst: Queue,
+    pub id: u8,
+    /// When everything before the set had ended, and when its queue went on.
+    pub set: f64,
+    pub wait: f64,
+}
+
 /// One run.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Report {
@@ -89,6 +102,11 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// Empty unless asked for.
     pub events: Vec<Event>,
+    /// Empty unless asked for, like the events.
+    pub flows: Vec<Flow>,
+    /// Bytes of each local memory up to the last that an op touches, by index into the program's ops; empty unless
+    /// asked for.
+    pub memory: BTreeMap<(u16, Space), u64>,
 }
 
 impl Report {

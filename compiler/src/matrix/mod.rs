@@ -1,0 +1,157 @@
+//! The matrix unit: a model's programs for one machine, the object that holds them, and their simulated run.
+
+pub mod descriptor;
+pub mod header;
+pub mod inspect;
+pub mod object;
+pub mod run;
+pub mod tiles;
+
+use std::cell::RefCell;
+
+use tcc_backends::isa::matrix::desc::DESC;
+use tcc_backends::isa::matrix::lower::matmul::search;
+use tcc_backends::isa::matrix::lower::matmul::tile::{Shape, Tile};
+use tcc_backends::isa::matrix::lower::model;
+use tcc_backends::isa::matrix::machine::Machine;
+use tcc_backends::isa::matrix::program::Program;
+use tcc_ir::encoding::Encoding;
+use tcc_ir::kernel::KernelSpec;
+use tcc_ir::plan::{Arg, Plan, StepList};
+use tcc_ir::target::Features;
+
+use self::tiles::{Choice, Forced};
+use crate::blob;
+use crate::driver::Front;
+use crate::error::Error;
+use crate::plan::{self, HeadChoice, PlanOptions};
+use crate::schedule;
+
+/// What a user may decide.
+#[derive(Clone, Debug, Default)]
+pub struct MatrixOptions {
+    /// Layout of the weights, and with it the cube's mode.
+    pub encoding: Option<Encoding>,
+    /// Tiles of products; the search decides about the others.
+    pub tiles: Vec<Forced>,
+}
+
+/// One graph's program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Body {
+    /// Token rows.
+    pub m: usize,
+    /// Bytes of weights that a run reads at least.
+    pub weights_bytes: u64,
+    pub program: Program,
+}
+
+impl Body {
+    /// Records of all streams.
+    pub fn records(&self) -> usize {
+        self.program.stages.iter().flat_map(|stage| &stage.streams).map(|stream| stream.records.len()).sum()
+    }
+}
+
+/// Programs of a model over one map of global memory: all that a machine needs beside the weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MatrixModel {
+    pub machine: Machine,
+    pub hidden: usize,
+    pub vocab: usize,
+    pub ctx: usize,
+    /// Ascending in token rows; the first takes one.
+    pub bodies: Vec<Body>,
+    pub head: Body,
+}
+
+impl MatrixModel {
+    /// The programs, the head last.
+    pub fn programs(&self) -> impl Iterator<Item = &Body> {
+        self.bodies.iter().chain([&self.head])
+    }
+}
+
+/// A model compiled for one machine, and what it was made from.
+pub struct Compiled {
+    pub plan: Plan,
+    pub model: MatrixModel,
+    /// The tile of each product, in the order of first use.
+    pub choices: Vec<Choice>,
+}
+
+/// Plans and lowers `front` for `machine`.
+///
+/// Errors: a machine or model that the lowering does not know; a forced tile of a product that the model does not have.
+pub fn build(front: &Front, machine: &Machine, options: &MatrixOptions) -> Result<Compiled, Error> {
+    let plan_options =
+        PlanOptions { max_threads: 1, encoding: options.encoding, head: HeadChoice::Exact, state_bytes: 64 };
+    let target = schedule::Machine { desc: &DESC, features: Features::NONE, vlen: 0 };
+    let plan = plan::build(&front.program, &target, &plan_options)?;
+    let mut choices = tiles::products(&plan);
+    tiles::check_forced(&options.tiles, &choices)?;
+    let found = RefCell::new(Vec::<(Shape, Option<Tile>)>::new());
+    let choose = |shape: &Shape| {
+        if let Some((_, tile)) = found.borrow().iter().find(|(known, _)| known == shape) {
+            return *tile;
+        }
+        let forced = options.tiles.iter().find(|forced| forced.shape == *shape).map(|forced| forced.tile);
+        let tile = forced.or_else(|| search::choose(shape, machine));
+        found.borrow_mut().push((*shape, tile));
+        tile
+    };
+    let lower = |list: &StepList| -> Result<Body, Error> {
+        let program = model::lower(&plan, list, machine, &choose)?;
+        Ok(Body { m: list.m, weights_bytes: weights_read(&plan, list), program })
+    };
+    let bodies = plan.bodies.iter().map(lower).collect::<Result<_, _>>()?;
+    let head = lower(&plan.head)?;
+    for choice in &mut choices {
+        choice.tile = found.borrow().iter().find(|(shape, _)| *shape == choice.shape).and_then(|(_, tile)| *tile);
+    }
+    let facts = &plan.facts;
+    let (hidden, vocab, ctx) = (facts.hidden, facts.vocab, facts.ctx);
+    let model = MatrixModel { machine: machine.clone(), hidden, vocab, ctx, bodies, head };
+    Ok(Compiled { plan, model, choices })
+}
+
+/// Bytes of the weights that the steps of `list` name; of a table of embeddings a run reads a few rows only.
+fn weights_read(plan: &Plan, list: &StepList) -> u64 {
+    let steps = list.steps.iter().filter(|step| !matches!(plan.kernel(step.kernel), KernelSpec::Embed { .. }));
+    let mut offsets: Vec<u64> = steps
+        .flat_map(|step| &step.args)
+        .filter_map(|arg| if let Arg::Weight { offset_bytes } = arg { Some(*offset_bytes) } else { None })
+        .collect();
+    offsets.sort_unstable();
+    offsets.dedup();
+    let slots = plan.weights.iter().filter(|slot| offsets.binary_search(&slot.offset_bytes).is_ok());
+    slots.map(|slot| slot.bytes).sum()
+}
+
+impl Compiled {
+    /// The text of the tiles, with the cycles of each product alone.
+    pub fn tiles_with_cycles(&self) -> String {
+        let machine = &self.model.machine;
+        let cycles = |choice: &Choice| choice.tile.and_then(|tile| search::cycles(&choice.shape, tile, machine));
+        let mut out = format!("; {}: cycles of each product alone, simulated\n", machine.name);
+        for choice in &self.choices {
+            let cycles = cycles(choice).map_or_else(String::new, |cycles| format!("; {cycles:.0} cycles\n"));
+            out += &(cycles + &tiles::text(std::slice::from_ref(choice)));
+        }
+        out
+    }
+
+    /// The weights blob, whole in memory: for simulated runs.
+    pub fn weights(&self, front: &Front) -> Result<Vec<u8>, Error> {
+        let mut weights = Vec::new();
+        blob::write(&self.plan, &front.store, &mut weights, |_| {})?;
+        Ok(weights)
+    }
+
+    /// States the SHA-256 of the weights in every program.
+    pub fn set_weights_hash(&mut self, hash: [u8; 32]) {
+        for body in self.model.bodies.iter_mut().chain([&mut self.model.head]) {
+            body.program.symbols.iter_mut().filter(|s| s.name == run::WEIGHTS).for_each(|s| s.hash = hash);
+        }
+    }
+}

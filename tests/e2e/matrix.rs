@@ -1,0 +1,131 @@
+//! Objects for a matrix unit: what they are, that they run alone, that damage is seen.
+
+use std::path::Path;
+
+use super::files::{compile, run, text};
+use super::harness::{example, hash, json, ok, tcc};
+
+const TARGET: [&str; 8] = ["-t", "ascend", "--machine", "kirin9030", "--ctx", "64", "--prefill", "8"];
+
+fn compiled(out: &Path, more: &[&str]) -> String {
+    compile(out, &[&TARGET[..], more].concat());
+    out.join("model.o").to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn an_object_runs_alone_and_gives_every_cpus_bits() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let object = compiled(folder.path(), &[]);
+    let ids = "1,7,300,5,9,2,3,4,11";
+    let want = hash(&example(), ids, &[]);
+    assert_eq!(hash(Path::new(&object), ids, &[]), want);
+    // The golden tokens of the descriptor have the hash that it states.
+    let described = json(&["inspect", &object]);
+    let golden = &described["descriptor"]["golden"];
+    let tokens: Vec<String> = golden["tokens"].as_array().expect("tokens").iter().map(|t| t.to_string()).collect();
+    assert_eq!(
+        hash(Path::new(&object), &tokens.join(","), &["-t", "ascend"]),
+        golden["sha256"].as_str().expect("a hash")
+    );
+
+    let sections = text(&run("readelf", &["-hSW", &object]));
+    for word in ["Machine:                           None", "tcc_descriptor", "tcc_program_prefill8", "tcc_weights"] {
+        assert!(sections.contains(word), "{word}:\n{sections}");
+    }
+    assert!(!sections.contains(".text") && !sections.contains("SYMTAB") && !sections.contains("RELA"), "{sections}");
+    for (standard, flags) in [("c99", ["-std=c99", "-x", "c"]), ("c++11", ["-std=c++11", "-x", "c++"])] {
+        let source = folder.path().join("use.c");
+        let body = "#include \"model.h\"\n#define ROW(m, section) { m, section },\n\
+                    static const struct { unsigned m; const char *section; } rows[] = { MODEL_BODIES(ROW) };\n\
+                    int main(void) { return (int)(sizeof rows / sizeof rows[0]) - 2; }\n";
+        std::fs::write(&source, body).expect("writable");
+        let program = folder.path().join("use");
+        let (source, program) = (source.to_str().expect("UTF-8"), program.to_str().expect("UTF-8"));
+        let all = [&flags[..], &["-Wall", "-Werror", "-pedantic", source, "-o", program]].concat();
+        let built = run("cc", &all);
+        assert!(built.status.success(), "{standard}: {}", String::from_utf8_lossy(&built.stderr));
+        assert!(run(program, &[]).status.success(), "two bodies");
+    }
+}
+
+#[test]
+fn matrix_files_have_the_same_bytes_whatever_the_threads() {
+    let (a, b) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let emit = ["--emit", "obj,header,program,asm,report"];
+    compiled(a.path(), &[&emit[..], &["-j", "1"]].concat());
+    compiled(b.path(), &[&emit[..], &["-j", "2"]].concat());
+    let mut names: Vec<_> =
+        std::fs::read_dir(a.path()).expect("a folder").map(|f| f.expect("a file").file_name()).collect();
+    names.sort();
+    assert_eq!(names.len(), 9, "{names:?}");
+    for name in names {
+        let read = |folder: &Path| std::fs::read(folder.join(&name)).expect("a written file");
+        assert!(read(a.path()) == read(b.path()), "{name:?} differs between -j1 and -j2");
+    }
+    // A program's file prints as its listing, and so does the object's section.
+    let listing = std::fs::read_to_string(a.path().join("model.head.s")).expect("a listing");
+    let file = a.path().join("model.head.dvp");
+    assert_eq!(ok(&["inspect", file.to_str().expect("UTF-8")]), listing);
+    let object = a.path().join("model.o");
+    assert_eq!(ok(&["inspect", object.to_str().expect("UTF-8"), "--program", "head"]), listing);
+}
+
+#[test]
+fn damaged_objects_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let object = compiled(folder.path(), &["--golden", "off"]);
+    let bytes = std::fs::read(&object).expect("an object");
+    let path = folder.path().join("damaged.o");
+    let fails = |bytes: &[u8], status: i32, words: &str| {
+        std::fs::write(&path, bytes).expect("writable");
+        let output = tcc(&["eval", path.to_str().expect("UTF-8"), "--ids", "1"]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{stderr}");
+        assert!(stderr.contains(words), "{words}: {stderr}");
+    };
+    let mut weights = bytes.clone();
+    let middle = bytes.len() / 2;
+    weights[middle] ^= 4;
+    fails(&weights, 6, "the weights have another SHA-256");
+    fails(&bytes[..middle], 3, "cannot be used");
+    let mut cpu = bytes.clone();
+    cpu[18] = 62;
+    fails(&cpu, 3, "its machine is 62,");
+    let text = String::from_utf8_lossy(&bytes[..4096]).into_owned();
+    let mut other = bytes.clone();
+    let vocab = text.find("\"vocab\": 4096").expect("the descriptor is text") + 9;
+    other[vocab..vocab + 4].copy_from_slice(b"9999");
+    fails(&other, 3, "symbol 'logits' is missing or smaller than 39996 bytes");
+}
+
+#[test]
+fn tiles_are_printed_and_forced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = example();
+    let model = model.to_str().expect("UTF-8");
+    let printed = ok(&[&["inspect", model, "--schedules"], &TARGET[..]].concat());
+    let of = |line: &str| printed.lines().find(|l| l.starts_with(line)).expect("the product").to_owned();
+    let found = of("m1 n256 k768 w2nz4-x128-k512 residual: ");
+    assert!(printed.contains(" cycles\n; L00.ffn_down, "), "{printed}");
+    let other = "m1 n256 k768 w2nz4-x128-k512 residual: m1/1 k768/128/128";
+    assert_ne!(found, other);
+    let file = folder.path().join("tiles");
+    let file_name = file.to_str().expect("UTF-8");
+    std::fs::write(&file, printed.replace(&found, other)).expect("writable");
+    let object = compiled(folder.path(), &["--tiles", file_name]);
+    let tiles = ok(&["inspect", &object, "--schedules"]);
+    assert!(tiles.contains(other), "{tiles}");
+    assert_eq!(hash(Path::new(&object), "1,7", &[]), hash(&example(), "1,7", &[]));
+
+    let fails = |text: &str, status: i32, words: &str| {
+        std::fs::write(&file, text).expect("writable");
+        let args = [&["eval", model, "--ids", "1", "--tiles", file_name], &TARGET[..]].concat();
+        let output = tcc(&args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{stderr}");
+        assert!(stderr.contains(words), "{words}: {stderr}");
+    };
+    fails("m1 n256: m1/1", 2, "line 1: 'm1 n256: m1/1'");
+    fails("m1 n5 k768 w2nz4-x128-k512: m1/1 k768/128/128", 2, "no product 'm1 n5 k768 w2nz4-x128-k512'");
+    fails("m1 n256 k256 w2nz4-x128-k512: m1/1 k256/99999/99999", 3, "does not fit");
+}

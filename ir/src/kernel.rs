@@ -217,8 +217,8 @@ impl KernelSpec {
             | KernelSpec::FloatTernaryMatmul { .. }
             | KernelSpec::DenseMatmul { .. }
             | KernelSpec::Rope { .. }
-            | KernelSpec::Add { .. }
-            | KernelSpec::Screen { .. } => 0,
+            | KernelSpec::Add { .. } => 0,
+            KernelSpec::Screen { step, .. } => step.scratch_bytes(),
         };
         bytes.next_multiple_of(64)
     }

@@ -73,7 +73,8 @@ fn measure(
     while words.len() < args::FIRST + step.operands() {
         words.push(memory.alloc(4 * layout.panels(), 64));
     }
-    let call = [memory.place_words(&words), 0, spec.tasks() as u64, 0];
+    let scratch = memory.alloc(spec.scratch_bytes(), 64);
+    let call = [memory.place_words(&words), 0, spec.tasks() as u64, scratch];
     process.load("level", &call, &mut memory)?;
     best_seconds(&mut process, "level", &call)
 }

@@ -7,7 +7,7 @@ use cranelift_codegen::settings::{self, Configurable};
 use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
 
-use super::micro::{SCREEN_PANELS, SCREEN_ROW, dense_dot_symbol};
+use super::micro::{SCREEN_PANELS, SCREEN_ROWS, dense_dot_symbol};
 use crate::code::{EmitError, Function};
 use crate::isa::{AttentionPart, Backend, ScreenLoops};
 
@@ -47,9 +47,9 @@ impl ClifContext {
             Some((part, Function { name: part.symbol(), ..code }))
         };
         let attention = AttentionPart::ALL.into_iter().filter_map(named).collect();
-        let screen = backend.screen(features).map(|ScreenLoops { panels, row }| ScreenLoops {
+        let screen = backend.screen(features).map(|ScreenLoops { panels, rows }| ScreenLoops {
             panels: Function { name: SCREEN_PANELS.into(), ..panels },
-            row: Function { name: SCREEN_ROW.into(), ..row },
+            rows: Function { name: SCREEN_ROWS.into(), ..rows },
         });
         Ok(ClifContext { dense_dots, attention, screen, ..cx })
     }

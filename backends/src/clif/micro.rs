@@ -23,9 +23,9 @@ pub fn dense_dot_symbol(weight: DType) -> String {
     format!("dense_dot_{weight}")
 }
 
-/// Names of the estimates of a screened head's panels, and of their refinement for one row, in an image.
+/// Names of the estimates of a screened head's panels, and of their refinement for some rows, in an image.
 pub const SCREEN_PANELS: &str = "screen_panels";
-pub const SCREEN_ROW: &str = "screen_row";
+pub const SCREEN_ROWS: &str = "screen_rows";
 
 /// The functions that the kernels of `specs` call, each once, by name.
 ///
@@ -66,8 +66,8 @@ pub fn emit_callees<'a>(
     let dense = weights.into_iter().filter_map(|weight| cx.dense_dot(weight).cloned());
     let attention = parts.into_iter().map(|part| emit_attention(cx, part));
     let panels = cx.screen().filter(|_| has_high).map(|loops| loops.panels.clone());
-    let row = cx.screen().filter(|_| has_low).map(|loops| loops.row.clone());
-    micro.chain(dense.chain(panels).chain(row).map(Ok)).chain(attention).collect()
+    let rows = cx.screen().filter(|_| has_low).map(|loops| loops.rows.clone());
+    micro.chain(dense.chain(panels).chain(rows).map(Ok)).chain(attention).collect()
 }
 
 /// The function of a part of attention, assembled by the backend where it can.

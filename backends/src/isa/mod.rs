@@ -85,8 +85,9 @@ pub struct ScreenLoops {
     /// `extern "C" fn(planes: *const u8, codes: *const i8, blocks: u64, panels: u64, out: *mut f32)`: `out` becomes
     /// `Screened::estimate` of the 16 rows of each of `panels` consecutive panels, for any number of panels.
     pub panels: Function,
-    /// `extern "C" fn(record: *const u8, lane_codes: *const i8, pieces: u64) -> f32`: `Screened::refinement` of the row.
-    pub row: Function,
+    /// `extern "C" fn(records: *const u8, lane_codes: *const i8, pieces: u64, rows: *const u32, count: u64, out: *mut
+    /// f32)`: `out[row]` becomes `Screened::refinement` of record `row`, for each of the `count` ascending `rows`.
+    pub rows: Function,
 }
 
 /// One instruction set: description, portable-code settings, assembled kernels, and binary interface.

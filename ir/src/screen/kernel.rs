@@ -39,6 +39,14 @@ impl ScreenKernel {
         }
     }
 
+    /// Private scratch of one task, bytes: see [`LevelScratch`].
+    pub fn scratch_bytes(self) -> usize {
+        match self {
+            ScreenKernel::Query | ScreenKernel::High => 0,
+            ScreenKernel::Low | ScreenKernel::Exact { .. } => LevelScratch::BYTES,
+        }
+    }
+
     pub fn family(self) -> &'static str {
         match self {
             ScreenKernel::Query => "screen_query",
@@ -47,6 +55,15 @@ impl ScreenKernel {
             ScreenKernel::Exact { .. } => "screen_exact",
         }
     }
+}
+
+/// What a task of a level keeps: the rows that go on (u32, counted from the task's first), then what the level found
+/// for each row of the task (f32).
+pub struct LevelScratch;
+
+impl LevelScratch {
+    pub const FOUND_OFFSET: usize = 4 * TASK_ROWS;
+    pub const BYTES: usize = 2 * Self::FOUND_OFFSET;
 }
 
 /// Bytes of the buffer of a search: the query, then `maxima`, then `counts`, each aligned to 64.

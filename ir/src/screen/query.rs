@@ -28,11 +28,15 @@ pub struct Query {
     pub slack: f32,
 }
 
-/// What four bits of a code stand for: 2 h - 15 times the scale.
+/// What four bits h of a code stand for: 2 h - 15 times the scale.
+pub const HIGH_FACTOR: i32 = 2;
 pub const HIGH_OFFSET: i32 = -15;
 
-/// What two bits of a code stand for: 2 l - 3 times a quarter of the scale.
-pub const LOW_OFFSET: i32 = -3;
+/// What two bits l of a code stand for: 4 l - 6 times [`LOW_UNIT`] of the scale, which is exact. The larger factor lets
+/// sums whose bits lie two further up begin at the offset.
+pub const LOW_FACTOR: i32 = 4;
+pub const LOW_OFFSET: i32 = -6;
+pub const LOW_UNIT: f32 = 0.125;
 
 /// Where the parts of a query lie, in bytes: what each plane multiplies, with scales (f32) and offsets (i32: the group's
 /// sum times that of the plane) of all groups behind the codes (i8).

@@ -2,7 +2,7 @@
 //! reproduce bit for bit.
 
 use super::pack::{Bounds, scale};
-use super::query::{HIGH_OFFSET, LIMIT, LOW_OFFSET, Query, query};
+use super::query::{HIGH_FACTOR, HIGH_OFFSET, LIMIT, LOW_FACTOR, LOW_OFFSET, LOW_UNIT, Query, query};
 use super::{BLOCK, BLOCK_BYTES, BOUNDS, GROUP, PANEL_ROWS, PIECE_BYTES, PIECE_GROUPS, ScreenLayout};
 use crate::numerics::{dot, max};
 
@@ -43,10 +43,10 @@ fn upper(low: f32, bound: f32) -> f32 {
 }
 
 /// Sum over one group of what the bits of a plane stand for times codes, exact.
-fn group_sum(query: &Query, group: usize, offset: i32, bits: impl Fn(usize) -> u8) -> i32 {
+fn group_sum(query: &Query, group: usize, (factor, offset): (i32, i32), bits: impl Fn(usize) -> u8) -> i32 {
     let codes = &query.codes[group * GROUP..][..GROUP];
     let sum: i32 = codes.iter().enumerate().map(|(i, q)| i32::from(bits(i)) * i32::from(*q)).sum();
-    2 * sum + offset * query.sums[group]
+    factor * sum + offset * query.sums[group]
 }
 
 impl Screened<'_> {
@@ -78,7 +78,7 @@ impl Screened<'_> {
             let (scales, nibbles) = block.split_at(2 * 2 * PANEL_ROWS);
             let at = 2 * (half * PANEL_ROWS + lane);
             let scale = scale(u16::from_le_bytes([scales[at], scales[at + 1]]));
-            let exact = group_sum(query, group, HIGH_OFFSET, |i| {
+            let exact = group_sum(query, group, (HIGH_FACTOR, HIGH_OFFSET), |i| {
                 let byte = nibbles[half * GROUP / 2 * PANEL_ROWS + i / 8 * 64 + 4 * lane + i % 4];
                 if i % 8 < 4 { byte & 15 } else { byte >> 4 }
             });
@@ -95,14 +95,14 @@ impl Screened<'_> {
                 let (piece, lane) =
                     (&record[group / PIECE_GROUPS * PIECE_BYTES..][..PIECE_BYTES], group % PIECE_GROUPS);
                 let (scales, lanes) = piece.split_at(2 * PIECE_GROUPS);
-                let exact = group_sum(query, group, LOW_OFFSET, |i| {
+                let exact = group_sum(query, group, (LOW_FACTOR, LOW_OFFSET), |i| {
                     lanes[i / 16 * 4 * PIECE_GROUPS + 4 * lane + i % 4] >> (2 * (i % 16 / 4)) & 3
                 });
                 let scale = scale(u16::from_le_bytes([scales[2 * lane], scales[2 * lane + 1]]));
                 (exact as f32, scale * query.scales[group])
             })
             .unzip();
-        dot(&terms.0, &terms.1) * 0.25
+        dot(&terms.0, &terms.1) * LOW_UNIT
     }
 
     /// Where the logit of a row lies by its high plane.

@@ -1,9 +1,13 @@
 //! `ScreenKernel::Low` and `ScreenKernel::Exact`: the rows that may still be among the best get narrower intervals,
 //! then their logits; all others are out.
+//!
+//! A task lists the rows that go on, has all of them computed at once, so that their records and weights stream, and
+//! then turns what was found into new lower ends.
 
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::types::{F32, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
+use tcc_ir::screen::kernel::LevelScratch;
 use tcc_ir::screen::query::QueryLayout;
 use tcc_ir::screen::{PANEL_ROWS, ScreenLayout};
 use tcc_ir::ty::DType;
@@ -25,13 +29,12 @@ struct Level<'a> {
     maxima: Value,
 }
 
-/// One row that stays: its number, panel and lane, the lower end of its interval and the bound that made it.
-struct Row {
-    row: Value,
-    panel: Value,
-    lane: Value,
-    low: Value,
-    bound: Value,
+/// The rows of a task that go on, counted from the task's first row, and where what is found for each row belongs.
+struct Rows {
+    first: Value,
+    list: Value,
+    count: Value,
+    found: Value,
 }
 
 pub(super) fn build_low(f: &mut FunctionCx, kernel: &Kernel, layout: &ScreenLayout, assembled: Option<&str>) {
@@ -41,25 +44,31 @@ pub(super) fn build_low(f: &mut FunctionCx, kernel: &Kernel, layout: &ScreenLayo
     let level = Level { layout, bounder, planes: Planes::High, threshold, lows, maxima };
     let records = f.offset(screen, layout.records_offset());
     let codes = f.offset(query, QueryLayout::new(layout).lane_codes());
-    let refine = |f: &mut FunctionCx, row: &Row| {
-        let record = f.index(records, row.row, layout.record_bytes());
-        let more = match assembled {
+    let refine = |f: &mut FunctionCx, rows: &Rows| {
+        let records = f.index(records, rows.first, layout.record_bytes());
+        match assembled {
             Some(symbol) => {
                 let pieces = f.size(layout.pieces());
-                f.call(symbol, &signature(&[I64, I64, I64], &[F32]), &[record, codes, pieces])[0]
+                let args = [records, codes, pieces, rows.list, rows.count, rows.found];
+                f.call(symbol, &signature(&[I64; 6], &[]), &args);
             }
-            None => low::refinement(f, layout, codes, record),
-        };
-        let middle = f.ins().fadd(row.low, row.bound);
-        let estimate = f.ins().fadd(middle, more);
-        let bound = bounder.bound(f, Shape::ONE, row.panel, row.lane, Planes::Both).values()[0];
-        f.ins().fsub(estimate, bound)
+            None => rows.each(f, |f, row| {
+                let record = f.index(records, row, layout.record_bytes());
+                low::refinement(f, layout, codes, record)
+            }),
+        }
+    };
+    let narrow = |f: &mut FunctionCx, panel: Value, low: &Lanes, found: &Lanes| {
+        let zero = f.i64(0);
+        let before = bounder.bound(f, low.shape(), panel, zero, Planes::High);
+        let after = bounder.bound(f, low.shape(), panel, zero, Planes::Both);
+        low.add(f, &before).add(f, found).sub(f, &after)
     };
     let count = |f: &mut FunctionCx, panel: Value, count: Value| {
         let at = f.index(counts, panel, 4);
         f.store(count, at, 0);
     };
-    level.run(f, kernel, refine, count);
+    level.run(f, kernel, count, refine, narrow);
 }
 
 pub(super) fn build_exact(
@@ -74,16 +83,20 @@ pub(super) fn build_exact(
     let threshold = f.load(F32, query, QueryLayout::THRESHOLD);
     let level = Level { layout, bounder, planes: Planes::Both, threshold, lows, maxima };
     let sum = f.stack(4);
-    let logit = |f: &mut FunctionCx, row: &Row| {
-        let w = f.index(w, row.row, layout.k * weight.size_bytes().expect("type rules admit floats"));
-        match assembled {
-            Some(symbol) => {
-                let (k, one) = (f.size(layout.k), f.i64(1));
-                f.call(symbol, &signature(&[I64; 5], &[]), &[x, w, k, one, sum]);
-                f.load(F32, sum, 0)
+    let row_bytes = layout.k * weight.size_bytes().expect("type rules admit floats");
+    let logits = |f: &mut FunctionCx, rows: &Rows| {
+        let w = f.index(w, rows.first, row_bytes);
+        rows.each(f, |f, row| {
+            let w = f.index(w, row, row_bytes);
+            match assembled {
+                Some(symbol) => {
+                    let (k, one) = (f.size(layout.k), f.i64(1));
+                    f.call(symbol, &signature(&[I64; 5], &[]), &[x, w, k, one, sum]);
+                    f.load(F32, sum, 0)
+                }
+                None => dense::dot(f, layout.k, weight, x, w),
             }
-            None => dense::dot(f, layout.k, weight, x, w),
-        }
+        });
     };
     let count = |f: &mut FunctionCx, panel: Value, count: Value| {
         let at = f.index(counts, panel, 4);
@@ -92,79 +105,100 @@ pub(super) fn build_exact(
         let both = f.ins().bor(before, high);
         f.store(both, at, 0);
     };
-    level.run(f, kernel, logit, count);
+    level.run(f, kernel, count, logits, |_, _, _, found| found.clone());
+}
+
+impl Rows {
+    /// Stores what `found` gives for each row.
+    fn each(&self, f: &mut FunctionCx, found: impl FnOnce(&mut FunctionCx, Value) -> Value) {
+        let zero = f.i64(0);
+        f.for_range(zero, self.count, 1, |f, i| {
+            let at = f.index(self.list, i, 4);
+            let row = f.load_unsigned(I32, at, 0);
+            let value = found(f, row);
+            let at = f.index(self.found, row, 4);
+            f.store(value, at, 0);
+        });
+    }
 }
 
 impl Level<'_> {
-    /// Replaces the lower end of each row that stays by what `next` gives, drops the others, and gives `count` the
-    /// number of rows of each panel that stayed.
+    /// Drops the rows that cannot win and gives `count` the number of rows of each panel that stay; `compute` stores
+    /// what it finds for those, and `narrow` makes new lower ends of the old ones and of that, which is -∞ where a row
+    /// is out.
     fn run(
         &self,
         f: &mut FunctionCx,
         kernel: &Kernel,
-        next: impl Fn(&mut FunctionCx, &Row) -> Value,
         count: impl Fn(&mut FunctionCx, Value, Value),
+        compute: impl Fn(&mut FunctionCx, &Rows),
+        narrow: impl Fn(&mut FunctionCx, Value, &Lanes, &Lanes) -> Lanes,
     ) {
+        let (list, found) = (kernel.scratch, f.offset(kernel.scratch, LevelScratch::FOUND_OFFSET));
         f.for_range(kernel.begin, kernel.end, 1, |f, task| {
-            let (first, end) = task_panels(f, task, self.layout);
-            f.for_range(first, end, 1, |f, panel| {
-                let (zero, none) = (f.i64(0), f.i32(0));
-                let out = f.f32(f32::NEG_INFINITY);
+            let (begin, end) = task_panels(f, task, self.layout);
+            let first = f.scaled(begin, PANEL_ROWS);
+            let none = f.i64(0);
+            let rows = f.for_carried(begin, end, 1, &[none], |f, panel, rows| {
+                let after = self.list_rows(f, panel, first, list, rows[0]);
+                let stayed = f.ins().isub(after, rows[0]);
+                let stayed = f.ins().ireduce(I32, stayed);
+                count(f, panel, stayed);
+                vec![after]
+            })[0];
+            let place = |f: &mut FunctionCx, panel: Value| {
+                let row = f.scaled(panel, PANEL_ROWS);
+                let row = f.ins().isub(row, first);
+                f.index(found, row, 4)
+            };
+            f.for_range(begin, end, 1, |f, panel| {
+                let at = place(f, panel);
+                Lanes::constant(f, Shape::block(f), f32::NEG_INFINITY).store(f, at);
+            });
+            compute(f, &Rows { first, list, count: rows, found });
+            f.for_range(begin, end, 1, |f, panel| {
+                let (at, lows) = (place(f, panel), f.index(self.lows, panel, 4 * PANEL_ROWS));
                 let shape = Shape::block(f);
-                let lows = f.index(self.lows, panel, 4 * PANEL_ROWS);
-                let low = Lanes::load(f, shape, lows);
-                let bound = self.bounder.bound(f, shape, panel, zero, self.planes);
-                let highest = upper(f, &low, &bound).largest(f);
-                let stays = f.ins().fcmp(FloatCC::GreaterThanOrEqual, highest, self.threshold);
-                let found = f.if_else(
-                    stays,
-                    |f| self.rows(f, panel, lows, &next),
-                    |f| {
-                        Lanes::splat(f, shape, out).store(f, lows);
-                        vec![out, none]
-                    },
-                );
+                let (low, found) = (Lanes::load(f, shape, lows), Lanes::load(f, shape, at));
+                let new = narrow(f, panel, &low, &found);
+                new.store(f, lows);
+                let largest = new.largest(f);
                 let at = f.index(self.maxima, panel, 4);
-                f.store(found[0], at, 0);
-                count(f, panel, found[1]);
+                f.store(largest, at, 0);
             });
         });
     }
 
-    /// The rows of one panel, one by one: the largest new lower end, and how many stayed.
-    fn rows(
-        &self,
-        f: &mut FunctionCx,
-        panel: Value,
-        lows: Value,
-        next: impl Fn(&mut FunctionCx, &Row) -> Value,
-    ) -> Vec<Value> {
-        let (zero, rows, none) = (f.i64(0), f.size(PANEL_ROWS), f.i32(0));
-        let out = f.f32(f32::NEG_INFINITY);
-        f.for_carried(zero, rows, 1, &[out, none], |f, lane, carried| {
-            let at = f.index(lows, lane, 4);
-            let low = f.load(F32, at, 0);
-            let bound = self.bounder.bound(f, Shape::ONE, panel, lane, self.planes);
-            let lower = Lanes::splat(f, Shape::ONE, low);
-            let high = upper(f, &lower, &bound).values()[0];
-            let may_win = f.ins().fcmp(FloatCC::GreaterThanOrEqual, high, self.threshold);
-            let is_in = f.ins().fcmp(FloatCC::GreaterThan, low, out);
-            let stays = f.ins().band(may_win, is_in);
-            let bound = bound.values()[0];
-            let new = f.if_else(
-                stays,
-                |f| {
-                    let first = f.scaled(panel, PANEL_ROWS);
-                    let row = f.ins().iadd(first, lane);
-                    vec![next(f, &Row { row, panel, lane, low, bound })]
-                },
-                |_| vec![out],
-            )[0];
-            f.store(new, at, 0);
-            let larger = f.ins().fcmp(FloatCC::GreaterThan, new, carried[0]);
-            let largest = f.ins().select(larger, new, carried[0]);
-            let one = f.ins().uextend(I32, stays);
-            vec![largest, f.ins().iadd(carried[1], one)]
-        })
+    /// Drops the rows of one panel that cannot win and appends the others, counted from row `first`, to the `rows` at
+    /// `list`; returns how many there are now.
+    fn list_rows(&self, f: &mut FunctionCx, panel: Value, first: Value, list: Value, rows: Value) -> Value {
+        let (zero, shape) = (f.i64(0), Shape::block(f));
+        let lows = f.index(self.lows, panel, 4 * PANEL_ROWS);
+        let low = Lanes::load(f, shape, lows);
+        let bound = self.bounder.bound(f, shape, panel, zero, self.planes);
+        let high = upper(f, &low, &bound);
+        let threshold = Lanes::splat(f, shape, self.threshold);
+        let out = Lanes::constant(f, shape, f32::NEG_INFINITY);
+        let left = threshold.if_greater(f, &high, &out, &low);
+        left.store(f, lows);
+        let (largest, none) = (left.largest(f), f.f32(f32::NEG_INFINITY));
+        let any = f.ins().fcmp(FloatCC::GreaterThan, largest, none);
+        let append = |f: &mut FunctionCx| {
+            let row = f.scaled(panel, PANEL_ROWS);
+            let (row, lanes) = (f.ins().isub(row, first), f.size(PANEL_ROWS));
+            f.for_carried(zero, lanes, 1, &[rows], |f, lane, rows| {
+                // Every row is stored; one that is out is overwritten by the next.
+                let row = f.ins().iadd(row, lane);
+                let row = f.ins().ireduce(I32, row);
+                let at = f.index(list, rows[0], 4);
+                f.store(row, at, 0);
+                let at = f.index(lows, lane, 4);
+                let low = f.load(F32, at, 0);
+                let stays = f.ins().fcmp(FloatCC::GreaterThan, low, none);
+                let one = f.ins().uextend(I64, stays);
+                vec![f.ins().iadd(rows[0], one)]
+            })
+        };
+        f.if_else(any, append, |_| vec![rows])[0]
     }
 }

@@ -2,7 +2,7 @@
 
 use cranelift_codegen::ir::types::{I8, I8X16, I16X8, I32, I32X4};
 use cranelift_codegen::ir::{InstBuilder, Value};
-use tcc_ir::screen::query::QueryLayout;
+use tcc_ir::screen::query::{LOW_UNIT, QueryLayout};
 use tcc_ir::screen::{GROUP, PIECE_BYTES, PIECE_GROUPS, ScreenLayout};
 
 use super::super::func::FunctionCx;
@@ -26,14 +26,14 @@ pub(super) fn refinement(f: &mut FunctionCx, layout: &ScreenLayout, query: Value
         let bytes = f.offset(piece_scales, 2 * PIECE_GROUPS);
         let [scales, offsets] = [scales, offsets].map(|base| f.index(base, piece, 4 * PIECE_GROUPS));
         let offsets = Lanes::load_int(f, shape, offsets);
-        let exact = piece_sums(f, shape, bytes, codes).shift_left(f, 1).int_add(f, &offsets).to_float(f);
+        let exact = piece_sums(f, shape, bytes, codes).shift_left(f, 2).int_add(f, &offsets).to_float(f);
         let scales = Lanes::load(f, shape, scales);
         let factors = Lanes::load_fixed_u16(f, shape, piece_scales).shift_left(f, 16).as_float(f).mul(f, &scales);
         exact.fma(f, &factors, &start.with_values(sums)).values().to_vec()
     });
     let sum = start.with_values(&sums).sum(f);
-    let quarter = f.f32(0.25);
-    f.ins().fmul(sum, quarter)
+    let unit = f.f32(LOW_UNIT);
+    f.ins().fmul(sum, unit)
 }
 
 /// Sums of low bits times codes, for the sixteen groups of a piece.

@@ -21,7 +21,9 @@ pub(super) fn build(f: &mut FunctionCx, cx: &ClifContext, kernel: &Kernel, layou
     match step {
         ScreenKernel::Query => query::build(f, kernel, layout),
         ScreenKernel::High => high::build(f, kernel, layout, cx.screen().map(|code| code.panels.name.as_str())),
-        ScreenKernel::Low => levels::build_low(f, kernel, layout, cx.screen().map(|code| code.row.name.as_str())),
+        ScreenKernel::Low => {
+            levels::build_low(f, kernel, layout, cx.screen().map(|code| code.rows.name.as_str()));
+        }
         ScreenKernel::Exact { weight } => {
             let dot = cx.dense_dot(weight).map(|code| code.name.as_str());
             levels::build_exact(f, kernel, layout, weight, dot);

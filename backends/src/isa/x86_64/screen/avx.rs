@@ -2,6 +2,7 @@
 //!
 //! AVX-VNNI sums to 32 bits at once, as AVX-512-VNNI does. AVX2 sums pairs of products to 16 bits. No sum overflows
 //! there: a group's 32 columns are eight pairs in each half of a lane, each at most 2 · 15 · 128 in magnitude: 30720.
+//! For low planes, all sums times four, eight pairs of at most 4 · 2 · 3 · 128 are 24576.
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::registers::gpr32::eax;
@@ -20,14 +21,14 @@ pub(super) struct Avx {
 const REGISTER_LANES: usize = 8;
 
 const LANES: [AsmRegisterYmm; 2] = [ymm0, ymm1];
-/// Of each register's lanes the sums of lower and of upper nibbles; or of one register's lanes those of each plane.
+/// Of each register's lanes the sums of lower and of upper nibbles; or of one register's lanes those of two planes each.
 const SUMS: [AsmRegisterYmm; 4] = [ymm2, ymm3, ymm4, ymm5];
 const BITS: AsmRegisterYmm = ymm6;
 const BYTES: AsmRegisterYmm = ymm7;
 const FACTOR: AsmRegisterYmm = ymm8;
 const CODES_OF_PART: [AsmRegisterYmm; 2] = [ymm9, ymm10];
 const ONES: AsmRegisterYmm = ymm11;
-const MASKS: [AsmRegisterYmm; 4] = [ymm12, ymm13, ymm14, ymm15];
+const MASKS: [AsmRegisterYmm; 2] = [ymm12, ymm13];
 
 impl Body for Avx {
     fn clear(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
@@ -47,7 +48,7 @@ impl Body for Avx {
             for (register, sums) in SUMS.chunks_exact(2).enumerate() {
                 a.vmovdqu(BYTES, ymmword_ptr(nibbles(half, eight, register * REGISTER_LANES)))?;
                 for (part, codes) in CODES_OF_PART.into_iter().enumerate() {
-                    self.bits(a, part, 4 * part)?;
+                    self.nibbles(a, part)?;
                     if self.has_vnni {
                         a.vex().vpdpbusd(sums[part], BITS, codes)?;
                     } else {
@@ -60,8 +61,7 @@ impl Body for Avx {
         a.vbroadcastss(FACTOR, dword_ptr(group_scale(half)))?;
         a.vpbroadcastd(BYTES, dword_ptr(group_offset(half)))?;
         for (register, sums) in SUMS.chunks_exact(2).enumerate() {
-            // Upper nibbles are multiplied by 16.
-            self.double(a, sums, 4)?;
+            self.double(a, sums)?;
             a.vpaddd(sums[0], sums[0], BYTES)?;
             a.vmovaps(BITS, FACTOR)?;
             add(a, register, sums[0], row_scales(half, register * REGISTER_LANES), BITS)?;
@@ -77,30 +77,46 @@ impl Body for Avx {
     }
 
     fn piece_constants(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
-        self.constants(a, &std::array::from_fn::<_, 4, _>(plane_mask))
+        self.constants(a, &PLANE_MASKS)
     }
 
     fn piece(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
+        // Planes 0 and 2 have one sum, planes 1 and 3 another.
+        let sums = [SUMS[0], SUMS[1]];
         for register in 0..LANES.len() {
             let lane = register * REGISTER_LANES;
-            clear(a, &SUMS)?;
+            clear(a, &sums)?;
             for row in 0..PIECE_ROWS {
                 a.vmovdqu(BYTES, ymmword_ptr(low_bits(row, lane)))?;
-                for (plane, sum) in SUMS.into_iter().enumerate() {
-                    self.bits(a, plane, 2 * plane)?;
-                    let codes = ymmword_ptr(lane_codes(row, plane, lane));
-                    if self.has_vnni {
-                        a.vex().vpdpbusd(sum, BITS, codes)?;
-                    } else {
-                        a.vpmaddubsw(BITS, BITS, codes)?;
-                        a.vpaddw(SUMS[0], SUMS[0], BITS)?;
+                for half in 0..2 {
+                    if half == 1 {
+                        // Bits that come from the neighbor byte are masked away.
+                        a.vpsrlw(BYTES, BYTES, 4)?;
+                    }
+                    for (plane, sum) in sums.into_iter().enumerate() {
+                        a.vpand(BITS, BYTES, MASKS[plane])?;
+                        let codes = ymmword_ptr(lane_codes(row, 2 * half + plane, lane));
+                        if self.has_vnni {
+                            a.vex().vpdpbusd(sum, BITS, codes)?;
+                        } else {
+                            a.vpmaddubsw(BITS, BITS, codes)?;
+                            a.vpaddw(sum, sum, BITS)?;
+                        }
                     }
                 }
             }
-            self.double(a, &SUMS, 2)?;
-            a.vpaddd(SUMS[0], SUMS[0], ymmword_ptr(piece_offsets(lane)))?;
+            let [total, further] = sums;
+            if self.has_vnni {
+                a.vpslld(total, total, 2)?;
+                a.vpaddd(total, total, further)?;
+            } else {
+                a.vpsllw(total, total, 2)?;
+                a.vpaddw(total, total, further)?;
+                a.vpmaddwd(total, total, ONES)?;
+            }
+            a.vpaddd(total, total, ymmword_ptr(piece_offsets(lane)))?;
             a.vmovups(BITS, ymmword_ptr(piece_scales(lane)))?;
-            add(a, register, SUMS[0], piece_row_scales(lane), BITS)?;
+            add(a, register, total, piece_row_scales(lane), BITS)?;
         }
         Ok(())
     }
@@ -113,8 +129,8 @@ impl Body for Avx {
 }
 
 impl Avx {
-    /// Masks of the bits of each plane; without VNNI all planes are shifted to the first.
-    fn constants(&self, a: &mut CodeAssembler, masks: &[u32]) -> Result<(), IcedError> {
+    /// Masks of bits; without VNNI upper nibbles are shifted down to the first.
+    fn constants(&self, a: &mut CodeAssembler, masks: &[u32; 2]) -> Result<(), IcedError> {
         for (register, mask) in MASKS.into_iter().zip(masks) {
             a.mov(eax, *mask)?;
             a.vmovd(xmm2, eax)?;
@@ -124,30 +140,27 @@ impl Avx {
         a.vpsrlw(ONES, ONES, 15)
     }
 
-    /// The bits of plane `plane`, which begin at bit `from`, of the current bytes.
-    fn bits(&self, a: &mut CodeAssembler, plane: usize, from: usize) -> Result<(), IcedError> {
-        if self.has_vnni || plane == 0 {
-            return a.vpand(BITS, BYTES, MASKS[plane]);
+    /// The lower (`part` 0) or upper nibbles of the current bytes.
+    fn nibbles(&self, a: &mut CodeAssembler, part: usize) -> Result<(), IcedError> {
+        if self.has_vnni || part == 0 {
+            return a.vpand(BITS, BYTES, MASKS[part]);
         }
         // Bits that come from the neighbor byte are masked away.
-        a.vpsrlw(BITS, BYTES, int(from))?;
+        a.vpsrlw(BITS, BYTES, 4)?;
         a.vpand(BITS, BITS, MASKS[0])
     }
 
-    /// The doubled sum of all planes, each `shift` bits further up than the one before, in the first register.
-    fn double(&self, a: &mut CodeAssembler, sums: &[AsmRegisterYmm], shift: i32) -> Result<(), IcedError> {
-        let total = sums[0];
+    /// The doubled sum of lower and upper nibbles in the first register.
+    fn double(&self, a: &mut CodeAssembler, sums: &[AsmRegisterYmm]) -> Result<(), IcedError> {
+        let (total, upper) = (sums[0], sums[1]);
         if !self.has_vnni {
             a.vpmaddwd(total, total, ONES)?;
             return a.vpaddd(total, total, total);
         }
         a.vpaddd(total, total, total)?;
-        for (sum, plane) in sums.iter().zip(0..).skip(1) {
-            // Exact: every bit shifted out is zero.
-            a.vpsrad(*sum, *sum, plane * shift - 1)?;
-            a.vpaddd(total, total, *sum)?;
-        }
-        Ok(())
+        // Upper nibbles are multiplied by 16. Exact: every bit shifted out is zero.
+        a.vpsrad(upper, upper, 3)?;
+        a.vpaddd(total, total, upper)
     }
 }
 

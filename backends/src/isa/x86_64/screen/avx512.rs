@@ -1,5 +1,5 @@
 //! AVX-512-VNNI: bits are masked where they are; those further up stay multiplied by a power of two and have sums of
-//! their own, which are shifted once. All sums are wanted doubled.
+//! their own, which are shifted once.
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::registers::gpr32::eax;
@@ -14,10 +14,10 @@ use super::*;
 pub(super) struct Avx512;
 
 const LANES: AsmRegisterZmm = zmm0;
-const SUMS: [AsmRegisterZmm; 4] = [zmm1, zmm2, zmm3, zmm4];
+const SUMS: [AsmRegisterZmm; 2] = [zmm1, zmm2];
 const BITS: [AsmRegisterZmm; 2] = [zmm5, zmm6];
 const SCALE: AsmRegisterZmm = zmm7;
-const MASKS: [AsmRegisterZmm; 4] = [zmm16, zmm17, zmm18, zmm19];
+const MASKS: [AsmRegisterZmm; 2] = [zmm16, zmm17];
 
 impl Body for Avx512 {
     fn clear(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
@@ -54,28 +54,33 @@ impl Body for Avx512 {
     }
 
     fn piece_constants(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
-        broadcast(a, std::array::from_fn::<_, 4, _>(plane_mask))
+        broadcast(a, PLANE_MASKS)
     }
 
     fn piece(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
-        clear_sums(a, 4)?;
+        // Planes 0 and 2 have one sum, planes 1 and 3 another, which begins at the offset.
+        let sums = [SUMS[0], SUMS[1]];
+        clear_sums(a, 1)?;
+        a.vmovdqu64(sums[1], zmmword_ptr(piece_offsets(0)))?;
         for row in 0..PIECE_ROWS {
             a.vmovdqu64(BITS[0], zmmword_ptr(low_bits(row, 0)))?;
-            for (plane, sum) in SUMS.into_iter().enumerate() {
-                a.vpandd(BITS[1], BITS[0], MASKS[plane])?;
-                a.vpdpbusd(sum, BITS[1], zmmword_ptr(lane_codes(row, plane, 0)))?;
+            for half in 0..2 {
+                if half == 1 {
+                    // Bits that come from the neighbor byte are masked away.
+                    a.vpsrlw(BITS[0], BITS[0], 4)?;
+                }
+                for (plane, sum) in sums.into_iter().enumerate() {
+                    a.vpandd(BITS[1], BITS[0], MASKS[plane])?;
+                    a.vpdpbusd(sum, BITS[1], zmmword_ptr(lane_codes(row, 2 * half + plane, 0)))?;
+                }
             }
         }
-        let total = SUMS[0];
-        a.vpaddd(total, total, total)?;
-        for (plane, sum) in SUMS.into_iter().enumerate().skip(1) {
-            a.vpsrad(sum, sum, 2 * plane as i32 - 1)?;
-            a.vpaddd(total, total, sum)?;
-        }
+        let total = sums[1];
+        a.vpslld(sums[0], sums[0], 2)?;
+        a.vpaddd(total, total, sums[0])?;
         a.vpmovzxwd(SCALE, ymmword_ptr(piece_row_scales(0)))?;
         a.vpslld(SCALE, SCALE, 16)?;
         a.vmulps(SCALE, SCALE, zmmword_ptr(piece_scales(0)))?;
-        a.vpaddd(total, total, zmmword_ptr(piece_offsets(0)))?;
         a.vcvtdq2ps(total, total)?;
         a.vfmadd231ps(LANES, total, SCALE)
     }
@@ -92,7 +97,7 @@ fn clear_sums(a: &mut CodeAssembler, count: usize) -> Result<(), IcedError> {
     SUMS[..count].iter().try_for_each(|sum| a.vpxord(*sum, *sum, *sum))
 }
 
-fn broadcast<const N: usize>(a: &mut CodeAssembler, masks: [u32; N]) -> Result<(), IcedError> {
+fn broadcast(a: &mut CodeAssembler, masks: [u32; 2]) -> Result<(), IcedError> {
     for (register, mask) in MASKS.into_iter().zip(masks) {
         a.mov(eax, mask)?;
         a.vpbroadcastd(register, eax)?;

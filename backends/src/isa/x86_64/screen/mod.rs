@@ -1,4 +1,4 @@
-//! The assembled loops of a screened head (see [`ScreenLoops`]): estimates of panels, and their refinement for a row.
+//! The assembled loops of a screened head (see [`ScreenLoops`]): estimates of panels, and their refinement for rows.
 //!
 //! Lanes of 32 bits are rows of a panel, or groups of a record: four bits or two of each of four bytes meet four codes.
 //! Blocks of 576 bytes, and records, are one stream each.
@@ -7,10 +7,13 @@ mod avx;
 mod avx512;
 
 use iced_x86::IcedError;
-use iced_x86::code_asm::registers::gpr32::eax;
+use iced_x86::code_asm::registers::gpr32::{eax, ebx, r8d, r12d};
 use iced_x86::code_asm::registers::gpr64::*;
 use iced_x86::code_asm::registers::xmm::*;
-use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, AsmRegisterXmm, CodeAssembler, byte_ptr};
+use iced_x86::code_asm::{
+    AsmMemoryOperand, AsmRegister32, AsmRegister64, AsmRegisterXmm, CodeAssembler, byte_ptr, dword_ptr,
+};
+use tcc_ir::screen::query::LOW_UNIT;
 use tcc_ir::screen::{BLOCK, BLOCK_BYTES, GROUP, PANEL_ROWS, PIECE_BYTES, PIECE_GROUPS};
 use tcc_ir::target::Features;
 
@@ -19,27 +22,60 @@ use super::{desc, function};
 use crate::code::Function;
 use crate::isa::ScreenLoops;
 
-/// The current block or piece.
+/// The current block.
 const W: AsmRegister64 = rdi;
 /// All codes.
 const CODES: AsmRegister64 = rsi;
-/// All blocks or pieces.
+/// All blocks.
 const COUNT: AsmRegister64 = rdx;
 /// Panels left.
 const PANELS: AsmRegister64 = rcx;
 const OUT: AsmRegister64 = r8;
 /// Bytes of all scales, which lie before the offsets.
 const SCALES_BYTES: AsmRegister64 = r9;
-/// Codes and scales of the current block or piece.
+/// Codes and scales of the current block.
 const Q: AsmRegister64 = r10;
 const SCALES: AsmRegister64 = r11;
-/// Blocks or pieces left.
+/// Blocks left.
 const LEFT: AsmRegister64 = rax;
+
+/// All records, and the current piece of one.
+const RECORDS: AsmRegister64 = rdi;
+const RECORD: AsmRegister64 = r10;
+/// Codes for low planes.
+const LANE_CODES: AsmRegister64 = rsi;
+/// Pieces of a record; then their bytes.
+const PIECES: AsmRegister64 = rdx;
+/// The current place in the list of rows, and the list's end.
+const LIST: AsmRegister64 = rcx;
+const LIST_END: AsmRegister64 = r11;
+const ROWS_LEFT: AsmRegister64 = r8;
+const FOUND: AsmRegister64 = r9;
+/// The current row.
+const ROW: AsmRegister64 = r8;
+const ROW_32: AsmRegister32 = r8d;
+/// The same piece of a later row.
+const AHEAD: AsmRegister64 = rbx;
+const AHEAD_32: AsmRegister32 = ebx;
+/// Bytes of scales before the current piece, and of all pieces.
+const PIECE: AsmRegister64 = r12;
+const PIECE_32: AsmRegister32 = r12d;
+const PIECES_BYTES: AsmRegister64 = r13;
+const PIECE_SCALES: AsmRegister64 = r14;
+const PIECE_OFFSETS: AsmRegister64 = r15;
+
+/// Bytes of codes for a byte of scales: a group has one f32.
+const CODES_PER_SCALE_BYTE: i32 = 8;
+
+/// Rows between the current one and the one that is fetched: a few kilobytes.
+const ROWS_AHEAD: usize = 4;
 
 /// Distance of prefetches of blocks in bytes.
 const PREFETCH_BYTES: i32 = 4096;
 
 const LINE_BYTES: usize = 64;
+
+const _: () = assert!(GROUP == CODES_PER_SCALE_BYTE as usize * 4);
 
 /// What one level of features adds to the loops. Sixteen lanes of f32 stay in registers meanwhile.
 trait Body {
@@ -77,7 +113,7 @@ pub(super) fn emit(features: Features) -> ScreenLoops {
 }
 
 fn loops(body: &impl Body) -> ScreenLoops {
-    ScreenLoops { panels: panels(body), row: row(body) }
+    ScreenLoops { panels: panels(body), rows: rows(body) }
 }
 
 fn panels(body: &impl Body) -> Function {
@@ -115,31 +151,62 @@ fn panels(body: &impl Body) -> Function {
     })
 }
 
-fn row(body: &impl Body) -> Function {
-    function("screen_row", 8, |a| {
-        let mut piece = a.create_label();
+/// Registers of [`rows`] that calls preserve.
+const SAVED: [AsmRegister64; 5] = [rbx, r12, r13, r14, r15];
+
+fn rows(body: &impl Body) -> Function {
+    let frame_bytes = u32::try_from(8 + 8 * SAVED.len()).expect("a few registers");
+    function("screen_rows", frame_bytes, |a| {
+        let [mut row, mut piece, mut done] = std::array::from_fn(|_| a.create_label());
+        SAVED.iter().try_for_each(|register| a.push(*register))?;
+        a.lea(LIST_END, LIST + ROWS_LEFT * 4)?;
+        // Scales and offsets lie behind all codes; pieces are counted in bytes of them, a whole cache line each.
+        a.imul_3(PIECES_BYTES, PIECES, int(4 * PIECE_GROUPS))?;
+        a.lea(PIECE_SCALES, LANE_CODES + PIECES_BYTES * CODES_PER_SCALE_BYTE)?;
+        a.lea(PIECE_OFFSETS, PIECE_SCALES + PIECES_BYTES)?;
+        a.imul_3(PIECES, PIECES, int(PIECE_BYTES))?;
         body.piece_constants(a)?;
-        a.mov(Q, CODES)?;
-        a.mov(LEFT, COUNT)?;
-        a.imul_3(SCALES, COUNT, int(PIECE_GROUPS * GROUP))?;
-        a.add(SCALES, CODES)?;
-        a.imul_3(SCALES_BYTES, COUNT, int(4 * PIECE_GROUPS))?;
+        a.cmp(LIST, LIST_END)?;
+        a.jae(done)?;
+        a.set_label(&mut row)?;
+        // The row a few places on, or the last.
+        a.lea(AHEAD, LIST + int(4 * ROWS_AHEAD))?;
+        a.lea(ROW, LIST_END - 4)?;
+        a.cmp(AHEAD, ROW)?;
+        a.cmova(AHEAD, ROW)?;
+        a.mov(AHEAD_32, dword_ptr(AHEAD))?;
+        a.imul_2(AHEAD, PIECES)?;
+        a.add(AHEAD, RECORDS)?;
+        a.mov(ROW_32, dword_ptr(LIST))?;
+        a.mov(RECORD, ROW)?;
+        a.imul_2(RECORD, PIECES)?;
+        a.add(RECORD, RECORDS)?;
+        a.xor(PIECE_32, PIECE_32)?;
         body.clear(a)?;
         a.set_label(&mut piece)?;
+        for line in (0..PIECE_BYTES).step_by(LINE_BYTES) {
+            a.prefetcht0(byte_ptr(AHEAD + int(line)))?;
+        }
         body.piece(a)?;
-        a.add(W, int(PIECE_BYTES))?;
-        a.add(Q, int(PIECE_GROUPS * GROUP))?;
-        a.add(SCALES, int(4 * PIECE_GROUPS))?;
-        a.dec(LEFT)?;
-        a.jne(piece)?;
+        a.add(RECORD, int(PIECE_BYTES))?;
+        a.add(AHEAD, int(PIECE_BYTES))?;
+        a.add(PIECE, int(4 * PIECE_GROUPS))?;
+        a.cmp(PIECE, PIECES_BYTES)?;
+        a.jb(piece)?;
         body.halve(a)?;
         a.vmovhlps(xmm1, xmm0, xmm0)?;
         a.vaddps(xmm0, xmm0, xmm1)?;
         a.vmovshdup(xmm1, xmm0)?;
         a.vaddss(xmm0, xmm0, xmm1)?;
-        constant(a, xmm1, 0.25f32.to_bits())?;
+        constant(a, xmm1, LOW_UNIT.to_bits())?;
         a.vmulss(xmm0, xmm0, xmm1)?;
+        a.vmovss(dword_ptr(FOUND + ROW * 4), xmm0)?;
+        a.add(LIST, 4)?;
+        a.cmp(LIST, LIST_END)?;
+        a.jb(row)?;
+        a.set_label(&mut done)?;
         a.vzeroupper()?;
+        SAVED.iter().rev().try_for_each(|register| a.pop(*register))?;
         a.ret()
     })
 }
@@ -153,10 +220,8 @@ fn constant(a: &mut CodeAssembler, to: AsmRegisterXmm, bits: u32) -> Result<(), 
 /// Bits 0 to 3, or 4 to 7, of every byte.
 const NIBBLE_MASKS: [u32; 2] = [0x0f0f_0f0f, 0xf0f0_f0f0];
 
-/// Bits 2 `plane` and the next of every byte.
-fn plane_mask(plane: usize) -> u32 {
-    0x0303_0303 << (2 * plane)
-}
+/// Bits 0 and 1, or 2 and 3, of every nibble of which the upper ones are shifted down.
+const PLANE_MASKS: [u32; 2] = [0x0303_0303, 0x0c0c_0c0c];
 
 /// Scales of lanes `lane` and on, in group `half` of the current block.
 fn row_scales(half: usize, lane: usize) -> AsmMemoryOperand {
@@ -184,26 +249,26 @@ fn group_offset(half: usize) -> AsmMemoryOperand {
 
 /// Scales of lanes `lane` and on of the current piece.
 fn piece_row_scales(lane: usize) -> AsmMemoryOperand {
-    W + int(2 * lane)
+    RECORD + int(2 * lane)
 }
 
 /// Bytes of lanes `lane` and on in row of lanes `row` of the current piece.
 fn low_bits(row: usize, lane: usize) -> AsmMemoryOperand {
-    W + int(2 * PIECE_GROUPS + row * LINE_BYTES + 4 * lane)
+    RECORD + int(2 * PIECE_GROUPS + row * LINE_BYTES + 4 * lane)
 }
 
 /// Codes that plane `plane` of those meets.
 fn lane_codes(row: usize, plane: usize, lane: usize) -> AsmMemoryOperand {
-    Q + int((4 * row + plane) * LINE_BYTES + 4 * lane)
+    LANE_CODES + PIECE * CODES_PER_SCALE_BYTE + int((4 * row + plane) * LINE_BYTES + 4 * lane)
 }
 
 /// Query's scales and offsets of lanes `lane` and on of the current piece.
 fn piece_scales(lane: usize) -> AsmMemoryOperand {
-    SCALES + int(4 * lane)
+    PIECE_SCALES + PIECE + int(4 * lane)
 }
 
 fn piece_offsets(lane: usize) -> AsmMemoryOperand {
-    SCALES + SCALES_BYTES + int(4 * lane)
+    PIECE_OFFSETS + PIECE + int(4 * lane)
 }
 
 /// Rows of lanes of a piece.

@@ -48,7 +48,9 @@ fn unreadable_models_exit_with_3_and_write_nothing() {
     fails(&["compile", "/nonexistent/model", "-o", out], 3, &["/nonexistent/model"]);
     let model = example();
     let model = model.to_str().expect("UTF-8");
-    fails(&["eval", model, "--ids", "1", "-t", "ascend", "--machine", "ascend910b"], 3, &["'ascend910b'"]);
+    let split =
+        ["eval", model, "--ids", "1", "-t", "ascend", "--machine", "ascend950pr", "--encoding", "w2nz4-x64-k512"];
+    fails(&split, 3, &["usable: w2nz8-x64-k512"]);
     let dense = example().with_file_name("rust-docs-6m-dense");
     fails(&["compile", dense.to_str().expect("UTF-8"), "-o", out], 3, &["q_proj.weight", "--dense keep"]);
     assert!(!std::path::Path::new(out).exists());

@@ -1,6 +1,5 @@
 //! The matrix unit: a model's programs for one machine, the object that holds them, and their simulated run.
 
-pub mod bench;
 pub mod descriptor;
 pub mod header;
 pub mod inspect;
@@ -10,7 +9,7 @@ pub mod tiles;
 
 use std::cell::RefCell;
 
-use tcc_backends::isa::matrix::desc::{DESC, NAME};
+use tcc_backends::isa::matrix::desc::{DESC, S4};
 use tcc_backends::isa::matrix::lower::matmul::search;
 use tcc_backends::isa::matrix::lower::matmul::tile::{Shape, Tile};
 use tcc_backends::isa::matrix::lower::model;
@@ -27,11 +26,6 @@ use crate::driver::Front;
 use crate::error::Error;
 use crate::plan::{self, HeadChoice, PlanOptions};
 use crate::schedule;
-
-/// True if `target`, as given on the command line, is the matrix unit.
-pub fn is_target(target: Option<&str>) -> bool {
-    target == Some(NAME)
-}
 
 /// What a user may decide.
 #[derive(Clone, Debug, Default)]
@@ -92,9 +86,16 @@ pub struct Compiled {
 pub fn build(front: &Front, machine: &Machine, options: &MatrixOptions) -> Result<Compiled, Error> {
     let plan_options =
         PlanOptions { max_threads: 1, encoding: options.encoding, head: HeadChoice::Exact, state_bytes: 64 };
-    let target = schedule::Machine { desc: &DESC, features: Features::NONE, vlen: 0 };
-    let plan = plan::build(&front.program, &target, &plan_options)?;
-    let mut choices = tiles::products(&plan);
+    let plan_for = |features: Features| {
+        plan::build(&front.program, &schedule::Machine { desc: &DESC, features, vlen: 0 }, &plan_options)
+    };
+    let features = model::features(machine);
+    let mut plan = plan_for(features)?;
+    if model::mode(&plan).is_err() && options.encoding.is_none() {
+        // Scales per group need one weight to the byte, and activations are laid out in one way for all products.
+        plan = plan_for(features.without(S4))?;
+    }
+    let mut choices = tiles::products(&plan, machine);
     tiles::check_forced(&options.tiles, &choices)?;
     let found = RefCell::new(Vec::<(Shape, Option<Tile>)>::new());
     let choose = |shape: &Shape| {

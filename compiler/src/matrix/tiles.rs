@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use tcc_backends::isa::matrix::lower::matmul::tile::{Shape, Tile, TileError};
 use tcc_backends::isa::matrix::lower::model::product;
+use tcc_backends::isa::matrix::machine::Machine;
 use tcc_ir::encoding::{ENCODINGS, Encoding};
 use tcc_ir::plan::Plan;
 use thiserror::Error;
@@ -42,11 +43,11 @@ pub enum TilesError {
     Twice { line: usize },
 }
 
-/// The products of the cube in `plan`, in order of first use.
-pub fn products(plan: &Plan) -> Vec<Choice> {
+/// The products of `plan` on the cube of `machine`, in order of first use.
+pub fn products(plan: &Plan, machine: &Machine) -> Vec<Choice> {
     let mut choices: Vec<Choice> = vec![];
     for step in plan.bodies.iter().chain([&plan.head]).flat_map(|list| &list.steps) {
-        let Some(shape) = product(plan.kernel(step.kernel)) else { continue };
+        let Some(shape) = product(plan.kernel(step.kernel), machine) else { continue };
         match choices.iter_mut().find(|choice| choice.shape == shape) {
             Some(choice) => choice.steps.push(step.label.clone()),
             None => choices.push(Choice { shape, tile: None, steps: vec![step.label.clone()] }),

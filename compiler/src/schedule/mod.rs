@@ -26,8 +26,8 @@ pub struct Machine {
 pub enum ChooseError {
     #[error("no kernel on target '{target}' for encoding '{encoding}' with features '{features}'; usable: {usable}")]
     NoKernel { target: &'static str, encoding: String, features: String, usable: String },
-    #[error("encoding '{encoding}' has blocks of {kr} columns, the scales have groups of {group}, expected a multiple")]
-    Group { encoding: String, kr: usize, group: usize },
+    #[error("no product reads encoding '{encoding}' with a scale per group of {group} of {k} columns")]
+    Group { encoding: String, group: usize, k: usize },
     #[error("no kernel on target '{target}' is exact for k = {k}; the longest is {longest}")]
     TooLong { target: &'static str, k: usize, longest: usize },
     #[error(transparent)]
@@ -74,10 +74,9 @@ pub fn candidates(machine: &Machine, shape: Shape, forced: Option<Encoding>) -> 
     if readers.is_empty() {
         return Err(no_kernel(machine, forced));
     }
-    // Groups end where blocks end; one group over the whole row may end with padding.
-    let fits = |encoding: Encoding| group.is_none_or(|g| g == k || g.is_multiple_of(encoding.kr()));
+    let fits = |encoding: Encoding| group.is_none_or(|g| encoding.has_groups(g, k));
     if let (Some(encoding), Some(group)) = (forced.filter(|f| !fits(*f)), group) {
-        return Err(ChooseError::Group { encoding: encoding.to_string(), kr: encoding.kr(), group });
+        return Err(ChooseError::Group { encoding: encoding.to_string(), group, k });
     }
     let fitting: Vec<_> = readers.into_iter().filter(|row| fits(row.encoding)).collect();
     if fitting.is_empty() {

@@ -67,6 +67,17 @@ impl Encoding {
         }
     }
 
+    /// True if products read this layout with a scale per group of `group` of the `k` columns: groups end where blocks
+    /// end, or one group is the row.
+    pub fn has_groups(self, group: usize, k: usize) -> bool {
+        match self {
+            Encoding::I2 { .. } | Encoding::I2Lane { .. } | Encoding::Base3 { .. } => {
+                group == k || group.is_multiple_of(self.kr())
+            }
+            Encoding::W2Nz(panel) => panel.has_groups(group, k),
+        }
+    }
+
     /// Bytes of one panel of one block.
     pub fn block_bytes(self) -> usize {
         match self {

@@ -28,6 +28,12 @@ pub struct Panel {
 }
 
 impl Panel {
+    /// Scales per group are read where the vector unit multiplies: from panels of 64 rows with one weight to the byte,
+    /// in groups of whole sets of partial sums.
+    pub fn has_groups(self, group: usize, k: usize) -> bool {
+        self.parts == 4 && self.nr == 64 && (group == k || group.is_multiple_of(16))
+    }
+
     /// Columns of one strip: what 32 unpacked bytes of a row hold.
     pub fn strip(self) -> usize {
         128 / self.parts

@@ -218,7 +218,8 @@ impl Emit {
         self.push(Inst::Vec(vector));
     }
 
-    /// `count` contiguous elements of every operand, which lie at offsets in UB; a second vector too.
+    /// `count` contiguous elements of every operand, which lie at offsets in UB; a second vector too. Comparisons have
+    /// results of another size: [`Emit::compare`].
     pub fn each(&mut self, op: VecOp, types: Types, dst: usize, a: usize, b: Second, count: usize) {
         let lanes = Vector::lanes_of(types.0, types.1) as usize;
         let bytes = |ty: ElemType, lanes: usize| lanes * ty.bits() as usize / 8;

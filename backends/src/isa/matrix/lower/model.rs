@@ -1,31 +1,35 @@
 //! Whole models: a plan's steps become one program per graph, over one map of global memory.
 //!
 //! On a machine with one core the steps follow each other in one stage, behind barriers; with several, each step is a
-//! stage, whose products are shared among the cores.
+//! stage, whose products are shared among the cores. On a split machine everything runs on the vector cores.
 
 use tcc_ir::encoding::Encoding;
+use tcc_ir::encoding::w2nz::Panel;
 use tcc_ir::kernel::{KernelSpec, ScaleKind};
 use tcc_ir::plan::{Arg, Plan, Step, StepList};
+use tcc_ir::target::Features;
 use thiserror::Error;
 
 use super::emit::Emit;
 use super::matmul::tile::{Memories, Mode, Shape, Tile};
 use super::matmul::{self, DoesNotFit, Product};
 use super::vector::attention::{self, Attention};
+use super::vector::cache;
 use super::vector::dense::{self, Dense};
 use super::vector::quantize::{self, Before};
 use super::vector::rows;
+use super::vector::ternary::{self, Activations, Ternary};
 use super::vector::{Place, ROWS, Tables, UbTooSmall, mask, transpose_offsets};
+use crate::isa::matrix::desc;
 use crate::isa::matrix::machine::{Machine, OrganisationKind};
 use crate::isa::matrix::program::builder::ProgramBuilder;
+use crate::isa::matrix::program::ty::CubeType;
 use crate::isa::matrix::program::verify::ProgramError;
 use crate::isa::matrix::program::{CoreKind, Program, StartValues, Stream, SymbolId, SymbolKind};
 
 /// Why a model has no program for a machine.
 #[derive(Debug, Error)]
 pub enum LowerError {
-    #[error("machine '{machine}' has {what}, which the lowering does not know")]
-    Machine { machine: String, what: &'static str },
     #[error("'{label}': {what}")]
     Unsupported { label: String, what: String },
     #[error("'{label}': {source}")]
@@ -34,6 +38,12 @@ pub enum LowerError {
     Tile { label: String, source: DoesNotFit },
     #[error("'{label}': no tile fits the local memories")]
     NoTile { label: String },
+    #[error(
+        "machine '{machine}' does not round {op} in f32 once (vector.rounds_once.{op}), which the bits of a model rest on"
+    )]
+    Rounding { machine: String, op: &'static str },
+    #[error("the model's weights have panels of one and of two weights to the byte; --encoding forces one for all")]
+    Modes,
     #[error(transparent)]
     Program(#[from] ProgramError),
 }
@@ -65,21 +75,33 @@ pub fn memories(machine: &Machine) -> Memories {
     Memories { l1, l0a, l0b, l0c, ub }
 }
 
+/// What the rows of the menu that `machine` can run need (`desc.rs`).
+pub fn features(machine: &Machine) -> Features {
+    let is_coupled = machine.org.kind == OrganisationKind::Coupled;
+    let has_cube = is_coupled && machine.path.ub_l1.is_some() && machine.path.l0c_ub.is_some();
+    let mut features = Features::NONE;
+    for (has, feature) in [(has_cube, desc::CUBE), (machine.cube_mode(CubeType::S4).is_some(), desc::S4)] {
+        if has {
+            features = features.with(feature);
+        }
+    }
+    features
+}
+
 /// The program of one step list of `plan`.
 pub fn lower(plan: &Plan, list: &StepList, machine: &Machine, choose: &Choose) -> Result<Program, LowerError> {
-    if machine.org.kind == OrganisationKind::Split || machine.path.ub_l1.is_none() || machine.path.l0c_ub.is_none() {
-        let what = "cube and vector unit in cores of their own";
-        return Err(LowerError::Machine { machine: machine.name.clone(), what });
+    if let Some(op) = machine.vector.rounds_once.first_failing() {
+        return Err(LowerError::Rounding { machine: machine.name.clone(), op });
     }
     let mut builder = ProgramBuilder::new(&list.name, machine);
     let map = symbols(&mut builder, plan);
-    let cx = Cx { plan, machine, memories: memories(machine), map, choose };
-    let mut streams = Streams { e: Emit::default(), cores: machine.cube_cores() as usize, stages: vec![] };
+    let mode = mode(plan)?;
+    let cx = Cx { plan, machine, memories: memories(machine), map, mode, choose };
+    let mut streams = Streams::new(machine);
     for step in &list.steps {
         streams.e.op = builder.op(&step.label);
-        let cores = cx.cores(step);
-        let starts = cx.step(&mut streams.e, step)?;
-        streams.end_step(&step.label, cores, starts);
+        let shared = cx.step(&mut streams.e, step)?;
+        streams.end_step(&step.label, shared);
     }
     for (name, stream) in streams.finish(&list.name) {
         builder.stage(&name, vec![stream]);
@@ -87,35 +109,64 @@ pub fn lower(plan: &Plan, list: &StepList, machine: &Machine, choose: &Choose) -
     Ok(builder.finish()?)
 }
 
+/// Cores that share a step, and the registers that differ between them.
+struct Shared {
+    cores: usize,
+    start: Vec<StartValues>,
+}
+
+impl Shared {
+    const ONE: Shared = Shared { cores: 1, start: vec![] };
+}
+
 /// Streams of a program being written.
 struct Streams {
     e: Emit,
+    kind: CoreKind,
+    /// Cores with a vector unit.
     cores: usize,
     stages: Vec<(String, Stream)>,
 }
 
 impl Streams {
-    fn end_step(&mut self, label: &str, cores: usize, start: Vec<StartValues>) {
+    fn new(machine: &Machine) -> Streams {
+        let kind = match machine.org.kind {
+            OrganisationKind::Coupled => CoreKind::Coupled,
+            OrganisationKind::Split => CoreKind::Vector,
+        };
+        Streams { e: Emit::default(), kind, cores: vector_units(machine), stages: vec![] }
+    }
+
+    fn end_step(&mut self, label: &str, shared: Shared) {
         if self.cores == 1 {
             self.e.bar(None);
             return;
         }
         let e = std::mem::take(&mut self.e);
-        self.stages.push((label.to_owned(), stream(e, cores, start)));
+        self.stages.push((label.to_owned(), stream(e, self.kind, shared)));
     }
 
     fn finish(mut self, name: &str) -> Vec<(String, Stream)> {
         if self.cores == 1 {
-            self.stages.push((name.to_owned(), stream(self.e, 1, vec![])));
+            self.stages.push((name.to_owned(), stream(self.e, self.kind, Shared::ONE)));
         }
         self.stages
     }
 }
 
-fn stream(mut e: Emit, cores: usize, start: Vec<StartValues>) -> Stream {
+fn stream(mut e: Emit, kind: CoreKind, shared: Shared) -> Stream {
     e.halt();
     // At most the machine's cores.
-    Stream { kind: CoreKind::Coupled, cores: cores as u16, start, records: e.records }
+    Stream { kind, cores: shared.cores as u16, start: shared.start, records: e.records }
+}
+
+/// Cores with a vector unit.
+fn vector_units(machine: &Machine) -> usize {
+    let cores = match machine.org.kind {
+        OrganisationKind::Coupled => machine.cube_cores(),
+        OrganisationKind::Split => machine.vector_cores(),
+    };
+    cores as usize
 }
 
 /// Declares the symbols, the same in every program of a plan.
@@ -149,11 +200,53 @@ fn sums_bytes(spec: &KernelSpec) -> usize {
     if let KernelSpec::TernaryMatmul { m, n, .. } = spec { 4 * m * n } else { 0 }
 }
 
-/// The product of a kernel on the cube, if it is one.
-pub fn product(spec: &KernelSpec) -> Option<Shape> {
-    let KernelSpec::TernaryMatmul { m, n, layout, residual, schedule, .. } = spec else { return None };
-    let Encoding::W2Nz(panel) = schedule.micro.first()?.encoding else { return None };
-    Some(Shape { m: *m, n: *n, k: layout.k, panel, residual: *residual })
+/// The product of a kernel on the cube of `machine`, if it is one.
+pub fn product(spec: &KernelSpec, machine: &Machine) -> Option<Shape> {
+    let Packed { shape, panel, residual, .. } = packed(spec)?;
+    let is_on_cube =
+        shape.activations == Activations::Codes && !is_grouped(shape.scale) && features(machine).contains(desc::CUBE);
+    is_on_cube.then_some(Shape { m: shape.m, n: shape.n, k: shape.k, panel, residual })
+}
+
+fn is_grouped(scale: ScaleKind) -> bool {
+    match scale {
+        ScaleKind::PerGroup { .. } => true,
+        ScaleKind::PerTensor | ScaleKind::PerRow => false,
+    }
+}
+
+/// A ternary product, how its weights lie, and which operand they are.
+struct Packed {
+    shape: Ternary,
+    panel: Panel,
+    bias: bool,
+    residual: bool,
+    w: usize,
+}
+
+fn packed(spec: &KernelSpec) -> Option<Packed> {
+    if let KernelSpec::TernaryMatmul { m, n, layout, scale, bias, residual, schedule } = spec {
+        let Encoding::W2Nz(panel) = schedule.micro.first()?.encoding else { return None };
+        let shape = Ternary { m: *m, n: *n, k: layout.k, scale: *scale, activations: Activations::Codes };
+        return Some(Packed { shape, panel, bias: *bias, residual: *residual, w: 2 });
+    }
+    if let KernelSpec::FloatTernaryMatmul { m, n, k, encoding, scale, bias, residual, .. } = spec {
+        let Encoding::W2Nz(panel) = *encoding else { return None };
+        let shape = Ternary { m: *m, n: *n, k: *k, scale: *scale, activations: Activations::Floats };
+        return Some(Packed { shape, panel, bias: *bias, residual: *residual, w: 1 });
+    }
+    None
+}
+
+/// The mode of the model's products, which activations are laid out for.
+///
+/// Errors: there are two.
+pub fn mode(plan: &Plan) -> Result<Mode, LowerError> {
+    let products = plan.kernels.iter().filter_map(packed);
+    let int8 = products.filter(|product| product.shape.activations == Activations::Codes);
+    let mut modes = int8.map(|product| Mode::of(product.panel));
+    let first = modes.next().unwrap_or(Mode::I8);
+    if modes.all(|mode| mode == first) { Ok(first) } else { Err(LowerError::Modes) }
 }
 
 /// What the lowering of steps looks at.
@@ -162,6 +255,7 @@ struct Cx<'a> {
     machine: &'a Machine,
     memories: Memories,
     map: Map,
+    mode: Mode,
     choose: &'a Choose<'a>,
 }
 
@@ -181,38 +275,22 @@ impl Cx<'_> {
         }
     }
 
-    /// Cores that share a step.
-    fn cores(&self, step: &Step) -> usize {
-        let shape = product(self.plan.kernel(step.kernel));
-        shape.map_or(1, |shape| matmul::share(&shape, self.machine.cube_cores() as usize))
-    }
-
-    /// The mode of the model's products, which activations are laid out for.
-    fn mode(&self) -> Mode {
-        self.plan.kernels.iter().find_map(product).map_or(Mode::I8, |shape| shape.mode())
-    }
-
-    fn step(&self, e: &mut Emit, step: &Step) -> Result<Vec<StartValues>, LowerError> {
-        if let KernelSpec::TernaryMatmul { .. } = self.plan.kernel(step.kernel) {
-            return self.ternary(e, step);
+    fn step(&self, e: &mut Emit, step: &Step) -> Result<Shared, LowerError> {
+        let spec = self.plan.kernel(step.kernel);
+        if let (KernelSpec::TernaryMatmul { .. }, Some(shape)) = (spec, product(spec, self.machine)) {
+            return self.cube(e, step, shape);
         }
         self.vector(e, step).map_err(|source| match source {
             VectorError::Ub(source) => LowerError::Ub { label: step.label.clone(), source },
             VectorError::Unsupported(what) => LowerError::Unsupported { label: step.label.clone(), what },
-        })?;
-        Ok(vec![])
+        })
     }
 
-    fn ternary(&self, e: &mut Emit, step: &Step) -> Result<Vec<StartValues>, LowerError> {
-        let spec = self.plan.kernel(step.kernel);
+    fn cube(&self, e: &mut Emit, step: &Step, shape: Shape) -> Result<Shared, LowerError> {
         let label = || step.label.clone();
-        let unsupported = |what: &str| LowerError::Unsupported { label: label(), what: what.into() };
-        let (KernelSpec::TernaryMatmul { scale, bias, residual, .. }, Some(shape)) = (spec, product(spec)) else {
-            return Err(unsupported("weights are not in the order of fractals"));
+        let KernelSpec::TernaryMatmul { scale, bias, residual, .. } = self.plan.kernel(step.kernel) else {
+            unreachable!("products of the cube have int8 activations")
         };
-        if let ScaleKind::PerGroup { .. } = scale {
-            return Err(unsupported("scales per group of columns"));
-        }
         let args: Vec<Place> = step.args.iter().map(|a| self.place(*a)).collect();
         let tile = (self.choose)(&shape).ok_or_else(|| LowerError::NoTile { label: label() })?;
         let product = Product {
@@ -229,13 +307,43 @@ impl Cx<'_> {
             sums: Some((self.map.sums, 0)),
         };
         let bar_m_below = self.machine.quirk.bar_m_below as usize;
-        matmul::emit(e, &product, &self.memories, bar_m_below, self.machine.cube_cores() as usize)
-            .map_err(|source| LowerError::Tile { label: label(), source })
+        let cores = self.machine.cube_cores() as usize;
+        let start = matmul::emit(e, &product, &self.memories, bar_m_below, cores)
+            .map_err(|source| LowerError::Tile { label: label(), source })?;
+        Ok(Shared { cores: matmul::share(&shape, cores), start })
     }
 
-    fn vector(&self, e: &mut Emit, step: &Step) -> Result<(), VectorError> {
+    /// A ternary product on the vector unit.
+    fn ternary(&self, e: &mut Emit, step: &Step) -> Result<Shared, VectorError> {
+        let product = packed(self.plan.kernel(step.kernel)).filter(|product| product.panel == ternary::PANEL);
+        let Some(Packed { shape, bias, residual, w, .. }) = product else {
+            let encoding = Encoding::W2Nz(ternary::PANEL);
+            let what = format!("the vector unit multiplies weights in '{encoding}': --encoding {encoding}");
+            return Err(VectorError::Unsupported(what));
+        };
+        if shape.activations == Activations::Codes && shape.k > ternary::MAX_K {
+            let what = format!("{} columns, at most {} are exact in f32", shape.k, ternary::MAX_K);
+            return Err(VectorError::Unsupported(what));
+        }
         let args: Vec<Place> = step.args.iter().map(|a| self.place(*a)).collect();
-        let (ub, tables, mode) = (self.memories.ub, &self.map.tables, self.mode());
+        let operands = ternary::Operands {
+            x: args[0],
+            act: (shape.activations == Activations::Codes).then(|| args[1]),
+            w: args[w],
+            scales: args[w + 1],
+            bias: bias.then(|| args[w + 2]),
+            residual: residual.then(|| args[w + 2 + usize::from(bias)]),
+            out: args[args.len() - 1],
+        };
+        let cores = vector_units(self.machine);
+        let start = ternary::ternary(e, self.memories.ub, &shape, &operands, &self.map.tables, cores)
+            .map_err(VectorError::Ub)?;
+        Ok(Shared { cores: shape.share(cores), start })
+    }
+
+    fn vector(&self, e: &mut Emit, step: &Step) -> Result<Shared, VectorError> {
+        let args: Vec<Place> = step.args.iter().map(|a| self.place(*a)).collect();
+        let (ub, tables, mode) = (self.memories.ub, &self.map.tables, self.mode);
         let pos = (self.map.input, 0);
         match self.plan.kernel(step.kernel) {
             KernelSpec::Embed { m, h, table, scale } => {
@@ -264,11 +372,8 @@ impl Cx<'_> {
             KernelSpec::Rope { m, heads, d } => {
                 rows::rope(e, ub, (*m, *heads, *d), [args[0], args[1], args[2], args[3], pos])
             }
-            KernelSpec::KvWrite { cache, .. } | KernelSpec::Attention { cache, .. } if cache.has_scales() => {
-                return Err(VectorError::Unsupported("a cache of int8".into()));
-            }
             KernelSpec::KvWrite { m, cache, order } => {
-                rows::kv_write(e, ub, *m, (*cache, *order), [args[0], args[1], pos])
+                cache::kv_write(e, ub, *m, (*cache, *order), [args[0], args[1], pos])
             }
             KernelSpec::Attention { m, heads, cache, scale } => {
                 let shape = Attention { m: *m, heads: *heads, cache: *cache, scale: *scale };
@@ -285,13 +390,11 @@ impl Cx<'_> {
                 };
                 dense::dense(e, ub, shape, operands, tables)
             }
-            KernelSpec::TernaryMatmul { .. } => return Err(VectorError::Unsupported("a product of the cube".into())),
-            KernelSpec::FloatTernaryMatmul { .. } => {
-                return Err(VectorError::Unsupported("ternary products with float activations".into()));
-            }
+            KernelSpec::TernaryMatmul { .. } | KernelSpec::FloatTernaryMatmul { .. } => return self.ternary(e, step),
             KernelSpec::Screen { .. } => return Err(VectorError::Unsupported("a screened head".into())),
         }
-        .map_err(VectorError::Ub)
+        .map_err(VectorError::Ub)?;
+        Ok(Shared::ONE)
     }
 }
 

@@ -206,8 +206,27 @@ pub struct VectorUnit {
     pub unaligned: Tagged<f64>,
     /// The cost table in use, a key of `slope`.
     pub costs: String,
+    /// Whether f32 results are the exact ones rounded once: the bits of whole models rest on it.
+    pub rounds_once: RoundsOnce,
     /// Cycles per repeat, by name of table and group of operations.
     pub slope: BTreeMap<String, BTreeMap<CostClass, Tagged<f64>>>,
+}
+
+/// The operations in f32 whose rounding no public document promises.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoundsOnce {
+    pub div: Tagged<bool>,
+    pub fma: Tagged<bool>,
+    pub sqrt: Tagged<bool>,
+}
+
+impl RoundsOnce {
+    /// The first operation that rounds in another way.
+    pub fn first_failing(&self) -> Option<&'static str> {
+        let all = [("div", self.div), ("fma", self.fma), ("sqrt", self.sqrt)];
+        all.into_iter().find(|(_, rounds_once)| !rounds_once.value).map(|(name, _)| name)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

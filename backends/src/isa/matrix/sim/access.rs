@@ -66,13 +66,15 @@ impl Resolved {
     }
 }
 
-/// Runs of `bytes` at `start + i · outer + j · inner` for i < `outer_count`, j < `inner_count`.
+/// Runs of `bytes` at `start + i · outer + j · inner` for i < `outer_count`, j < `inner_count`; those of the last j have
+/// `last` bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Access {
     pub space: Space,
     pub is_write: bool,
     pub start: i64,
     pub bytes: u32,
+    pub last: u32,
     pub inner_count: u32,
     pub inner: u32,
     pub outer_count: u32,
@@ -81,7 +83,8 @@ pub(crate) struct Access {
 
 impl Access {
     fn rows(space: Space, is_write: bool, start: i64, rows: u32, bytes: u32, stride: u32) -> Access {
-        Access { space, is_write, start, bytes, inner_count: rows, inner: stride, outer_count: 1, outer: 0 }.merged()
+        let (inner_count, inner, last) = (rows, stride, bytes);
+        Access { space, is_write, start, bytes, last, inner_count, inner, outer_count: 1, outer: 0 }.merged()
     }
 
     fn run(space: Space, is_write: bool, start: i64, bytes: u32) -> Access {
@@ -91,12 +94,14 @@ impl Access {
     /// Adjacent runs as one.
     fn merged(mut self) -> Access {
         if self.inner_count > 1 && (self.inner == self.bytes || self.inner == 0) {
-            self.bytes = if self.inner == 0 { self.bytes } else { self.bytes * self.inner_count };
+            self.bytes = if self.inner == 0 { self.bytes } else { self.bytes * (self.inner_count - 1) + self.last };
             self.inner_count = 1;
+            self.last = self.bytes;
         }
         if self.inner_count == 1 && self.outer_count > 1 && (self.outer == self.bytes || self.outer == 0) {
             self.bytes = if self.outer == 0 { self.bytes } else { self.bytes * self.outer_count };
             self.outer_count = 1;
+            self.last = self.bytes;
         }
         self
     }
@@ -105,7 +110,7 @@ impl Access {
     pub fn span(&self) -> u64 {
         u64::from(self.outer_count - 1) * u64::from(self.outer)
             + u64::from(self.inner_count - 1) * u64::from(self.inner)
-            + u64::from(self.bytes)
+            + u64::from(self.last)
     }
 
     /// Calls `each` with the first and last byte of every run.
@@ -114,7 +119,8 @@ impl Access {
             for j in 0..u64::from(self.inner_count) {
                 // Bounds are checked before runs are visited.
                 let at = self.start as u64 + i * u64::from(self.outer) + j * u64::from(self.inner);
-                each(at, at + u64::from(self.bytes) - 1);
+                let bytes = if j + 1 == u64::from(self.inner_count) { self.last } else { self.bytes };
+                each(at, at + u64::from(bytes) - 1);
             }
         }
     }
@@ -239,6 +245,7 @@ fn vector_accesses(vector: &Vector, at: &Resolved) -> Vec<Access> {
     let strided = |is_write, start, bits: u32, lanes: u32, stride: Stride| {
         let bytes = (lanes * bits).div_ceil(8);
         let blocks = bytes.div_ceil(BLOCK_BYTES);
+        let last = bytes - (blocks - 1) * BLOCK_BYTES;
         let run = if blocks > 1 { BLOCK_BYTES } else { bytes };
         let (inner, outer) = (u32::from(stride.block) * BLOCK_BYTES, u32::from(stride.repeat) * BLOCK_BYTES);
         Access {
@@ -246,6 +253,7 @@ fn vector_accesses(vector: &Vector, at: &Resolved) -> Vec<Access> {
             is_write,
             start,
             bytes: run,
+            last,
             inner_count: blocks,
             inner,
             outer_count: repeats,

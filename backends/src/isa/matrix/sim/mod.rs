@@ -12,7 +12,6 @@ mod operate;
 pub mod report;
 mod rules;
 pub mod show;
-pub mod timeline;
 
 use thiserror::Error;
 

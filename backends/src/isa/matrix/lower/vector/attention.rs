@@ -1,11 +1,12 @@
 //! Causal attention over a cache, one token row and head at a time, positions in blocks of 64.
 //!
 //! Blocks are read whole: what lies behind the last position is hidden by adding a constant to its score, so that its
-//! weight is exactly zero.
+//! weight is exactly zero; of a cache of int8, the scale of such a position is taken as zero, for anything may lie there.
 
 use tcc_ir::cache::{BLOCK, CacheLayout};
 
-use super::rows::{divide_up, element, pitch, step, widen, widen_rows};
+use super::cache::pitch;
+use super::rows::{divide_up, element, step, widen, widen_rows};
 use super::{Place, ROWS, Space, Tables, UbTooSmall, behind, reg};
 use crate::isa::matrix::lower::emit::{Emit, F32, Second, block, dense, strided};
 use crate::isa::matrix::program::addr::Reg;
@@ -23,6 +24,9 @@ const SCORES: Reg = reg(8);
 const MASK: Reg = reg(9);
 const LEFT: Reg = reg(10);
 const MASK_AT: Reg = reg(11);
+const K_SCALES: Reg = reg(12);
+const V_SCALES: Reg = reg(13);
+const SCALES_AT: Reg = reg(14);
 
 /// Shape of the op.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +55,10 @@ struct At {
     query: usize,
     acc: usize,
     exp: usize,
+    /// Scales of a block of an int8 cache, weights times them, and bits of the positions that count.
+    cache_scale: usize,
+    scaled: usize,
+    bits: usize,
 }
 
 /// `q, k cache, v cache, out, pos`.
@@ -75,12 +83,18 @@ pub fn attention(
     divide_up(e, BLOCKS, SEEN, ROWS);
     e.point(K, k);
     e.point(V, v);
+    if a.cache.has_scales() {
+        let behind = |place: Place| (place.0, place.1 + a.cache.scales_offset_bytes() as i64);
+        e.point(K_SCALES, behind(k));
+        e.point(V_SCALES, behind(v));
+    }
     e.begin(Count::Fixed(a.cache.heads as u32));
     e.begin(Count::Fixed((a.heads / a.cache.heads) as u32));
     head(e, &a, &at);
     e.end(&[(Q, step(4 * d)), (OUT, step(4 * d))]);
     let bytes = step(a.cache.head_bytes());
-    e.end(&[(K, bytes), (V, bytes)]);
+    let scales = step(4 * a.cache.positions());
+    e.end(&[(K, bytes), (V, bytes), (K_SCALES, scales), (V_SCALES, scales)]);
     e.end(&[]);
     Ok(())
 }
@@ -108,6 +122,9 @@ fn space(ub: usize, a: &Attention) -> Result<At, UbTooSmall> {
         query: space.floats(8 * a.cache.d)?,
         acc: acc?,
         exp: space.take(Emit::exp_bytes(ROWS))?,
+        cache_scale: space.floats(ROWS)?,
+        scaled: space.floats(ROWS)?,
+        bits: space.take(ROWS / 8)?,
     })
 }
 
@@ -118,7 +135,7 @@ fn head(e: &mut Emit, a: &Attention, at: &At) {
     e.loaded();
     e.spread(at.query, at.q, d);
     e.fill(at.max, f32::MIN.to_bits(), ROWS);
-    blocks(e, a, K, |e| scores(e, a, at));
+    blocks(e, a, (K, K_SCALES), |e| scores(e, a, at));
     // The largest score, in every lane of a block.
     e.vec(VecOp::BlockMax, F32, dense(at.p), dense(at.max), Second::None, 1, 64);
     e.vec(VecOp::BlockMax, F32, dense(at.p + 32), dense(at.p), Second::None, 1, 8);
@@ -135,7 +152,7 @@ fn head(e: &mut Emit, a: &Attention, at: &At) {
     e.vec(VecOp::Add, F32, p, strided(at.sums, 1, 2), Second::Vector(p), ROWS / 16, 16);
     e.end(&[(SCORES, 4 * ROWS as i32)]);
     e.fill(at.acc, 0, pitch(&a.cache));
-    blocks(e, a, V, |e| values(e, a, at));
+    blocks(e, a, (V, V_SCALES), |e| values(e, a, at));
     e.each(VecOp::Mov, F32, at.lo, at.p, Second::None, 8);
     e.each(VecOp::Mov, F32, at.hi, at.p + 32, Second::None, 8);
     let l = e.reduce(at.lo, at.hi, at.transpose, at.sums, 1);
@@ -147,15 +164,16 @@ fn head(e: &mut Emit, a: &Attention, at: &At) {
 }
 
 /// Runs `body` on each block of positions; before it, registers point at the block's cache rows and scores.
-fn blocks(e: &mut Emit, a: &Attention, base: Reg, body: impl Fn(&mut Emit)) {
+fn blocks(e: &mut Emit, a: &Attention, (base, scales): (Reg, Reg), body: impl Fn(&mut Emit)) {
     let (_, size) = element(a.cache.dtype);
     e.add(AT, base, 0);
+    e.add(SCALES_AT, scales, 0);
     e.add(LEFT, SEEN, 0);
     e.add(SCORES, Reg::ZERO, 0);
     e.begin(Count::Reg(BLOCKS));
     body(e);
     e.add(LEFT, LEFT, -(ROWS as i64));
-    e.end(&[(AT, step(ROWS * size * a.cache.d)), (SCORES, 4 * ROWS as i32)]);
+    e.end(&[(AT, step(ROWS * size * a.cache.d)), (SCORES, 4 * ROWS as i32), (SCALES_AT, 4 * ROWS as i32)]);
 }
 
 /// Loads 64 rows of the cache and widens them.
@@ -163,8 +181,16 @@ fn load_rows(e: &mut Emit, a: &Attention, at: &At) {
     let (ty, size) = element(a.cache.dtype);
     let (d, pitch) = (a.cache.d, pitch(&a.cache));
     e.load(at.raw, behind(AT, 0), ROWS, size * d, size * d, size * pitch);
+    load_scales(e, a, at);
     e.loaded();
     widen_rows(e, at.wide, at.raw, ty, (ROWS, d, pitch));
+}
+
+/// Loads the scales of 64 positions, if the cache has some.
+fn load_scales(e: &mut Emit, a: &Attention, at: &At) {
+    if a.cache.has_scales() {
+        e.load(at.cache_scale, behind(SCALES_AT, 0), 1, 4 * ROWS, 0, 0);
+    }
 }
 
 fn scores(e: &mut Emit, a: &Attention, at: &At) {
@@ -177,6 +203,7 @@ fn scores(e: &mut Emit, a: &Attention, at: &At) {
     let (ty, size) = element(a.cache.dtype);
     let d = a.cache.d;
     e.load(at.raw, behind(AT, 0), 1, ROWS * size * d, 0, 0);
+    load_scales(e, a, at);
     e.loaded();
     widen(e, at.wide, at.raw, ty, ROWS * d);
     let s = at.sums;
@@ -193,6 +220,12 @@ fn scores(e: &mut Emit, a: &Attention, at: &At) {
         }
         e.each2(VecOp::Add, s + 4 * BLOCK * part, at.p, at.p + 4 * BLOCK, BLOCK);
     }
+    if a.cache.has_scales() {
+        e.compare(VecOp::CmpEq, at.bits, at.mask, 0.0, ROWS);
+        e.fill(at.scaled, 0, ROWS);
+        e.select(at.scaled, at.cache_scale, at.bits, ROWS);
+        e.each2(VecOp::Mul, s, s, at.scaled, ROWS);
+    }
     e.each(VecOp::Mul, F32, s, s, Second::f32(a.scale), ROWS);
     e.each2(VecOp::Add, s, s, at.mask, ROWS);
     e.each2(VecOp::Max, at.max, at.max, s, ROWS);
@@ -204,7 +237,12 @@ fn scores(e: &mut Emit, a: &Attention, at: &At) {
 fn values(e: &mut Emit, a: &Attention, at: &At) {
     load_rows(e, a, at);
     // One block for each position's weight.
-    let row = strided(at.scores, 1, 1).behind(SCORES);
+    let row = if a.cache.has_scales() {
+        scale_weights(e, at);
+        strided(at.scaled, 1, 1)
+    } else {
+        strided(at.scores, 1, 1).behind(SCORES)
+    };
     e.vec(VecOp::BlockFill, F32, dense(at.spread), row, Second::None, ROWS / 8, 64);
     for first in (0..a.cache.d).step_by(64) {
         let lanes = (a.cache.d - first).min(64);
@@ -212,4 +250,14 @@ fn values(e: &mut Emit, a: &Attention, at: &At) {
         e.vec(VecOp::Mla, F32, strided(at.acc + 4 * first, 1, 0), strided(at.spread, 0, 1), rows, ROWS, lanes);
     }
     e.computed();
+}
+
+/// Weights times the scales of their positions; zero where the weight is.
+fn scale_weights(e: &mut Emit, at: &At) {
+    let weights = dense(at.scores).behind(SCORES);
+    e.vec(VecOp::CmpGt, F32, dense(at.bits), weights, Second::f32(0.0), 1, ROWS);
+    let scales = Second::Vector(dense(at.cache_scale));
+    e.vec(VecOp::Mul, F32, dense(at.cache_scale), weights, scales, 1, ROWS);
+    e.fill(at.scaled, 0, ROWS);
+    e.select(at.scaled, at.cache_scale, at.bits, ROWS);
 }

@@ -4,9 +4,11 @@
 //! That the unit has correctly rounded f32 division, square root and multiply-add is an assumption of ours.
 
 pub mod attention;
+pub mod cache;
 pub mod dense;
 pub mod quantize;
 pub mod rows;
+pub mod ternary;
 
 use tcc_ir::numerics;
 
@@ -160,7 +162,7 @@ impl Emit {
         let mask = scratch + 4 * size;
         let (float, int) = ((ElemType::F32, ElemType::S32), (ElemType::S32, ElemType::F32));
         let f = Second::f32;
-        self.each(VecOp::CmpGe, F32, mask, x, f(numerics::EXP_MIN), count);
+        self.compare(VecOp::CmpGe, mask, x, numerics::EXP_MIN, count);
         self.each(VecOp::Max, F32, x, x, f(numerics::EXP_MIN), count);
         self.each(VecOp::Min, F32, x, x, f(numerics::EXP_MAX), count);
         self.each(VecOp::Mul, F32, t, x, f(numerics::LOG2_E), count);
@@ -184,7 +186,19 @@ impl Emit {
 
     /// Bytes that [`Emit::exp`] needs beside its operand.
     pub const fn exp_bytes(count: usize) -> usize {
-        4 * (4 * count).next_multiple_of(256) + (count.div_ceil(64) * 8).next_multiple_of(256)
+        4 * (4 * count).next_multiple_of(256) + (mask_tail(count) + 32).next_multiple_of(256)
+    }
+
+    /// The mask of `x op value` of `count` elements, for [`Emit::select`].
+    fn compare(&mut self, op: VecOp, mask: usize, x: usize, value: f32, count: usize) {
+        let (full, tail) = (count / ROWS, count % ROWS);
+        if full > 0 {
+            self.vec(op, F32, all(mask), all(x), Second::f32(value), full, ROWS);
+        }
+        if tail > 0 {
+            let (to, x) = (all(mask + mask_tail(count)), all(x + 256 * full));
+            self.vec(op, F32, to, x, Second::f32(value), 1, tail);
+        }
     }
 
     /// `x = y` where the mask's bit is set.
@@ -195,7 +209,12 @@ impl Emit {
         }
         if tail > 0 {
             let at = |o: usize| all(o + 256 * full);
-            self.vec(VecOp::Select, F32, at(x), at(y), Second::Vector(all(mask + 8 * full)), 1, tail);
+            self.vec(VecOp::Select, F32, at(x), at(y), Second::Vector(all(mask + mask_tail(count))), 1, tail);
         }
     }
+}
+
+/// Where in a mask the bits of a repeat that is not full lie: in a block of their own.
+const fn mask_tail(count: usize) -> usize {
+    (count / ROWS * 8).next_multiple_of(32)
 }

@@ -53,15 +53,17 @@ impl Before {
 }
 
 /// UB of one row's codes.
-struct Codes {
+pub struct Codes {
     max: usize,
     blocks: usize,
-    a: usize,
+    /// The row's scale.
+    pub a: usize,
     inv: usize,
-    codes: usize,
+    pub codes: usize,
     low: usize,
     high: usize,
-    t: usize,
+    /// The codes as f32, not yet rounded.
+    pub t: usize,
     padded: usize,
 }
 
@@ -83,7 +85,7 @@ pub fn quantize(
     let gate = gate.transpose()?;
     let norm = before.norm().map(|(eps, w)| Ok((eps, NormSpace::load(e, &mut space, k, w, tables)?)));
     let norm = norm.transpose()?;
-    let at = codes_space(&mut space, k, mode)?;
+    let at = Codes::take(&mut space, k, mode)?;
     e.fill(at.codes, 0, at.padded / 4);
     e.point(X, x);
     e.point(OUT, q);
@@ -121,24 +123,27 @@ pub fn quantize(
     Ok(())
 }
 
-fn codes_space(space: &mut Space, k: usize, mode: Mode) -> Result<Codes, UbTooSmall> {
-    let padded = k.next_multiple_of(128);
-    let half = if mode == Mode::I4 { padded / 2 } else { 0 };
-    Ok(Codes {
-        max: space.floats(64)?,
-        blocks: space.floats(8)?,
-        a: space.floats(8)?,
-        inv: space.floats(8)?,
-        codes: space.take(padded)?,
-        low: space.take(half)?,
-        high: space.take(half)?,
-        t: space.take(padded.max(4 * k))?,
-        padded,
-    })
+impl Codes {
+    /// Takes room for rows of `k` elements.
+    pub fn take(space: &mut Space, k: usize, mode: Mode) -> Result<Codes, UbTooSmall> {
+        let padded = k.next_multiple_of(128);
+        let half = if mode == Mode::I4 { padded / 2 } else { 0 };
+        Ok(Codes {
+            max: space.floats(64)?,
+            blocks: space.floats(8)?,
+            a: space.floats(8)?,
+            inv: space.floats(8)?,
+            codes: space.take(padded)?,
+            low: space.take(half)?,
+            high: space.take(half)?,
+            t: space.take(padded.max(4 * k))?,
+            padded,
+        })
+    }
 }
 
 /// Codes of a row, and its scale at `a`.
-fn code_row(e: &mut Emit, at: &Codes, row: usize, k: usize) {
+pub fn code_row(e: &mut Emit, at: &Codes, row: usize, k: usize) {
     e.each(VecOp::Abs, F32, at.t, row, Second::None, k);
     e.fill(at.max, 0, 64);
     let (full, tail) = (k / 64, k % 64);

@@ -1,6 +1,5 @@
-//! Kernels over token rows: embedding, norms, gates, rotary positions, cache writes, additions.
+//! Kernels over token rows: embedding, norms, gates, rotary positions, additions.
 
-use tcc_ir::cache::{BLOCK, CacheLayout, CacheOrder};
 use tcc_ir::ops::Act;
 use tcc_ir::ty::DType;
 
@@ -21,7 +20,7 @@ pub const AT: Reg = reg(6);
 pub const AT2: Reg = reg(7);
 pub const POS: Reg = reg(8);
 
-fn count(n: usize) -> Count {
+pub fn count(n: usize) -> Count {
     Count::Fixed(u32::try_from(n).expect("fewer rows than 2^32"))
 }
 
@@ -30,16 +29,17 @@ pub fn step(bytes: usize) -> i32 {
     i32::try_from(bytes).expect("rows are below 2 GiB")
 }
 
-/// Type of stored floats, and bytes of one.
+/// Type of stored elements, and bytes of one.
 pub fn element(dtype: DType) -> (ElemType, usize) {
     match dtype {
         DType::F16 => (ElemType::F16, 2),
         DType::Bf16 => (ElemType::Bf16, 2),
-        DType::F32 | DType::I8 | DType::I32 | DType::U32 | DType::Q8 | DType::Trit => (ElemType::F32, 4),
+        DType::Q8 => (ElemType::S8, 1),
+        DType::F32 | DType::I8 | DType::I32 | DType::U32 | DType::Trit => (ElemType::F32, 4),
     }
 }
 
-/// Widens `count` stored floats at `from` to f32 at `to`.
+/// Widens `count` stored elements at `from` to f32 at `to`.
 pub fn widen(e: &mut Emit, to: usize, from: usize, ty: ElemType, count: usize) {
     if ty == ElemType::F32 {
         e.each(VecOp::Mov, F32, to, from, Second::None, count);
@@ -257,75 +257,6 @@ pub fn rope(
     let row = step(4 * heads * d);
     e.end(&[(X, row), (OUT, row), (AT, step(4 * half)), (AT2, step(4 * half))]);
     Ok(())
-}
-
-/// Elements from one row of a cache to the next in UB: whole blocks of either type.
-pub fn pitch(cache: &CacheLayout) -> usize {
-    cache.d.next_multiple_of(16)
-}
-
-/// Stores rows `x: f32[m, heads · d]` at positions `pos ..` of the cache.
-pub fn kv_write(
-    e: &mut Emit,
-    ub: usize,
-    m: usize,
-    (c, order): (CacheLayout, CacheOrder),
-    [x, cache, pos]: [Place; 3],
-) -> Result<(), UbTooSmall> {
-    let mut space = Space::new(ub);
-    let (ty, size) = element(c.dtype);
-    let pitch = pitch(&c);
-    let (rows, packed) = (space.floats(c.heads * pitch)?, space.floats(c.heads * pitch)?);
-    // Elements of keys are stored one by one, so each has a block of its own.
-    let (wide, narrow) = (space.take(32 * c.d)?, space.take(32 * c.d)?);
-    e.point(POS, pos);
-    e.scalar_load(INDEX, behind(POS, 0));
-    e.point(W, cache);
-    e.point(X, x);
-    e.begin(count(m));
-    position(e, &c, order);
-    e.load(rows, behind(X, 0), c.heads, 4 * c.d, 4 * c.d, 4 * pitch);
-    e.loaded();
-    let op = if ty == ElemType::F32 { VecOp::Mov } else { VecOp::CastSat };
-    match order {
-        CacheOrder::Values => {
-            for first in (0..c.d).step_by(64) {
-                let to = strided(packed + size * first, 1, pitch * size / 32);
-                let x = strided(rows + 4 * first, 1, pitch / 8);
-                e.vec(op, (ty, ElemType::F32), to, x, Second::None, c.heads, (c.d - first).min(64));
-            }
-            e.computed();
-            e.store(behind(AT, 0), packed, c.heads, c.row_bytes(), size * pitch, c.head_bytes());
-        }
-        CacheOrder::Keys => {
-            for head in 0..c.heads {
-                e.spread(wide, rows + 4 * head * pitch, c.d);
-                e.vec(op, (ty, ElemType::F32), strided(narrow, 1, 1), strided(wide, 1, 1), Second::None, c.d, 8);
-                e.computed();
-                e.store(behind(AT, head * c.head_bytes()), narrow, c.d, size, 32, size * BLOCK);
-                e.stored();
-            }
-        }
-    }
-    e.stored();
-    e.add(INDEX, INDEX, 1);
-    e.end(&[(X, step(4 * c.heads * c.d))]);
-    Ok(())
-}
-
-/// `AT` = address of element 0 of position `INDEX` in head 0 of the cache at `W`.
-fn position(e: &mut Emit, c: &CacheLayout, order: CacheOrder) {
-    let imm = |value: usize| ScalarOperand::Imm(value as i64);
-    e.scalar(ScalarOp::Div, AT, INDEX, imm(BLOCK));
-    e.scalar(ScalarOp::Mul, AT, AT, imm(BLOCK * c.row_bytes()));
-    e.scalar(ScalarOp::Rem, AT2, INDEX, imm(BLOCK));
-    let within = match order {
-        CacheOrder::Keys => c.element_bytes(),
-        CacheOrder::Values => c.row_bytes(),
-    };
-    e.scalar(ScalarOp::Mul, AT2, AT2, imm(within));
-    e.scalar(ScalarOp::Add, AT, AT, ScalarOperand::Reg(AT2));
-    e.scalar(ScalarOp::Add, AT, AT, ScalarOperand::Reg(W));
 }
 
 /// `reg = reg / b`, rounded up.

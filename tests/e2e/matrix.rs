@@ -129,3 +129,53 @@ fn tiles_are_printed_and_forced() {
     fails("m1 n5 k768 w2nz4-x128-k512: m1/1 k768/128/128", 2, "no product 'm1 n5 k768 w2nz4-x128-k512'");
     fails("m1 n256 k256 w2nz4-x128-k512: m1/1 k256/99999/99999", 3, "does not fit");
 }
+
+#[test]
+fn simulated_time_says_where_it_comes_from() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let object = compiled(folder.path(), &["--golden", "off"]);
+    let file = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (trace, page) = (file("trace.json"), file("page.html"));
+    let value = json(&["bench", &object, "-t", "ascend", "--prompt", "9", "--trace", &trace, "--html", &page]);
+    let model = example();
+    let again = [&["bench", model.to_str().expect("UTF-8"), "--prompt", "9"], &TARGET[..]].concat();
+    assert_eq!(json(&again), value, "from the files as from the object");
+
+    assert_eq!((&value["simulated"], &value["machine"]["time_is_known"]), (&true.into(), &false.into()));
+    assert_eq!(value["machine"]["values"]["gm.l2_bytes"]["tag"], "config");
+    for (phase, programs) in [("decode", 2), ("prefill", 3)] {
+        let phase = &value[phase];
+        assert!(
+            phase["tokens_per_second"].is_null() && phase["programs"].as_array().expect("a list").len() == programs
+        );
+        let cycles = phase["cycles"].as_f64().expect("a number");
+        let sum = |list: &str, key: &str| -> f64 {
+            phase[list].as_array().expect("a list").iter().map(|v| v[key].as_f64().expect("a number")).sum()
+        };
+        assert!(cycles > 1e5 && (sum("ops", "cycles") - cycles).abs() < 1.0);
+        let most = phase["pipes"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .max_by(|a, b| a["share"].as_f64().expect("a share").total_cmp(&b["share"].as_f64().expect("a share")));
+        let most = most.expect("pipes")["pipe"].as_str().expect("a name");
+        assert!(phase["roofline"].as_str().expect("a line").contains(&format!("bound: {most} (")));
+    }
+    let text = std::fs::read_to_string(&trace).expect("a trace");
+    let trace: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let events = trace["traceEvents"].as_array().expect("events");
+    assert!(events.iter().any(|e| e["ph"] == "M" && e["args"]["name"] == "prefill, core 0"));
+    assert!(events.iter().any(|e| e["ph"] == "f" && e["name"] == "MTE2>V 0"));
+    let page = std::fs::read_to_string(&page).expect("a page");
+    assert!(page.starts_with("<!doctype html>") && page.contains("Simulated cycles, not measured"));
+
+    // With both rates given, and only then, tokens per second.
+    let rates = ["--clock", "1e9", "--gm-rate", "3.2e10"];
+    let given = json(&[&again[..], &rates].concat());
+    let decode = &given["decode"];
+    let cycles = decode["cycles"].as_f64().expect("a number");
+    assert!((decode["tokens_per_second"].as_f64().expect("a rate") - 1e9 / cycles).abs() < 1e-6);
+    assert_eq!(given["machine"]["values"]["clock_ghz"], serde_json::json!({ "value": 1.0, "tag": "user" }));
+    let output = tcc(&[&["bench", &object, "-t", "ascend"], &rates[..]].concat());
+    assert_eq!(output.status.code(), Some(2));
+}

@@ -130,10 +130,13 @@ pub(super) fn run(cx: &Cx, args: CompileArgs) -> Result<(), Error> {
     }
     let name = prepare::model_name(args.name.as_deref(), &model)?;
     let requested = args.targets.requested();
+    if !requested.iter().any(|target| crate::matrix::is_target(*target)) {
+        prepare::no_matrix_unit(&args.matrix)?;
+    }
     let inside = args.weights == Weights::Object;
     let mut written = Vec::new();
     for target in &requested {
-        if *target == Some(NAME) {
+        if crate::matrix::is_target(*target) {
             let folder = folder(&args, &name, NAME, requested.len());
             written.push(Job { cx, args: &args, model: &model, front: &front, folder }.matrix(&name)?);
             continue;

@@ -107,8 +107,9 @@ fn model(cx: &Cx, args: &EvalArgs) -> Result<Evaluated, Error> {
     prepare::check_ids((facts.vocab, facts.ctx), ids)?;
     let (logits, engine) = match args.engine {
         Engine::Interpreter => (golden::interpret(&front, ids)?, "interpreter".to_owned()),
-        Engine::Compiled if args.target.as_deref() == Some(NAME) => simulated(cx, args, &front)?,
+        Engine::Compiled if matrix::is_target(args.target.as_deref()) => simulated(cx, args, &front)?,
         Engine::Compiled => {
+            prepare::no_matrix_unit(&args.matrix)?;
             let target = prepare::target(args.target.as_deref(), &args.machine)?;
             let logits = compiled(cx, args, &front, &target)?;
             (logits, format!("{} ({})", target.triple, target.machine.desc.feature_names(target.machine.features)))

@@ -2,7 +2,6 @@
 
 use clap::Args;
 use serde_json::{Value, json};
-use tcc_backends::isa::matrix::desc::NAME;
 use tcc_backends::isa::matrix::program::codec::{self, DecodeError};
 use tcc_backends::isa::matrix::program::text;
 
@@ -85,13 +84,14 @@ pub(super) fn run(cx: &Cx, args: InspectArgs) -> Result<(), Error> {
     }
     if args.schedules {
         let front = prepare::front(&model, &args.model)?;
-        if args.target.as_deref() == Some(NAME) {
+        if matrix::is_target(args.target.as_deref()) {
             let machine = prepare::matrix_machine(&args.matrix)?;
             let options = prepare::matrix_options(&args.machine, &args.matrix)?;
             let tiles = matrix::build(&front, &machine, &options)?.tiles_with_cycles();
             show(cx, &json!({ "machine": machine.name, "tiles": tiles }), &tiles);
             return Ok(());
         }
+        prepare::no_matrix_unit(&args.matrix)?;
         let target = prepare::target(args.target.as_deref(), &args.machine)?;
         let value = schedules::describe(&front, &target)?;
         show(cx, &value, &schedules::text(&value));

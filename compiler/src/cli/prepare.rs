@@ -156,6 +156,17 @@ pub fn begins_with(path: &Path, magic: &[u8]) -> bool {
     File::open(path).and_then(|mut f| f.read_exact(&mut first)).is_ok() && first == magic
 }
 
+/// Fails where arguments about a matrix unit are given and the target is a CPU.
+pub fn no_matrix_unit(args: &MatrixArgs) -> Result<(), Error> {
+    match args.is_given() {
+        false => Ok(()),
+        true => Err(Error::usage(
+            "--machine, --clock, --gm-rate, --costs and --tiles are for a matrix unit, and the target is none",
+            "give -t ascend, or leave them out",
+        )),
+    }
+}
+
 /// Fails where arguments that decide about a matrix unit are given for an object, which has it decided.
 pub fn nothing_to_decide(args: &MatrixArgs) -> Result<(), Error> {
     match args.is_given() {

@@ -1,5 +1,6 @@
 //! The matrix unit: a model's programs for one machine, the object that holds them, and their simulated run.
 
+pub mod bench;
 pub mod descriptor;
 pub mod header;
 pub mod inspect;
@@ -9,7 +10,7 @@ pub mod tiles;
 
 use std::cell::RefCell;
 
-use tcc_backends::isa::matrix::desc::{DESC, S4};
+use tcc_backends::isa::matrix::desc::{DESC, NAME, S4};
 use tcc_backends::isa::matrix::lower::matmul::search;
 use tcc_backends::isa::matrix::lower::matmul::tile::{Shape, Tile};
 use tcc_backends::isa::matrix::lower::model;
@@ -26,6 +27,11 @@ use crate::driver::Front;
 use crate::error::Error;
 use crate::plan::{self, HeadChoice, PlanOptions};
 use crate::schedule;
+
+/// True if `target`, as given on the command line, is the matrix unit.
+pub fn is_target(target: Option<&str>) -> bool {
+    target == Some(NAME)
+}
 
 /// What a user may decide.
 #[derive(Clone, Debug, Default)]

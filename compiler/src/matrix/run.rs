@@ -64,11 +64,11 @@ pub fn bodies(model: &MatrixModel, count: usize) -> impl Iterator<Item = &Body> 
     })
 }
 
-/// Cycles of `body` at position `pos`, with no bytes moved.
-pub fn timed(model: &MatrixModel, body: &Body, pos: usize, trace: bool) -> Result<Report, Error> {
+/// Cycles and events of `body` at position `pos`, with no bytes moved.
+pub fn timed(model: &MatrixModel, body: &Body, pos: usize) -> Result<Report, Error> {
     let mut gm = Gm::for_timing(&body.program);
     set_input(gm.bytes_mut(symbol(&body.program, INPUT)), pos, &vec![0; body.m]);
-    Ok(sim::run(&body.program, &model.machine, &mut gm, Options { trace, ..Options::default() })?)
+    Ok(sim::run(&body.program, &model.machine, &mut gm, Options { trace: true, ..Options::default() })?)
 }
 
 /// Bytes of each local memory up to the last that each op of `body` touches, at position 0.

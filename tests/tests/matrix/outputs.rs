@@ -1,8 +1,12 @@
 //! What a run prints: the table by pipe, stalls, the roofline line, the trace.
 
 use tcc_backends::isa::matrix::machine::preset::preset;
+use tcc_backends::isa::matrix::program::Record;
+use tcc_backends::isa::matrix::program::addr::Queue;
 use tcc_backends::isa::matrix::program::codec::decode;
+use tcc_backends::isa::matrix::program::inst::Inst;
 use tcc_backends::isa::matrix::sim::memory::Gm;
+use tcc_backends::isa::matrix::sim::timeline::{Part, html, ops, trace_json};
 use tcc_backends::isa::matrix::sim::{Options, run, show};
 use tcc_tests::parsers::matrix_seed;
 
@@ -21,11 +25,31 @@ fn reports_say_what_ran() {
         roofline.contains("% of the memory roofline (32.0 bytes/cycle)") && roofline.contains("bound: "),
         "{roofline}"
     );
-    let trace: serde_json::Value = serde_json::from_str(&show::trace_json(&program, &report)).expect("JSON");
+    let part = Part { line: "once", program: &program, report: &report };
+    let trace: serde_json::Value = serde_json::from_str(&trace_json(&[part, part])).expect("JSON");
     let events = trace["traceEvents"].as_array().expect("events");
-    let products = events.iter().filter(|e| e["ph"] == "X" && e["tid"] == 2).count();
-    // Two tiles of rows, four steps of k.
-    assert_eq!(products, 8);
+    let of = |ph: &str, tid: usize| -> Vec<f64> {
+        let events = events.iter().filter(|e| e["ph"] == ph && e["tid"] == tid);
+        events.map(|e| e["ts"].as_f64().expect("a time")).collect()
+    };
+    // Two tiles of rows, four steps of k; the second run follows the first.
+    let products = of("X", Queue::M.index());
+    assert_eq!(products.len(), 2 * 8);
+    assert!((products[8] - products[0] - report.cycles()).abs() < 0.2);
+    // An arrow for each wait, from a set before it.
+    let (sets, waits) = (events.iter().filter(|e| e["ph"] == "s"), events.iter().filter(|e| e["ph"] == "f"));
+    let arrows: Vec<_> = sets.zip(waits).collect();
+    let is_wait = |r: &&Record| matches!(r.inst, Inst::Wait { .. });
+    let records = &program.stages[0].streams[0].records;
+    assert!(arrows.len() >= 2 * records.iter().filter(is_wait).count());
+    for (set, wait) in arrows {
+        assert_eq!((&set["id"], &set["name"]), (&wait["id"], &wait["name"]));
+        assert!(set["ts"].as_f64() < wait["ts"].as_f64());
+    }
+    let page = html("a <title>", &[part]);
+    assert!(page.contains("a &lt;title&gt;") && page.contains("\"name\":\"once\",\"cores\":1,\"ops\":[\"gemm\"]"));
+    assert!(!page.contains("http") && !page.contains("@DATA@"));
+    assert_eq!(ops(&program, &report).into_keys().collect::<Vec<_>>(), ["gemm"]);
 }
 
 #[test]

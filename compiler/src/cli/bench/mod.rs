@@ -2,14 +2,15 @@
 
 mod count;
 mod host;
+mod matrix;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::args::{DEFAULT_MAX_THREADS, MachineArgs, ModelArgs};
+use super::args::{DEFAULT_MAX_THREADS, MachineArgs, MatrixArgs, ModelArgs};
 use super::progress::Progress;
 use super::table::Table;
 use super::{Cx, memory, prepare};
@@ -32,10 +33,14 @@ For another instruction set (-t) the code runs under qemu-user with an instructi
 the executed guest instructions of one token are reported by op. They are no speed. `weighted` counts a RISC-V vector
 instruction once per register of its widest group.
 
+For a matrix unit (-t ascend) the simulator says cycles of decode behind --prompt tokens and of the prompt, by pipe and
+by op. They are simulated, not measured; tokens per second follow only where clock and memory rate are published or given.
+
 Examples:
   tcc bench model/ --threads 1,2
   tcc bench model/ -t aarch64 --features +dotprod
   tcc bench model/ -t riscv64 --features +v --vlen 256 --json
+  tcc bench model/ -t ascend --machine ascend310b --trace trace.json --html timeline.html
   cargo xtask synth synth-2b && tcc bench synth-2b --json";
 
 #[derive(Args)]
@@ -50,6 +55,17 @@ pub struct BenchArgs {
 
     #[command(flatten)]
     machine: MachineArgs,
+
+    #[command(flatten)]
+    matrix: MatrixArgs,
+
+    /// Write every operation and flag of the simulated runs, for chrome://tracing or ui.perfetto.dev
+    #[arg(long, value_name = "FILE.json", help_heading = "Matrix unit")]
+    trace: Option<PathBuf>,
+
+    /// Write a page with the timeline of the simulated runs
+    #[arg(long, value_name = "FILE.html", help_heading = "Matrix unit")]
+    html: Option<PathBuf>,
 
     /// Numbers of threads to measure; instructions are counted on one
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1])]
@@ -72,6 +88,10 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
     if args.runs == 0 || args.n == 0 || args.prompt == 0 || args.threads.contains(&0) {
         return Err(Error::usage("nothing to measure", "give at least 1 for --runs, --threads, --prompt and -n"));
     }
+    if crate::matrix::is_target(args.target.as_deref()) {
+        return matrix::run(cx, &args);
+    }
+    prepare::no_matrix_unit(&args.matrix)?;
     let target = prepare::target(args.target.as_deref(), &args.machine)?;
     if target.is_host_isa && !target.runs_here {
         let message = format!("this machine lacks {}", prepare::missing_here(&target)?);

@@ -24,6 +24,22 @@ pub enum Tag {
     User,
 }
 
+impl Tag {
+    pub const ALL: [Tag; 6] = [Tag::Documented, Tag::Measured, Tag::Config, Tag::Derived, Tag::Assumed, Tag::User];
+
+    /// The tag in a word, for reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Tag::Documented => "documented",
+            Tag::Measured => "documented measurement",
+            Tag::Config => "config",
+            Tag::Derived => "derived",
+            Tag::Assumed => "assumed",
+            Tag::User => "user",
+        }
+    }
+}
+
 /// A number and its source.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "(T, Tag)", into = "(T, Tag)")]

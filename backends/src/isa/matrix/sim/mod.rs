@@ -12,6 +12,7 @@ mod operate;
 pub mod report;
 mod rules;
 pub mod show;
+pub mod timeline;
 
 use thiserror::Error;
 

@@ -1,14 +1,15 @@
-//! Reports for people and tools: the table by pipe, the line that says what binds, and a trace of events.
+//! Reports for people: the table by pipe, why queues stood still, and the line that says what binds.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 
 use crate::isa::matrix::machine::{Machine, OrganisationKind};
+use crate::isa::matrix::program::CoreKind;
 use crate::isa::matrix::program::addr::Queue;
-use crate::isa::matrix::program::{CoreKind, Program};
 use crate::isa::matrix::sim::report::{QueueReport, Report, StageReport};
 
 /// Columns of the table and the queue of each, named as the vendor's profiler names them.
-const COLUMNS: [(&str, Queue); 7] = [
+pub const COLUMNS: [(&str, Queue); 7] = [
     ("mac", Queue::M),
     ("scalar", Queue::S),
     ("mte1", Queue::Mte1),
@@ -52,22 +53,53 @@ pub fn table(report: &Report, machine: &Machine) -> String {
     out
 }
 
-/// Why queues stood still, by stage: flags waited for, full queues, the shared memory. In cycles, means over the cores.
+/// Why a queue stood still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stall {
+    /// Waited for a flag that this queue sets.
+    Flags(&'static str),
+    /// The scalar unit stood because the queue was full.
+    Full,
+    /// Operations took longer because of the share of global memory.
+    Memory,
+}
+
+impl fmt::Display for Stall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stall::Flags(src) => write!(f, "flags of {src}"),
+            Stall::Full => f.write_str("full queue"),
+            Stall::Memory => f.write_str("shared memory"),
+        }
+    }
+}
+
+/// Cycles that the queues stood still in a stage, means over the cores, by queue and reason.
+pub fn stage_stalls(stage: &StageReport, machine: &Machine) -> BTreeMap<(Queue, Stall), f64> {
+    let kind = main_kind(machine, stage);
+    let mut found = BTreeMap::new();
+    for queue in Queue::ALL {
+        let mean = |value: &dyn Fn(&QueueReport) -> f64| stage.mean(kind, |c| value(c.queue(queue)));
+        let flags = Queue::ALL.map(Queue::name).into_iter().chain(["cores"]);
+        for src in flags {
+            let cycles = mean(&|q| q.wait.get(src).copied().unwrap_or(0.0));
+            found.insert((queue, Stall::Flags(src)), cycles);
+        }
+        found.insert((queue, Stall::Full), mean(&|q| q.full));
+        found.insert((queue, Stall::Memory), mean(&|q| q.gm_share));
+    }
+    found.retain(|_, cycles| *cycles > 0.0);
+    found
+}
+
+/// Why queues stood still, a line for each stage and queue.
 pub fn stalls(report: &Report, machine: &Machine) -> String {
     let mut out = String::new();
     for stage in &report.stages {
-        let kind = main_kind(machine, stage);
+        let found = stage_stalls(stage, machine);
         for queue in Queue::ALL {
-            let mean = |value: fn(&QueueReport) -> f64| stage.mean(kind, |c| value(c.queue(queue)));
-            let flags = Queue::ALL.map(Queue::name).into_iter().chain(["cores"]);
-            let mut parts: Vec<String> = flags
-                .map(|src| (src, stage.mean(kind, |c| c.queue(queue).wait.get(src).copied().unwrap_or(0.0))))
-                .filter(|(_, cycles)| *cycles > 0.0)
-                .map(|(src, cycles)| format!("flags of {src} {cycles:.0}"))
-                .collect();
-            let (full, share) = (mean(|q| q.full), mean(|q| q.gm_share));
-            parts.extend((full > 0.0).then(|| format!("full queue {full:.0}")));
-            parts.extend((share > 0.0).then(|| format!("shared memory {share:.0}")));
+            let of_queue = found.iter().filter(|((q, _), _)| *q == queue);
+            let parts: Vec<String> = of_queue.map(|((_, why), cycles)| format!("{why} {cycles:.0}")).collect();
             if !parts.is_empty() {
                 let _ = writeln!(out, "{} {}: {}", stage.name, queue.name(), parts.join(", "));
             }
@@ -76,21 +108,25 @@ pub fn stalls(report: &Report, machine: &Machine) -> String {
     out
 }
 
+/// Cycles that each pipe of [`COLUMNS`] has operations under way: sums over the stages of means over the cores.
+pub fn busy(report: &Report, machine: &Machine) -> Vec<(&'static str, f64)> {
+    let of = |queue: Queue| {
+        let of_stage = |s: &StageReport| s.mean(main_kind(machine, s), |c| c.queue(queue).busy);
+        report.stages.iter().map(of_stage).sum::<f64>()
+    };
+    COLUMNS.into_iter().map(|(name, queue)| (name, of(queue))).collect()
+}
+
 /// Bytes from and to DDR (HBM) against what it could have moved in the time, the busiest pipe, and the cube's share.
 ///
 /// `weights_bytes` is what the run had to read; the roofline is that over the rate.
 pub fn roofline(report: &Report, machine: &Machine, weights_bytes: u64) -> String {
     let cycles = report.cycles();
-    let cores = || report.stages.iter().flat_map(|s| &s.cores);
-    let busy = |queue: Queue| {
-        let of_stage = |s: &StageReport| s.mean(main_kind(machine, s), |c| c.queue(queue).busy);
-        report.stages.iter().map(of_stage).sum::<f64>()
-    };
-    let bound = COLUMNS.into_iter().max_by(|a, b| busy(a.1).total_cmp(&busy(b.1)));
-    let (name, queue) = bound.unwrap_or(COLUMNS[0]);
-    let moved: u64 = cores().map(|c| c.hbm_bytes).sum();
-    let of_peak = busy(Queue::M) / cycles.max(1.0) * 100.0;
-    let share = busy(queue) / cycles.max(1.0) * 100.0;
+    let pipes = busy(report, machine);
+    let (name, most) = pipes.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or(("scalar", 0.0));
+    let moved: u64 = report.stages.iter().flat_map(|s| &s.cores).map(|c| c.hbm_bytes).sum();
+    let cube = pipes.iter().find(|(pipe, _)| *pipe == "mac").map_or(0.0, |(_, busy)| *busy);
+    let [share, of_peak] = [most, cube].map(|busy| busy / cycles.max(1.0) * 100.0);
     let tail = format!("{cycles:.0} cycles, {moved} bytes moved, bound: {name} ({share:.0} %); cube {of_peak:.1} %");
     match machine.hbm_bytes_per_cycle() {
         Some(rate) => {
@@ -100,58 +136,4 @@ pub fn roofline(report: &Report, machine: &Machine, weights_bytes: u64) -> Strin
         }
         None => format!("memory rate unknown; {tail}"),
     }
-}
-
-/// Events as Chrome (Perfetto) trace JSON: one process per core, one thread per queue, names of ops. A microsecond of
-/// the viewer is a cycle.
-pub fn trace_json(program: &Program, report: &Report) -> String {
-    let starts: Vec<f64> = report
-        .stages
-        .iter()
-        .scan(0.0, |at, stage| {
-            let start = *at + stage.launch;
-            *at += stage.task_cycles();
-            Some(start)
-        })
-        .collect();
-    let mut lines = vec![];
-    let cores = report.stages.iter().map(|s| s.cores.len()).max().unwrap_or(0);
-    for core in 0..cores {
-        lines.push(format!(r#"{{"ph":"M","pid":{core},"name":"process_name","args":{{"name":"core {core}"}}}}"#));
-        for queue in Queue::ALL {
-            let (tid, name) = (queue.index(), queue.name());
-            lines.push(format!(
-                r#"{{"ph":"M","pid":{core},"tid":{tid},"name":"thread_name","args":{{"name":"{name}"}}}}"#
-            ));
-        }
-    }
-    for event in &report.events {
-        let op = program.ops.get(usize::from(event.op)).map_or("", String::as_str);
-        let (name, start) = (json_text(op), starts.get(usize::from(event.stage)).copied().unwrap_or(0.0));
-        lines.push(format!(
-            r#"{{"ph":"X","pid":{},"tid":{},"name":{name},"ts":{:.1},"dur":{:.1},"args":{{"record":{}}}}}"#,
-            event.core,
-            event.queue.index(),
-            start + event.start,
-            event.end - event.start,
-            event.record
-        ));
-    }
-    format!("{{\"traceEvents\":[\n{}\n]}}\n", lines.join(",\n"))
-}
-
-/// `text` as a JSON string.
-fn json_text(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }

@@ -61,6 +61,8 @@ pub struct Function {
     pub is_code: bool,
     /// True for the functions of the C API.
     pub is_api: bool,
+    /// True for what threads of `parallel_for` enter.
+    pub is_task: bool,
 }
 
 /// Why code could not be made.

@@ -14,7 +14,7 @@ use crate::clif::api::{self, Api};
 use crate::clif::exe;
 use crate::clif::micro::emit_callees;
 use crate::code::{EmitError, Function};
-use crate::image::{self, Image, TASK};
+use crate::image::{self, Image};
 use crate::isa::Backend;
 use crate::stack::StackBounds;
 
@@ -52,6 +52,20 @@ pub struct EmitOptions<'a> {
     pub info: InfoStrings<'a>,
 }
 
+/// The code of an object for some cores: a plan for their features, and its kernels.
+///
+/// Arena, weights, labels and sizes are equal in the plans of all variants of an object.
+#[derive(Clone, Copy, Debug)]
+pub struct Variant<'a> {
+    /// What the names of its functions end in where there are several.
+    pub name: &'a str,
+    /// Names of the features it needs, joined by commas.
+    pub features: &'a str,
+    pub plan: &'a Plan,
+    /// [`emit_kernel`] of every kernel of the plan, in order.
+    pub kernels: &'a [Function],
+}
+
 /// The kernel `id` of `plan` as a function.
 pub fn emit_kernel(backend: &dyn Backend, plan: &Plan, id: KernelId) -> Result<Function, EmitError> {
     let cx = ClifContext::new(backend, plan.needs)?;
@@ -59,34 +73,27 @@ pub fn emit_kernel(backend: &dyn Backend, plan: &Plan, id: KernelId) -> Result<F
     crate::clif::kernel::emit_kernel(&cx, plan.kernel(id), name)
 }
 
-/// The image of an object; `kernels` holds [`emit_kernel`] of every kernel of the plan, in order.
+/// The image of an object of one or more `variants`, in the order in which `init` tries them.
 ///
 /// Hashes are zero until [`Image::set_hash`] stores them.
 pub fn emit_object(
     backend: &dyn Backend,
-    plan: &Plan,
-    kernels: &[Function],
+    variants: &[Variant<'_>],
     options: &EmitOptions<'_>,
 ) -> Result<Image, EmitError> {
-    image::layout(backend, &functions(backend, plan, kernels, options)?)
+    image::layout(backend, &functions(backend, variants, options)?)
 }
 
 /// The image of a Linux executable: an object with its weights inside and the entry point [`START`].
 pub fn emit_executable(
     backend: &dyn Backend,
-    plan: &Plan,
-    kernels: &[Function],
+    variants: &[Variant<'_>],
     options: &EmitOptions<'_>,
 ) -> Result<Image, EmitError> {
     let options = EmitOptions { weights_inside: true, ..*options };
-    let mut functions = functions(backend, plan, kernels, &options)?;
-    functions.extend(exe::functions(backend, plan, &options)?);
+    let mut functions = functions(backend, variants, &options)?;
+    functions.extend(exe::functions(backend, variants[0].plan, &options)?);
     image::layout(backend, &functions)
-}
-
-/// Every kernel of the plan, one after the other, then the image of an object.
-pub fn emit(backend: &dyn Backend, plan: &Plan, options: &EmitOptions<'_>) -> Result<Image, EmitError> {
-    emit_object(backend, plan, &emit_kernels(backend, plan)?, options)
 }
 
 /// Every kernel of the plan, one after the other.
@@ -95,27 +102,44 @@ pub fn emit_kernels(backend: &dyn Backend, plan: &Plan) -> Result<Vec<Function>,
     (0..count).map(|id| emit_kernel(backend, plan, KernelId(id))).collect()
 }
 
-/// Every function and data block of an object, in layout order; `kernels` as for [`emit_object`].
+/// Every function and data block of an object, in layout order. Panics without a variant.
 pub fn functions(
     backend: &dyn Backend,
-    plan: &Plan,
-    kernels: &[Function],
+    variants: &[Variant<'_>],
     options: &EmitOptions<'_>,
 ) -> Result<Vec<Function>, EmitError> {
-    let (cx, baseline) = (ClifContext::new(backend, plan.needs)?, ClifContext::new(backend, Features::NONE)?);
-    let symbols = kernel_symbols(plan);
+    let baseline = ClifContext::new(backend, Features::NONE)?;
+    let contexts: Vec<ClifContext> =
+        variants.iter().map(|variant| ClifContext::new(backend, variant.plan.needs)).collect::<Result<_, _>>()?;
     let vlen = backend.vlen();
-    let api = Api { cx: &cx, baseline: &baseline, plan, kernels: &symbols, options, has_vlen: vlen.is_some() };
-    let mut functions = api::functions(&api)?;
+    let apis: Vec<Api<'_>> = variants
+        .iter()
+        .zip(&contexts)
+        .map(|(variant, cx)| Api {
+            cx,
+            baseline: &baseline,
+            plan: variant.plan,
+            variants,
+            kernels: kernel_symbols(variant.plan),
+            options,
+            has_vlen: vlen.is_some(),
+        })
+        .collect();
+    let set = |(api, variant): (&Api<'_>, &Variant<'_>)| -> Result<Vec<Function>, EmitError> {
+        let mut set = api::of_variant(api)?;
+        set.extend_from_slice(variant.kernels);
+        set.extend(emit_callees(api.cx, backend, &variant.plan.kernels)?);
+        Ok(set)
+    };
+    let sets = apis.iter().zip(variants).map(set).collect::<Result<_, _>>()?;
+    let mut functions = api::shared(&apis[0])?;
+    functions.extend(api::merge(&apis[0], sets)?);
     functions.push(Function { name: PROBE.into(), ..backend.probe() });
-    functions.extend(vlen.filter(|_| plan.vlen != 0).map(|f| Function { name: VLEN.into(), ..f }));
-    functions.extend_from_slice(kernels);
-    functions.extend(emit_callees(&cx, backend, &plan.kernels)?);
+    let has_fixed_vlen = variants.iter().any(|variant| variant.plan.vlen != 0);
+    functions.extend(vlen.filter(|_| has_fixed_vlen).map(|f| Function { name: VLEN.into(), ..f }));
     let bounds = StackBounds::of(&functions)?;
-    let bytes = |f: &Function| bounds.bytes(&f.name).expect("every function has a bound");
-    let stack_bytes = functions.iter().filter(|f| f.is_api).map(bytes).max().unwrap_or(0);
-    let numbers = api::numbers(plan, stack_bytes, bounds.bytes(TASK).unwrap_or(0));
-    functions.push(numbers);
+    let (entry, task) = (bounds.largest(|f| f.is_api), bounds.largest(|f| f.is_task));
+    functions.push(api::numbers(variants[0].plan, entry, task));
     Ok(functions)
 }
 

@@ -23,9 +23,6 @@ pub const WEIGHTS_SLOT: &str = "weights_displacement";
 /// Name of the data block with the four hashes of [`HashSlot`].
 pub const HASHES: &str = "hashes";
 
-/// Name of the function that threads of `parallel_for` enter.
-pub const TASK: &str = "task";
-
 /// The hashes the object states about itself, in the order they are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashSlot {
@@ -75,8 +72,19 @@ pub struct Symbol {
     pub bytes: u64,
 }
 
+/// Name of a function, or of an op's call site, in the code of one variant among several; what all variants share has
+/// its plain name.
+pub fn variant_symbol(name: &str, variant: &str) -> String {
+    format!("{name}.{variant}")
+}
+
+/// The plain name of `symbol` if it is in the code of `variant`, else `symbol` itself.
+pub fn in_variant<'s>(symbol: &'s str, variant: &str) -> &'s str {
+    symbol.strip_suffix(variant).and_then(|name| name.strip_suffix('.')).unwrap_or(symbol)
+}
+
 /// The text section of one object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
     pub text: Vec<u8>,
     /// In layout order.
@@ -129,12 +137,11 @@ pub fn layout(backend: &dyn Backend, functions: &[Function]) -> Result<Image, Em
     placer.place()?;
     let weights_slot = placer.resolve()?;
     let stacks = StackBounds::of(functions)?;
-    let bytes = |f: &Function| stacks.bytes(&f.name).expect("every function has a bound");
     Ok(Image {
         symbols: placer.symbols(),
         weights_slot,
-        stack_bytes: functions.iter().filter(|f| f.is_api).map(bytes).max().unwrap_or(0),
-        task_stack_bytes: stacks.bytes(TASK).unwrap_or(0),
+        stack_bytes: stacks.largest(|f| f.is_api),
+        task_stack_bytes: stacks.largest(|f| f.is_task),
         text: placer.text,
     })
 }

@@ -32,6 +32,12 @@ impl<'a> StackBounds<'a> {
         self.known.get(name).copied()
     }
 
+    /// The largest bound of the functions that `counts` names, 0 if there is none.
+    pub fn largest(&self, counts: impl Fn(&Function) -> bool) -> u64 {
+        let counted = self.functions.iter().filter(|(_, function)| counts(function));
+        counted.filter_map(|(name, _)| self.bytes(name)).max().unwrap_or(0)
+    }
+
     fn visit(&mut self, function: &'a Function, path: &mut Vec<&'a str>) -> Result<u64, EmitError> {
         if let Some(bytes) = self.known.get(function.name.as_str()) {
             return Ok(*bytes);

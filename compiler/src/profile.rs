@@ -152,7 +152,7 @@ mod tests {
             let profile = profile(|p| _ = p.bytes_per_cycle.insert("DRAM".into(), bandwidth));
             let machine = Machine { desc: profile.apply(machine().desc).expect("known names"), ..machine() };
             let shape = Shape { n: 2560, k: 2560, group: None };
-            choose_encoding(&machine, shape, None).expect("a kernel").family()
+            choose_encoding(&[machine], shape, None).expect("a kernel").family()
         };
         assert_eq!((family(2.0), family(64.0)), ("base3", "i2"));
     }

@@ -7,16 +7,17 @@ use serde_json::{Value, json};
 use tcc_ir::kernel::KernelSpec;
 use tcc_ir::plan::{Plan, WeightLayout};
 
-use crate::driver::{Back, VERSION};
+use crate::driver::{Back, VERSION, Variant};
 use crate::golden;
 use crate::model::Model;
+use crate::plan::layout::Sharing;
 
 /// Version of the report's layout.
 const SCHEMA: u32 = 1;
 
 /// The report of one build.
 pub fn report(back: &Back, model: &Model, golden_hash: Option<[u8; 32]>) -> Value {
-    let plan = &back.plan;
+    let plan = back.plan();
     let desc = back.target.machine.desc;
     json!({
         "schema": SCHEMA,
@@ -25,13 +26,14 @@ pub fn report(back: &Back, model: &Model, golden_hash: Option<[u8; 32]>) -> Valu
                    "hidden": plan.facts.hidden, "vocab": plan.facts.vocab, "ctx": plan.facts.ctx,
                    "kv": plan.facts.kv.to_string() },
         "target": back.target.triple,
-        "cpu_features": desc.feature_names(plan.needs),
+        "cpu_features": desc.feature_names(back.needs()),
+        "variants": back.variants.iter().map(|v| variant(back, v)).collect::<Vec<_>>(),
         "vlen": plan.vlen,
         "sizes": { "code_bytes": back.image.text.len(), "weights_bytes": plan.weights_bytes },
         "ram": ram(plan),
         "stack": { "entry_bytes": back.image.stack_bytes, "task_bytes": back.image.task_stack_bytes },
         "encodings": encodings(plan),
-        "kernels": plan.kernels.iter().filter_map(schedule).collect::<Vec<_>>(),
+        "kernels": schedules(plan),
         "graphs": plan.lists().map(|list| json!({
             "name": list.name, "m": list.m,
             "ops": list.steps.iter().map(|step| json!({
@@ -41,6 +43,18 @@ pub fn report(back: &Back, model: &Model, golden_hash: Option<[u8; 32]>) -> Valu
         "golden_sha256": golden_hash.map(|hash| golden::hex(&hash)),
         "bit_exact": true,
         "warnings": model.warnings,
+    })
+}
+
+/// One variant: its name, the code it adds to those before it, and its kernels.
+fn variant(back: &Back, variant: &Variant) -> Value {
+    json!({
+        "name": variant.name,
+        "cpu_features": variant.features(&back.target),
+        "code_bytes": back.own_code_bytes(variant),
+        "decode_cycles_of_shared_weights": variant.sharing.decode_cycles_ratio,
+        "bytes_of_weights_of_its_own": variant.sharing.bytes,
+        "kernels": schedules(&variant.plan),
     })
 }
 
@@ -72,6 +86,10 @@ fn encodings(plan: &Plan) -> Value {
     json!(bytes)
 }
 
+fn schedules(plan: &Plan) -> Vec<Value> {
+    plan.kernels.iter().filter_map(schedule).collect()
+}
+
 fn schedule(kernel: &KernelSpec) -> Option<Value> {
     match kernel {
         KernelSpec::TernaryMatmul { m, n, layout, schedule, .. } => {
@@ -90,17 +108,35 @@ pub fn human(bytes: u64) -> String {
     }
 }
 
+/// What a variant adds to the object, and what it pays for weights that all share.
+fn variant_line(back: &Back, variant: &Variant) -> String {
+    let mut line = format!("{}: {} of code", variant.name, human(back.own_code_bytes(variant)));
+    let Sharing { decode_cycles_ratio, bytes } = variant.sharing;
+    if bytes > 0 {
+        let percent = 100.0 * (decode_cycles_ratio - 1.0);
+        line += &format!(
+            "; shared weights cost its ternary products an estimated {percent:.0} %, a copy of its own would be {}",
+            human(bytes)
+        );
+    }
+    line + "\n"
+}
+
 /// The lines `tcc compile` says at the end.
 pub fn summary(back: &Back, folder: &Path) -> String {
-    let (plan, image) = (&back.plan, &back.image);
+    let (plan, image) = (back.plan(), &back.image);
     let arena = &plan.arena;
     let work = arena.total_bytes() - arena.kv_bytes;
+    let variants: String = match &back.variants[..] {
+        [_] => String::new(),
+        several => several.iter().map(|v| format!(" variant {}", variant_line(back, v))).collect(),
+    };
     format!(
-        "   {}  {} for {} ({})\n weights {}   code {}   RAM {} (KV {}, work {})   stack {} + {} per task\n",
+        "   {}  {} for {} ({})\n weights {}   code {}   RAM {} (KV {}, work {})   stack {} + {} per task\n{variants}",
         folder.join(&back.name).display(),
         back.name,
         back.target.triple,
-        back.target.machine.desc.feature_names(plan.needs),
+        back.target.machine.desc.feature_names(back.needs()),
         human(plan.weights_bytes),
         human(image.text.len() as u64),
         human(arena.total_bytes()),

@@ -16,6 +16,8 @@ pub struct TargetRequest {
     pub cpu: Option<String>,
     /// `+a,-b`.
     pub features: Option<String>,
+    /// Variants of one object: `baseline`, features and CPUs, joined by `+`; empty = one.
+    pub variants: Vec<String>,
     /// Vector register bits of a machine with vectors of unknown length, 0 = any.
     pub vlen: u32,
 }
@@ -26,12 +28,15 @@ pub struct Target {
     /// As stated in the header (`aarch64-none-elf`).
     pub triple: String,
     pub backend: &'static dyn Backend,
+    /// Its features are those that every variant has.
     pub machine: Machine,
+    /// Names and features of the variants of an object that has several.
+    variants: Vec<(String, Features)>,
     /// The measured rates in the machine's description, if they were given.
     pub profile: Option<Profile>,
     /// True if this machine has the target's instruction set.
     pub is_host_isa: bool,
-    /// True if this machine has every feature of the target, too: it can run the code itself.
+    /// True if this machine has every feature of the target, or of one of its variants, too: it can run the code itself.
     pub runs_here: bool,
 }
 
@@ -42,6 +47,15 @@ impl Target {
     pub fn with_profile(self, profile: Profile) -> Result<Target, ProfileError> {
         let machine = Machine { desc: profile.apply(self.machine.desc)?, ..self.machine };
         Ok(Target { machine, profile: Some(profile), ..self })
+    }
+
+    /// The machines that an object is for, in the order they were asked for, and the name of the code for each.
+    pub fn machines(&self) -> Vec<(String, Machine)> {
+        if self.variants.is_empty() {
+            return vec![(self.machine.desc.feature_names(self.machine.features), self.machine)];
+        }
+        let variants = self.variants.iter();
+        variants.map(|(name, features)| (name.clone(), Machine { features: *features, ..self.machine })).collect()
     }
 
     /// True if the machine has vectors whose length its features do not fix.
@@ -67,6 +81,12 @@ pub enum TargetError {
     Sign { found: String },
     #[error("feature '{feature}' cannot be removed: every object of target '{target}' needs it")]
     Baseline { feature: String, target: &'static str },
+    #[error(
+        "variant '{found}' of target '{target}' is neither 'baseline', nor a feature or CPU, nor several joined by '+'"
+    )]
+    Variant { found: String, target: &'static str, known: String },
+    #[error("variants '{first}' and '{second}' are both for cores with {features}")]
+    SameVariant { first: String, second: String, features: String },
     #[error("no backend for this machine's instruction set '{found}'")]
     NoHost { found: &'static str, known: String },
 }
@@ -84,6 +104,8 @@ impl TargetError {
                 format!("try `tcc compile MODEL -t {found} --machine NAME`; eval and inspect know it, too")
             }
             TargetError::Sign { .. } => "write --features +a,-b".into(),
+            TargetError::Variant { known, .. } => format!("features: {known}; `tcc targets` lists CPUs"),
+            TargetError::SameVariant { .. } => "leave one of them out".into(),
             TargetError::Baseline { .. } => "`tcc targets` shows the baseline of each target".into(),
         }
     }
@@ -103,10 +125,41 @@ pub fn resolve(request: &TargetRequest, host_features: impl Fn() -> Vec<&'static
     };
     features = change(desc, desc.close(features.with(desc.baseline)), request.features.as_deref().unwrap_or(""))?;
     let machine = Machine { desc, features, vlen: request.vlen };
+    let variants = variants(&machine, &request.variants)?;
     let is_host_isa = desc.name == std::env::consts::ARCH;
     let here = desc.close(desc.baseline.with(named(desc, &host_features())));
-    let runs_here = is_host_isa && here.contains(features);
-    Ok(Target { triple, backend, machine, profile: None, is_host_isa, runs_here })
+    let has_one = variants.is_empty() && here.contains(features) || variants.iter().any(|v| here.contains(v.1));
+    Ok(Target { triple, backend, machine, variants, profile: None, is_host_isa, runs_here: is_host_isa && has_one })
+}
+
+/// Features of the variants called `names`.
+fn variants(machine: &Machine, names: &[String]) -> Result<Vec<(String, Features)>, TargetError> {
+    let mut variants: Vec<(String, Features)> = Vec::new();
+    for name in names {
+        let desc = machine.desc;
+        let parts = name.split('+').map(|part| variant_part(desc, part));
+        let features = parts.collect::<Option<Vec<_>>>().ok_or_else(|| TargetError::Variant {
+            found: name.clone(),
+            target: desc.name,
+            known: desc.features.iter().map(|f| f.name).collect::<Vec<_>>().join(", "),
+        })?;
+        let features = desc.close(features.into_iter().fold(machine.features, Features::with));
+        if let Some((other, _)) = variants.iter().find(|(_, known)| *known == features) {
+            let features = desc.feature_names(features);
+            return Err(TargetError::SameVariant { first: other.clone(), second: name.clone(), features });
+        }
+        variants.push((name.clone(), features));
+    }
+    Ok(variants)
+}
+
+/// Features of one part of a variant's name; a CPU's name may leave out the target's: `v3` is `x86-64-v3`.
+fn variant_part(desc: &'static TargetDesc, part: &str) -> Option<Features> {
+    let whole = format!("{}-{part}", desc.name.replace('_', "-"));
+    let feature = desc.features.iter().find(|f| f.name == part).map(|f| f.bit);
+    let cpu = desc.cpus.iter().find(|c| c.name == part || c.name == whole).map(|c| c.features);
+    let baseline = (part == "baseline").then_some(desc.baseline);
+    baseline.or(feature).or(cpu)
 }
 
 fn known_targets() -> String {

@@ -135,6 +135,26 @@ impl ArenaPlan {
         self.scratch_bytes_per_thread * u64::from(self.max_threads)
     }
 
+    /// The arena that holds what either needs: of each part the larger. Only activations at their end and scratch may
+    /// differ, for offsets in all other parts are those of both.
+    pub fn or(&self, other: &ArenaPlan) -> ArenaPlan {
+        let act_bytes = self.act_bytes.max(other.act_bytes);
+        let arena = ArenaPlan {
+            act_bytes,
+            scratch_offset: self.act_offset + act_bytes,
+            scratch_bytes_per_thread: self.scratch_bytes_per_thread.max(other.scratch_bytes_per_thread),
+            ..self.clone()
+        };
+        let fixed = |arena: &ArenaPlan| ArenaPlan {
+            act_bytes: 0,
+            scratch_offset: 0,
+            scratch_bytes_per_thread: 0,
+            ..arena.clone()
+        };
+        assert_eq!(fixed(self), fixed(other), "arenas of one program");
+        arena
+    }
+
     /// Bytes of the whole arena: the sum of the five parts.
     pub fn total_bytes(&self) -> u64 {
         self.state_bytes + self.logits_bytes + self.kv_bytes + self.act_bytes + self.scratch_bytes()

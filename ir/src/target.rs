@@ -26,6 +26,11 @@ impl Features {
         Features(self.0 & !other.0)
     }
 
+    /// What both have.
+    pub const fn and(self, other: Features) -> Features {
+        Features(self.0 & other.0)
+    }
+
     pub const fn contains(self, other: Features) -> bool {
         self.0 & other.0 == other.0
     }

@@ -1,4 +1,4 @@
-//! The C interface of generated objects, version 1.1: the only definition in Rust of its types, codes and names.
+//! The C interface of generated objects, version 1.2: the only definition in Rust of its types, codes and names.
 //!
 //! The header beside each object declares the same types in C; the code generator takes field offsets from
 //! [`offsets`]. Every target has 64-bit pointers and C's usual layout, so the offsets hold on all of them.
@@ -11,7 +11,7 @@ use core::fmt;
 /// Objects and callers of different majors do not understand each other.
 pub const ABI_MAJOR: u32 = 1;
 /// Grows when functions, or members at the end of a size-prefixed struct, are added.
-pub const ABI_MINOR: u32 = 1;
+pub const ABI_MINOR: u32 = 2;
 
 /// Section of an object that holds the weights blob.
 pub const WEIGHTS_SECTION: &str = "tcc_weights";
@@ -308,6 +308,8 @@ functions! {
     op_name: unsafe extern "C" fn(op: u32) -> *const c_char;
     /// `weights` null = the blob in the object; `hooks` null = one thread.
     init: unsafe extern "C" fn(*mut c_void, usize, *const Blob, *const Hooks, *mut *mut Instance) -> Status;
+    /// Names of the features of the code that `init` chose, null for what is no instance.
+    variant: unsafe extern "C" fn(*const Instance) -> *const c_char;
     reset: unsafe extern "C" fn(*mut Instance);
     pos: unsafe extern "C" fn(*const Instance) -> u32;
     rewind: unsafe extern "C" fn(*mut Instance, pos: u32) -> Status;

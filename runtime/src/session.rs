@@ -180,6 +180,12 @@ impl<'a> Session<'a> {
         unsafe { (self.model.functions.pos)(self.instance) }
     }
 
+    /// Names of the CPU features of the code that runs, separated by commas.
+    pub fn variant(&self) -> &str {
+        // SAFETY: `instance` came from `init` and its arena is borrowed.
+        self.model.text(unsafe { (self.model.functions.variant)(self.instance) })
+    }
+
     /// Forgets everything.
     pub fn reset(&mut self) {
         // SAFETY: as in `pos`.

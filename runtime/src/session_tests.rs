@@ -67,6 +67,10 @@ unsafe extern "C" fn init(
     Status::OK
 }
 
+unsafe extern "C" fn variant(_: *const Instance) -> *const c_char {
+    c"toy".as_ptr()
+}
+
 unsafe extern "C" fn reset(m: *mut Instance) {
     // SAFETY: sessions pass what `init` gave.
     unsafe { (*m.cast::<Toy>()).pos = 0 };
@@ -169,6 +173,7 @@ const TOY: Functions = Functions {
     strerror,
     op_name,
     init,
+    variant,
     reset,
     pos,
     rewind,

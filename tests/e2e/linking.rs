@@ -40,7 +40,13 @@ const PAINT_ERROR: usize = 16;
 fn painted_stacks_stay_within_their_bounds() {
     for target in TARGETS {
         let folder = tempfile::tempdir().expect("a folder");
-        compile(folder.path(), &["-t", target, "--ctx", "128"]);
+        // Two variants, so that the functions which choose between them are measured, too.
+        let variants = match target {
+            "x86_64" => "baseline,avx512",
+            "aarch64" => "baseline,dotprod",
+            _ => "baseline,zba+zbb",
+        };
+        compile(folder.path(), &["-t", target, "--ctx", "128", "--variants", variants]);
         let program = link(folder.path(), target, &["-static"], &root().join("tests/c/stack.c"));
         let output = match target == std::env::consts::ARCH {
             true => run(&program, &[]),

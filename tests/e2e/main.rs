@@ -9,3 +9,4 @@ mod harness;
 mod linking;
 mod matrix;
 mod usage;
+mod variants;

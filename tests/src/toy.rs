@@ -6,7 +6,7 @@ use tcc_backends::clif::ClifContext;
 use tcc_backends::clif::api::instance::STATE_BYTES;
 use tcc_backends::clif::func::signature;
 use tcc_backends::code::{EmitError, Function};
-use tcc_backends::emit::{self, EmitOptions, InfoStrings};
+use tcc_backends::emit::{self, EmitOptions, InfoStrings, Variant};
 use tcc_backends::image::{HASHES, HashSlot};
 use tcc_backends::isa::Backend;
 
@@ -44,8 +44,9 @@ fn step(kernel: u32, args: Vec<Arg>, label: &str, bytes: u64) -> Step {
     Step { kernel: KernelId(kernel), args, label: label.into(), layer_start: kernel < 2, bytes }
 }
 
-/// The plan, for cores with the features `needs` and vector registers of `vlen` bits (0 = any).
-pub fn plan(needs: Features, vlen: u32) -> Plan {
+/// The plan, for cores with the features `needs` and vector registers of `vlen` bits (0 = any), whose head has tasks of
+/// `task_rows` rows.
+pub fn plan(needs: Features, vlen: u32, task_rows: usize) -> Plan {
     let embed = |m| KernelSpec::Embed { m, h: WIDTH, table: DType::F32, scale: 1.0 };
     let head = KernelSpec::DenseMatmul {
         m: 1,
@@ -55,7 +56,7 @@ pub fn plan(needs: Features, vlen: u32) -> Plan {
         scale: 1.0,
         bias: false,
         residual: false,
-        task_rows: 16,
+        task_rows,
     };
     let body = |m, kernel| {
         let args = vec![Arg::Tokens, Arg::Weight { offset_bytes: 0 }, Arg::Hidden];
@@ -115,15 +116,20 @@ pub fn weights(first: &[f32], second: &[f32]) -> Vec<u8> {
 
 fn functions(
     backend: &dyn Backend,
-    needs: Features,
+    needs: &[Features],
     vlen: u32,
     (golden_tokens, golden): Golden,
 ) -> Result<Vec<Function>, EmitError> {
-    let plan = plan(needs, vlen);
+    // Other sizes of tasks, so that variants have kernels of their own.
+    let plans: Vec<_> = (1..).zip(needs).map(|(i, needs)| plan(*needs, vlen, 16 * i)).collect();
+    let kernels: Vec<_> = plans.iter().map(|plan| emit::emit_kernels(backend, plan)).collect::<Result<_, _>>()?;
+    let names: Vec<_> = (0..plans.len()).map(|i| format!("v{i}")).collect();
+    let variants = names.iter().zip(&plans).zip(&kernels);
+    let variants: Vec<_> =
+        variants.map(|((name, plan), kernels)| Variant { name, features: name, plan, kernels }).collect();
     let info = InfoStrings { target: "any", cpu_features: "some", tcc_version: "1.2.3", licence: "" };
     let options = EmitOptions { name: "toy", weights_inside: false, golden_tokens, op_hooks: true, info };
-    let kernels = emit::emit_kernels(backend, &plan)?;
-    let mut functions = emit::functions(backend, &plan, &kernels, &options)?;
+    let mut functions = emit::functions(backend, &variants, &options)?;
     let hashes = functions.iter_mut().find(|f| f.name == HASHES).expect("an object states its hashes");
     hashes.bytes[HashSlot::Golden.offset_bytes()..][..HashSlot::BYTES].copy_from_slice(&golden);
     functions.extend(hook_functions(backend)?);
@@ -196,11 +202,25 @@ impl Toy {
         golden: Golden,
         weights: &[u8],
     ) -> Result<Toy, RunError> {
-        let functions = functions(backend, needs, machine.vlen, golden).map_err(|e| RunError::Build(e.to_string()))?;
+        Self::start_variants(backend, machine, &[needs], golden, weights)
+    }
+
+    /// The same with a variant `v0`, `v1`, ... for each of `variants`. The process runs on a core with the features of
+    /// the first, and so do hooks.
+    pub fn start_variants(
+        backend: &dyn Backend,
+        machine: &Machine,
+        variants: &[Features],
+        golden: Golden,
+        weights: &[u8],
+    ) -> Result<Toy, RunError> {
+        let needs = variants[0];
+        let functions =
+            functions(backend, variants, machine.vlen, golden).map_err(|e| RunError::Build(e.to_string()))?;
         let runner = Runner::new(backend, needs, functions)?;
         let process = runner.start(machine.emulator_args)?;
         let mut memory = Memory::new();
-        let arena_bytes = plan(Features::NONE, 0).arena.total_bytes();
+        let arena_bytes = plan(Features::NONE, 0, 16).arena.total_bytes();
         let arena = memory.alloc(usize::try_from(arena_bytes).expect("a small arena"), 64);
         let weights_bytes = weights.len() as u64;
         let weights = memory.place(weights, 64);

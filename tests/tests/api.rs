@@ -100,6 +100,42 @@ fn a_core_without_the_features_is_refused() {
     }
 }
 
+/// The two logits of `first + token · second` that tell whether it was computed.
+fn has_expected_logits(toy: &mut Toy) {
+    let (status, rows) = toy.eval_all(&GOLDEN_TOKENS);
+    assert_eq!(status, 0);
+    for (row, token) in rows.chunks_exact(VOCAB).zip(GOLDEN_TOKENS) {
+        assert_close(row, &expected_logits(token));
+    }
+}
+
+#[test]
+fn init_chooses_the_first_variant_that_fits() {
+    for machine in MACHINES {
+        let backend = isa::backend(machine.target).expect("a machine of a known target");
+        let features = machine.features(backend).expect("features of the machine");
+        // No core has these bits; what code is made for does not depend on them.
+        let (one, other) = (features.with(Features::bit(63)), features.with(Features::bit(62)));
+        let variants = [one.with(other), other, features];
+        match Toy::start_variants(backend, machine, &variants, (&GOLDEN_TOKENS, [0; 32]), &random_weights()) {
+            Ok(mut toy) => {
+                let cases = [(one.with(other), "v0"), (other, "v1"), (one, "v2"), (features, "v2")];
+                for (hint, expected) in cases {
+                    let hooks = toy.hooks(&[(hooks::CPU_FEATURES, hint.0)]);
+                    assert_eq!(Status(toy.init_with(hooks)), Status::OK, "{}", machine.name);
+                    let arena = toy.arena;
+                    assert_eq!(toy.call_text("variant", arena).as_deref(), Some(expected), "{}", machine.name);
+                    has_expected_logits(&mut toy);
+                }
+                let hooks = toy.hooks(&[(hooks::CPU_FEATURES, Features::bit(62).0)]);
+                assert_eq!(Status(toy.init_with(hooks)), Status::CPU, "{}", machine.name);
+                assert_eq!(toy.call_text("variant", 0), None);
+            }
+            Err(error) => report_skipped(machine.name, &error),
+        }
+    }
+}
+
 #[test]
 fn vectors_of_another_length_are_refused() {
     for machine in MACHINES.iter().filter(|m| m.vlen != 0) {
@@ -226,7 +262,7 @@ fn info_states_the_build() {
         toy.memory.write(out, &(info::SIZE as u32).to_le_bytes());
         assert_eq!(toy.call("info", &[out]), 0);
         let at = |toy: &Toy, field: usize, bytes: usize| toy.memory.read(out + field as u64, bytes).to_vec();
-        let plan = toy::plan(Features::NONE, 0);
+        let plan = toy::plan(Features::NONE, 0, 16);
         assert_eq!(at(&toy, info::GOLDEN_SHA256, 32), [9; 32]);
         assert_eq!(at(&toy, info::ARENA_BYTES, 8), plan.arena.total_bytes().to_le_bytes());
         assert_eq!(at(&toy, info::WEIGHTS_BYTES, 8), plan.weights_bytes.to_le_bytes());

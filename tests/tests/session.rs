@@ -39,7 +39,7 @@ fn compiled(head: HeadChoice) -> Option<Compiled> {
     let model = load::open(Path::new(MODEL), &LoadOptions::default()).expect("the example model loads");
     let options = BuildOptions { ctx: Some(CTX), prefill: 8, ..BuildOptions::default() };
     let front = driver::front(&model, &options, None, |_, _| {}).expect("the example model builds");
-    let request = TargetRequest { target: None, cpu: None, features: None, vlen: 0 };
+    let request = TargetRequest::default();
     let target = target::resolve(&request, host::features).expect("the host is a target");
     if !target.runs_here {
         eprintln!("skipped: this machine lacks its own target's baseline");
@@ -51,7 +51,7 @@ fn compiled(head: HeadChoice) -> Option<Compiled> {
     let folder = tempfile::tempdir().expect("a folder");
     let (weights, object) = (folder.path().join("weights"), folder.path().join("example.o"));
     back.write_weights(&front.store, &weights, |_| {}).expect("writable");
-    let prompt = golden::tokens(&back.plan.facts);
+    let prompt = golden::tokens(&back.plan().facts);
     let hash = golden::hash(&golden::interpret(&front, &prompt).expect("the interpreter runs"));
     back.set_hash(HashSlot::Golden, hash);
     back.write_object(&object, Some(&weights)).expect("writable");

@@ -54,6 +54,7 @@ pub(super) fn finish(
         relocs,
         is_code: true,
         is_api: false,
+        is_task: false,
     })
 }
 

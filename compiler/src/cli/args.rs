@@ -46,6 +46,10 @@ pub struct MachineArgs {
     #[arg(long, value_name = "LIST", allow_hyphen_values = true, help_heading = "Target")]
     pub features: Option<String>,
 
+    /// One object for several kinds of cores, chosen at init: `baseline`, features and CPUs, joined by +
+    #[arg(long, value_name = "VARIANT,…", value_delimiter = ',', help_heading = "Target")]
+    pub variants: Vec<String>,
+
     /// Vector register bits, where the instruction set leaves them open [default: any]
     #[arg(long, value_name = "BITS", default_value_t = 0, help_heading = "Target", hide_default_value = true)]
     pub vlen: u32,
@@ -105,6 +109,14 @@ impl MatrixArgs {
         let MatrixArgs { machine, clock, gm_rate, costs, tiles } = self;
         machine.is_some() || clock.is_some() || gm_rate.is_some() || costs.is_some() || tiles.is_some()
     }
+}
+
+/// Which variant of an object that has several.
+#[derive(Args, Clone, Debug, Default)]
+pub struct VariantArgs {
+    /// With --variants, the one that runs [default: as init chooses here; where code is emulated, the best]
+    #[arg(long, value_name = "VARIANT", help_heading = "Target")]
+    pub variant: Option<String>,
 }
 
 /// Which machines, for commands that take several.

@@ -39,7 +39,7 @@ pub(super) fn run(cx: &Cx, args: CheckArgs) -> Result<(), Error> {
             print!("{}", text(&back));
         }
         reports.push(report::report(&back, &model, None));
-        limit("the arena", back.plan.arena.total_bytes(), args.ram)?;
+        limit("the arena", back.plan().arena.total_bytes(), args.ram)?;
         limit("the stack of an entry", back.image.stack_bytes, args.stack)?;
     }
     if cx.json {
@@ -58,7 +58,7 @@ fn limit(what: &str, found: u64, limit: Option<u64>) -> Result<(), Error> {
 }
 
 fn text(back: &driver::Back) -> String {
-    let (plan, arena) = (&back.plan, &back.plan.arena);
+    let (plan, arena) = (back.plan(), &back.plan().arena);
     let mut out = format!("{} ({})\n", back.target.triple, back.target.machine.desc.feature_names(plan.needs));
     let lines = [
         ("weights", plan.weights_bytes),

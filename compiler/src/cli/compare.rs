@@ -11,7 +11,7 @@ use super::progress::Progress;
 use super::table::Table;
 use super::{Cx, prepare};
 use crate::compare::{self, Baseline, Outcome, Row};
-use crate::driver::{self, Back, Front};
+use crate::driver::{self, Back, Front, Variant};
 use crate::error::Error;
 use crate::golden;
 use crate::report::human;
@@ -35,6 +35,7 @@ Exit status 4: hashes differ between rows; a number is more than --tolerance abo
 
 Examples:
   tcc compare model/ --targets x86_64,x86_64+avx512vnni,aarch64,aarch64+dotprod,riscv64
+  tcc compare model/ --targets aarch64:baseline:dotprod:i8mm
   tcc compare model/ --targets riscv64+v --vlen 128,256 --format markdown
   tcc compare model/ --targets aarch64+dotprod --no-speed --json > baseline.json
   tcc compare model/ --targets aarch64+dotprod --baseline baseline.json --tolerance 2";
@@ -45,8 +46,15 @@ pub struct CompareArgs {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Targets, each with the features it is given: host, a short name or a triple, then +feature
-    #[arg(long, value_name = "TARGET[+FEATURE],…", value_delimiter = ',', required = true, help_heading = "Target")]
+    /// Targets, each with the features it is given: host, a short name or a triple, then +feature; a row for each
+    /// variant of one object behind a colon
+    #[arg(
+        long,
+        value_name = "TARGET[+FEATURE][:VARIANT],…",
+        value_delimiter = ',',
+        required = true,
+        help_heading = "Target"
+    )]
     targets: Vec<String>,
 
     /// A row for each of these vector register bits, where a target leaves them open [default: any]
@@ -110,14 +118,15 @@ pub(super) fn run(cx: &Cx, args: CompareArgs) -> Result<(), Error> {
         "ids": ids,
     });
     let baseline = args.baseline.as_ref().map(|path| Baseline::read(path, &options)).transpose()?;
-    let absent = baseline.as_ref().map_or(vec![], |b| b.absent(targets.iter().map(|(label, _)| label.as_str())));
-    if !absent.is_empty() && absent.len() == targets.len() {
+    let labels: Vec<&str> = targets.iter().flat_map(|asked| &asked.rows).map(|(label, _)| label.as_str()).collect();
+    let absent = baseline.as_ref().map_or(vec![], |b| b.absent(labels.iter().copied()));
+    if !absent.is_empty() && absent.len() == labels.len() {
         return Err(Error::usage("the baseline has none of the targets", "give targets as they are written there"));
     }
-    let rows = targets
-        .iter()
-        .map(|(label, target)| Measure { cx, args: &args, front: &front, ids: &ids }.row(label, target))
-        .collect::<Result<Vec<Row>, Error>>()?;
+    let mut rows = Vec::new();
+    for asked in &targets {
+        rows.extend(Measure { cx, args: &args, front: &front, ids: &ids }.rows(asked)?);
+    }
     let mut failures = compare::different_hashes(&rows);
     failures.extend(baseline.iter().flat_map(|b| b.exceeded(&rows, args.tolerance)));
     if args.require_all {
@@ -148,26 +157,48 @@ fn finish(cx: &Cx, args: &CompareArgs, options: &Value, rows: &[Row], failures: 
     if failures.is_empty() { Ok(()) } else { Err(Error::Comparison { failures, result }) }
 }
 
-/// The machines asked for, each with the name of its row.
-fn targets(args: &CompareArgs) -> Result<Vec<(String, Target)>, Error> {
+/// An object to compile.
+struct Asked {
+    target: Target,
+    /// Names of its rows, each with the variant that runs; none is the only one.
+    rows: Vec<(String, Option<String>)>,
+}
+
+impl Asked {
+    fn new(label: String, target: Target, variants: &[String]) -> Asked {
+        let rows = match variants {
+            [] => vec![(label, None)],
+            _ => variants.iter().map(|v| (format!("{label} {v}"), Some(v.clone()))).collect(),
+        };
+        Asked { target, rows }
+    }
+}
+
+/// The objects asked for.
+fn targets(args: &CompareArgs) -> Result<Vec<Asked>, Error> {
     if let Some(bits) = args.vlen.iter().find(|bits| !bits.is_power_of_two() || !(128..=65536).contains(*bits)) {
         let message = format!("vector registers of {bits} bits were asked for");
         return Err(Error::usage(message, "give powers of two from 128 to 65536"));
     }
     let mut targets = Vec::new();
     for item in args.targets.iter().map(|item| item.trim()) {
-        let (name, features) = match item.split_once('+') {
-            None => (item, None),
+        let mut parts = item.split(':');
+        let machine = parts.next().unwrap_or("");
+        let variants: Vec<String> = parts.map(str::to_owned).collect();
+        let (name, features) = match machine.split_once('+') {
+            None => (machine, None),
             Some((name, features)) => (name, Some(format!("+{}", features.replace('+', ",+")))),
         };
-        let resolve =
-            |vlen| prepare::target(Some(name), &MachineArgs { features: features.clone(), vlen, ..Default::default() });
+        let resolve = |vlen| {
+            let (features, variants) = (features.clone(), variants.clone());
+            prepare::target(Some(name), &MachineArgs { features, variants, vlen, ..Default::default() })
+        };
         let any = resolve(0)?;
         if args.vlen.is_empty() || !any.has_open_vlen() {
-            targets.push((item.to_owned(), any));
+            targets.push(Asked::new(item.to_owned(), any, &variants));
         } else {
             for &vlen in &args.vlen {
-                targets.push((format!("{item} vlen={vlen}"), resolve(vlen)?));
+                targets.push(Asked::new(format!("{item} vlen={vlen}"), resolve(vlen)?, &variants));
             }
         }
     }
@@ -183,20 +214,29 @@ struct Measure<'a> {
 }
 
 impl Measure<'_> {
-    fn row(&self, label: &str, target: &Target) -> Result<Row, Error> {
-        let bar = Progress::spinner(self.cx, format!("compiling for {label}"));
+    fn rows(&self, asked: &Asked) -> Result<Vec<Row>, Error> {
+        let bar = Progress::spinner(self.cx, format!("compiling for {}", asked.rows[0].0));
         let options = prepare::plan_options(&MachineArgs::default(), self.args.threads)?;
-        let mut back = driver::back(self.front, target, "model", &options, false)?;
+        let mut back = driver::back(self.front, &asked.target, "model", &options, false)?;
         let folder = tempfile::tempdir()?;
         let weights = folder.path().join("weights");
         back.write_weights(&self.front.store, &weights, |_| {})?;
-        bar.message(format!("running {label}"));
-        let outcome = self.outcome(&back, &weights, folder.path())?;
-        let (plan, image) = (&back.plan, &back.image);
-        Ok(Row {
+        let mut rows = Vec::new();
+        for (label, variant) in &asked.rows {
+            bar.message(format!("running {label}"));
+            let variant = variant.as_ref().map_or(Ok(&back.variants[0]), |name| back.variant(name))?;
+            let outcome = self.outcome(&back, variant, &weights, folder.path())?;
+            rows.push(self.row(label, &back, variant, outcome));
+        }
+        Ok(rows)
+    }
+
+    fn row(&self, label: &str, back: &Back, variant: &Variant, outcome: Outcome) -> Row {
+        let (plan, image) = (&variant.plan, &back.image);
+        Row {
             target: label.to_owned(),
-            triple: target.triple.clone(),
-            cpu_features: target.machine.desc.feature_names(plan.needs),
+            triple: back.target.triple.clone(),
+            cpu_features: variant.features(&back.target),
             numbers: [
                 image.text.len() as u64,
                 plan.weights_bytes,
@@ -206,7 +246,7 @@ impl Measure<'_> {
                 self.work().bytes_per_token(plan, HeadRows::default()),
             ],
             outcome,
-        })
+        }
     }
 
     /// Half the context for the prompt and half for what follows, if there is less of it than this work needs.
@@ -215,22 +255,22 @@ impl Measure<'_> {
         Work { prompt: half.min(64), n: half.min(32), runs: 3 }
     }
 
-    fn outcome(&self, back: &Back, weights: &Path, folder: &Path) -> Result<Outcome, Error> {
+    fn outcome(&self, back: &Back, variant: &Variant, weights: &Path, folder: &Path) -> Result<Outcome, Error> {
         let hash = |logits: &[f32]| golden::hex(&golden::hash(logits));
+        let missing = prepare::missing_here(&back.target, variant.plan.needs)?;
+        if back.target.is_host_isa && !missing.is_empty() {
+            return Ok(Outcome::Skipped { reason: format!("this machine lacks {missing}") });
+        }
         let host = match HostModel::load(back, weights) {
-            Ok(host) => host,
+            Ok(host) => host.with_variant(variant),
             Err(HostError::Failed(error)) => return Err(*error),
-            Err(HostError::OtherMachine) if back.target.is_host_isa => {
-                let reason = format!("this machine lacks {}", prepare::missing_here(&back.target)?);
-                return Ok(Outcome::Skipped { reason });
-            }
             Err(HostError::OtherMachine) => {
-                return match emulate::logits(back, weights, folder, self.ids, 1) {
+                return match emulate::logits(back, variant, weights, folder, self.ids, 1) {
                     Ok(logits) => Ok(Outcome::Ran {
                         engine: emulate::program(&back.target),
                         sha256: hash(&logits),
                         decode: None,
-                        instructions: self.instructions(back, weights, folder),
+                        instructions: self.instructions(back, variant, weights, folder),
                     }),
                     Err(error @ Error::NoEmulator { .. }) => Ok(Outcome::Skipped { reason: error.to_string() }),
                     Err(error) => Err(error),
@@ -254,13 +294,13 @@ impl Measure<'_> {
     }
 
     /// Executed instructions of a decoded token behind a short prompt; none, and a warning, where they cannot be counted.
-    fn instructions(&self, back: &Back, weights: &Path, folder: &Path) -> Option<u64> {
+    fn instructions(&self, back: &Back, variant: &Variant, weights: &Path, folder: &Path) -> Option<u64> {
         let half = self.front.program.facts.ctx / 2;
         let work = Work { prompt: half.min(8), n: half.min(2), runs: 1 };
         if work.n == 0 {
             return None;
         }
-        match count(back, weights, folder, &work) {
+        match count(back, variant, weights, folder, &work) {
             // Means of counts, far below 2^53.
             Ok(counts) => Some(counts.decode_total().instructions.round() as u64),
             Err(error) => {

@@ -24,6 +24,7 @@ const EXAMPLES: &str = "\
 Examples:
   tcc compile model/ --target aarch64
   tcc compile model/model.safetensors -t x86_64 --cpu zen5 --emit obj,header,report
+  tcc compile model/ -t aarch64 --variants baseline,dotprod,i8mm
   tcc compile model/ -t riscv64 --features +v -t aarch64 -o out/
   tcc compile model/ -t ascend --machine kirin9030 --emit obj,header,program
   tcc compile model/ -t riscv64 --emit exe && qemu-riscv64 tcc-out/NAME/riscv64-unknown-none-elf/NAME 1 2 3 -n 8";
@@ -180,13 +181,13 @@ impl Job<'_> {
         let args = self.args;
         let emits = |kind| args.emit.contains(&kind);
         if args.weights == Weights::Object && (emits(Emit::Obj) || emits(Emit::Exe)) {
-            object::check_embeddable(back.plan.weights_bytes)?;
+            object::check_embeddable(back.plan().weights_bytes)?;
         }
         prepare::create_folder(&self.folder)?;
         // A file of its own first: its hash goes into the code, and the golden run maps it.
         let scratch = tempfile::Builder::new().prefix(".tcc-").tempdir_in(&self.folder)?;
         let weights = scratch.path().join("weights");
-        let bar = Progress::bytes(self.cx, "packing", back.plan.weights_bytes);
+        let bar = Progress::bytes(self.cx, "packing", back.plan().weights_bytes);
         back.write_weights(&self.front.store, &weights, |done| bar.set(done))?;
         drop(bar);
         let golden = self.golden(&mut back, &weights)?;
@@ -262,13 +263,15 @@ impl Job<'_> {
 
     fn header(&self, back: &Back, golden: Option<[u8; 32]>) -> String {
         let desc = back.target.machine.desc;
+        let variants: Vec<_> = back.variants.iter().map(|v| (v.name.clone(), v.plan.needs)).collect();
         header::text(&HeaderParts {
             name: &back.name,
             tcc_version: driver::VERSION,
             target: &back.target.triple,
-            cpu_features: &desc.feature_names(back.plan.needs),
+            needs: back.needs(),
+            variants: if back.variants.len() > 1 { &variants } else { &[] },
             features: desc.features,
-            plan: &back.plan,
+            plan: back.plan(),
             image: &back.image,
             weights: match self.args.weights {
                 Weights::Object => WeightsMode::Object,

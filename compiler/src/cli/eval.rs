@@ -8,14 +8,15 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 use tcc_backends::isa::matrix::desc::NAME;
 
-use super::args::{DEFAULT_MAX_THREADS, Ids, MachineArgs, MatrixArgs, ModelArgs, parse_ids};
+use super::args::{DEFAULT_MAX_THREADS, Ids, MachineArgs, MatrixArgs, ModelArgs, VariantArgs, parse_ids};
 use super::progress::Progress;
 use super::{Cx, prepare};
 use crate::driver::{self, Front};
 use crate::error::Error;
 use crate::matrix::object::ObjectFile;
 use crate::output::{self, Mode};
-use crate::run::{emulate, host};
+use crate::run::emulate;
+use crate::run::host::{HostError, HostModel};
 use crate::target::Target;
 use crate::{golden, matrix};
 
@@ -46,6 +47,9 @@ pub struct EvalArgs {
 
     #[command(flatten)]
     machine: MachineArgs,
+
+    #[command(flatten)]
+    variant: VariantArgs,
 
     #[command(flatten)]
     matrix: MatrixArgs,
@@ -148,12 +152,13 @@ fn compiled(cx: &Cx, args: &EvalArgs, front: &Front, target: &Target) -> Result<
     let weights = folder.path().join("weights");
     back.write_weights(&front.store, &weights, |_| {})?;
     bar.message("running");
-    match host::HostModel::load(&back, &weights) {
-        Ok(host) => host.logits(&args.ids.0, args.threads),
-        Err(host::HostError::OtherMachine) => {
-            emulate::logits(&back, &weights, folder.path(), &args.ids.0, args.threads)
+    let variant = prepare::variant(&back, args.variant.variant.as_deref())?;
+    match HostModel::load(&back, &weights) {
+        Ok(host) => host.with_variant(variant).logits(&args.ids.0, args.threads),
+        Err(HostError::OtherMachine) => {
+            emulate::logits(&back, variant, &weights, folder.path(), &args.ids.0, args.threads)
         }
-        Err(host::HostError::Failed(error)) => Err(*error),
+        Err(HostError::Failed(error)) => Err(*error),
     }
 }
 

@@ -8,13 +8,14 @@ use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::parse::{MachineError, parse};
 use tcc_backends::isa::matrix::machine::preset::PRESETS;
 use tcc_ir::encoding::{ENCODINGS, Encoding};
+use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
 use tcc_runtime::host;
 
 use super::Cx;
 use super::args::{ActivationsArg, Dense, Head, Kv, MachineArgs, MatrixArgs, ModelArgs};
 use crate::arch::BuildOptions;
-use crate::driver::{self, Front};
+use crate::driver::{self, Back, Front, Variant};
 use crate::error::Error;
 use crate::load::{self, DensePolicy, LoadOptions};
 use crate::matrix::MatrixOptions;
@@ -62,6 +63,7 @@ pub fn target(name: Option<&str>, machine: &MachineArgs) -> Result<Target, Error
         target: name.map(str::to_owned),
         cpu: machine.cpu.clone(),
         features: machine.features.clone(),
+        variants: machine.variants.clone(),
         vlen: machine.vlen,
     };
     let target = target::resolve(&request, host::features)?;
@@ -71,10 +73,23 @@ pub fn target(name: Option<&str>, machine: &MachineArgs) -> Result<Target, Error
     profile.map_err(|source| Error::Profile { path: path.clone(), source })
 }
 
-/// Names of the features of `target` that this machine, of its instruction set, lacks.
-pub fn missing_here(target: &Target) -> Result<String, Error> {
+/// Names of those features of `target` among `needs` that this machine, of its instruction set, lacks.
+pub fn missing_here(target: &Target, needs: Features) -> Result<String, Error> {
     let here = self::target(None, &MachineArgs::default())?.machine.features;
-    Ok(target.machine.desc.feature_names(target.machine.features.without(here)))
+    Ok(target.machine.desc.feature_names(needs.without(here)))
+}
+
+/// The variant of `back` called `forced`; else the one that `init` chooses on this machine, or the first for code that
+/// is emulated.
+pub fn variant<'b>(back: &'b Back, forced: Option<&str>) -> Result<&'b Variant, Error> {
+    let here = self::target(None, &MachineArgs::default())?.machine.features;
+    match forced {
+        Some(name) => back.variant(name),
+        None if back.target.is_host_isa => {
+            Ok(back.variants.iter().find(|v| here.contains(v.plan.needs)).unwrap_or(&back.variants[0]))
+        }
+        None => Ok(&back.variants[0]),
+    }
 }
 
 /// Refuses tokens outside the vocabulary and more of them than the context holds.

@@ -158,7 +158,7 @@ fn compiled(cx: &Cx, args: &RunArgs, model: &Model) -> Result<PathBuf, Error> {
         let front = prepare::front(model, &args.model)?;
         let options = prepare::plan_options(&args.machine, DEFAULT_MAX_THREADS)?;
         let mut back = driver::back(&front, &target, "model", &options, false)?;
-        let bar = Progress::bytes(cx, "packing", back.plan.weights_bytes);
+        let bar = Progress::bytes(cx, "packing", back.plan().weights_bytes);
         back.write_weights(&front.store, &folder.join("model.weights"), |done| bar.set(done))?;
         back.write_object(&folder.join("model.o"), None)
     })

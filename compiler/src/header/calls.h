@@ -8,6 +8,8 @@ const char *@name@_strerror(tcc_status s);
 const char *@name@_op_name(uint32_t op);
 /* weights: 0 = blob in the object; its data must outlive the instance. hooks: 0 = one thread; they are copied. */
 TCC_NODISCARD tcc_status @name@_init(void *arena, size_t bytes, const tcc_blob *weights, const tcc_hooks *hooks, @name@ **out);
+/* CPU features of the code that init chose for this core ("neon,dotprod"), 0 for what is no instance. */
+const char *@name@_variant(const @name@ *m);
 /* Back to position 0. */
 void @name@_reset(@name@ *m);
 /* Tokens evaluated so far. */

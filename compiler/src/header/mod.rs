@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use tcc_backends::image::Image;
 use tcc_ir::plan::{BUFFER_ALIGN, Plan, WEIGHTS_ALIGN};
-use tcc_ir::target::Feature;
+use tcc_ir::target::{Feature, Features};
 use tcc_runtime::abi::{ABI_MAJOR, ABI_MINOR, STATUSES, WEIGHTS_SECTION};
 
 #[cfg(test)]
@@ -30,8 +30,10 @@ pub struct HeaderParts<'a> {
     pub tcc_version: &'a str,
     /// Target triple.
     pub target: &'a str,
-    /// Names of the features the object needs, joined by commas.
-    pub cpu_features: &'a str,
+    /// Features that all code of the object needs.
+    pub needs: Features,
+    /// Name and features of each variant, in the order in which `init` tries them; none where there is no choice.
+    pub variants: &'a [(String, Features)],
     /// Every feature of the target: the `TCC_CPU_*` bits.
     pub features: &'a [Feature],
     pub plan: &'a Plan,
@@ -70,14 +72,15 @@ fn shared() -> String {
 fn cpu_bits(features: &[Feature]) -> String {
     let mut out = String::from("/* CPU features of this target. */\n");
     for feature in features {
-        let name: String = feature
-            .name
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
-            .collect();
+        let name = macro_name(feature.name);
         out += &format!("#ifndef TCC_CPU_{name}\n#  define TCC_CPU_{name} 0x{:x}ull\n#endif\n", feature.bit.0);
     }
     out
+}
+
+/// `name` as part of a macro's name.
+fn macro_name(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
 /// The build's proven numbers, usable in static arrays.
@@ -91,8 +94,22 @@ fn macros(parts: &HeaderParts<'_>, upper: &str) -> String {
     define("ABI_MAJOR", ABI_MAJOR.to_string());
     define("ABI_MINOR", ABI_MINOR.to_string());
     define("TARGET", format!("\"{}\"", parts.target));
-    define("CPU_FEATURES", format!("\"{}\"", parts.cpu_features));
-    define("CPU_FEATURE_BITS", format!("0x{:x}ull /* TCC_CPU_* bits of the same */", plan.needs.0));
+    let names = |set: Features| {
+        let names = parts.features.iter().filter(|f| set.contains(f.bit)).map(|f| f.name);
+        names.collect::<Vec<_>>().join(",")
+    };
+    define("CPU_FEATURES", format!("\"{}\"", names(parts.needs)));
+    define("CPU_FEATURE_BITS", format!("0x{:x}ull /* TCC_CPU_* bits of the same */", parts.needs.0));
+    if !parts.variants.is_empty() {
+        define(
+            "VARIANTS",
+            format!("{} /* init chooses the first that fits; cpu_features forces one */", parts.variants.len()),
+        );
+        for (name, features) in parts.variants {
+            let value = format!("0x{:x}ull /* {} */", features.0, names(*features));
+            define(&format!("VARIANT_{}", macro_name(name)), value);
+        }
+    }
     define("VLEN", bytes(plan.vlen.into()) + " /* bits of a vector register the code needs, 0 = any */");
     if let Some(hash) = parts.golden {
         let digits: String = hash.iter().map(|b| format!("{b:02x}")).collect();

@@ -6,7 +6,6 @@ use std::process::Command;
 
 use tcc_ir::plan::{ArenaPlan, StepList};
 use tcc_ir::program::ModelFacts;
-use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
 use tcc_runtime::abi::{FUNCTIONS, offsets};
 
@@ -44,13 +43,13 @@ fn plan() -> Plan {
 }
 
 fn header(name: &str) -> String {
-    let image =
-        Image { text: Vec::new(), symbols: Vec::new(), weights_slot: None, stack_bytes: 640, task_stack_bytes: 320 };
+    let image = Image { stack_bytes: 640, task_stack_bytes: 320, ..Image::default() };
     text(&HeaderParts {
         name,
         tcc_version: "0.1.0",
         target: "any-none-elf",
-        cpu_features: "wide",
+        needs: FEATURES[0].bit,
+        variants: &[("dot-product".into(), FEATURES[0].bit.with(FEATURES[1].bit)), ("any".into(), FEATURES[0].bit)],
         features: FEATURES,
         plan: &plan(),
         image: &image,
@@ -68,6 +67,9 @@ fn numbers_of_the_plan_become_macros() {
         "#define TOY_ARENA_SCRATCH 384u /* 3 threads x 128 bytes */",
         "#define TOY_STACK_BYTES 640u /* any entry, without your hooks */",
         "#  define TCC_CPU_DOT_PRODUCT 0x20ull",
+        "#define TOY_CPU_FEATURES \"wide\"",
+        "#define TOY_VARIANTS 2 /* init chooses the first that fits; cpu_features forces one */",
+        "#define TOY_VARIANT_DOT_PRODUCT 0x21ull /* wide,dot-product */",
     ] {
         assert!(text.contains(line), "'{line}' is missing from\n{text}");
     }

@@ -57,12 +57,47 @@ pub enum PlanError {
 
 /// Makes the plan of `program` for `machine` and has it checked.
 pub fn build(program: &Program, machine: &Machine, options: &PlanOptions) -> Result<Plan, PlanError> {
-    let layouts = layout::choose(program, machine, options.encoding)?;
-    let mut weights = weights::place(program, &layouts);
+    Ok(build_all(program, &[*machine], options)?.remove(0))
+}
+
+/// A plan for each of `machines`, which are of one target, over the same weights and one arena that holds what any of
+/// them needs.
+pub fn build_all(program: &Program, machines: &[Machine], options: &PlanOptions) -> Result<Vec<Plan>, PlanError> {
+    let layouts = layout::choose(program, machines, options.encoding)?;
+    let plans = machines.iter().map(|machine| build_over(program, machine, options, &layouts));
+    let mut plans: Vec<Plan> = plans.collect::<Result<_, _>>()?;
+    let arena = plans.iter().skip(1).fold(plans[0].arena.clone(), |arena, plan| arena.or(&plan.arena));
+    for plan in &mut plans {
+        plan.arena = arena.clone();
+    }
+    Ok(plans)
+}
+
+/// Cycles of all ternary products of one token row in every step list, at the rate of the widest kernel of each.
+pub fn product_cycles(plan: &Plan) -> f64 {
+    let steps = plan.lists().flat_map(|list| &list.steps);
+    let cycles = |spec: &KernelSpec| match spec {
+        KernelSpec::TernaryMatmul { n, layout, schedule, .. } => {
+            let rate = schedule.micro.first().map_or(1.0, |row| row.macs_per_cycle);
+            Some((n * layout.k) as f64 / f64::from(rate))
+        }
+        _ => None,
+    };
+    steps.filter_map(|step| cycles(plan.kernel(step.kernel))).sum()
+}
+
+/// The plan for one machine where weights have `layouts`.
+fn build_over(
+    program: &Program,
+    machine: &Machine,
+    options: &PlanOptions,
+    layouts: &layout::Layouts,
+) -> Result<Plan, PlanError> {
+    let mut weights = weights::place(program, layouts);
     let mut kernels = Vec::new();
     let mut lists = Vec::new();
     for graph in program.graphs() {
-        lists.push(steps::lower(graph, program, machine, &layouts, &mut kernels)?);
+        lists.push(steps::lower(graph, program, machine, layouts, &mut kernels)?);
     }
     let head = lists.last().expect("graphs() ends with the head");
     let search = search::lower(program, head, options.head, &mut kernels)?;

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::process::Stdio;
 
 use tcc_backends::clif::api::steps::op_symbol;
-use tcc_backends::image::{Image, SymbolKind};
+use tcc_backends::image::{self, Image, SymbolKind};
 use tcc_ir::plan::{Plan, StepList};
 
 use super::rates::Work;
 use super::{emulate, rates};
-use crate::driver::Back;
+use crate::driver::{Back, Variant};
 use crate::error::Error;
 use crate::exe::TEXT_ADDRESS;
 
@@ -81,8 +81,8 @@ const SAMPLING: usize = 1;
 /// First slot of an op.
 const OPS: usize = 2;
 
-/// Counts `work` (its prompt, then its tokens, once) of `back` under the emulator; files go to `folder`.
-pub fn count(back: &Back, weights: &Path, folder: &Path, work: &Work) -> Result<Counts, Error> {
+/// Counts `work` (its prompt, then its tokens, once) of `variant` of `back` under the emulator; files go to `folder`.
+pub fn count(back: &Back, variant: &Variant, weights: &Path, folder: &Path, work: &Work) -> Result<Counts, Error> {
     if PLUGIN.is_empty() {
         let message = "this build of tcc has no instruction counter";
         return Err(Error::usage(
@@ -94,13 +94,13 @@ pub fn count(back: &Back, weights: &Path, folder: &Path, work: &Work) -> Result<
     let (exe, plugin, map, out) = (file("exe"), file("counter.so"), file("map"), file("counts"));
     back.write_executable(&exe, weights)?;
     std::fs::write(&plugin, PLUGIN).map_err(Error::io("written", &plugin))?;
-    let ops = ops(&back.plan);
-    std::fs::write(&map, ranges(&back.executable()?, &ops)).map_err(Error::io("written", &map))?;
-    let mut command = emulate::emulator(back)?;
+    let ops = ops(&variant.plan);
+    std::fs::write(&map, ranges(&back.executable()?, &ops, &variant.name)).map_err(Error::io("written", &map))?;
+    let mut command = emulate::emulator(back, variant)?;
     let program = command.get_program().to_string_lossy().into_owned();
     let options = format!("{},map={},out={}", plugin.display(), map.display(), out.display());
     command.arg("-plugin").arg(options).arg(&exe).arg("-n").arg((work.n + 1).to_string());
-    command.args(rates::prompt(work.prompt, back.plan.facts.vocab).iter().map(ToString::to_string));
+    command.args(rates::prompt(work.prompt, back.plan().facts.vocab).iter().map(ToString::to_string));
     let output = command.stdin(Stdio::null()).output().map_err(Error::io("run", &program))?;
     let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     if !output.status.success() {
@@ -109,7 +109,7 @@ pub fn count(back: &Back, weights: &Path, folder: &Path, work: &Work) -> Result<
     let Some(slots) = std::fs::read_to_string(&out).ok().and_then(|text| parse(&text, OPS + ops.len())) else {
         return Err(Error::Child { program, ended: "no counts".into(), stderr });
     };
-    Ok(counts(&back.plan, &slots, work.prompt))
+    Ok(counts(&variant.plan, &slots, work.prompt))
 }
 
 /// Symbols of the ops of every list, in the plan's order.
@@ -117,15 +117,16 @@ fn ops(plan: &Plan) -> Vec<String> {
     plan.lists().flat_map(|list| list.steps.iter().map(|step| op_symbol(plan, list, step))).collect()
 }
 
-/// The plugin's map: call sites of ops; what stands behind the last op of a list ends it.
-fn ranges(image: &Image, ops: &[String]) -> String {
+/// The plugin's map: call sites of ops in the code of `variant`; what stands behind the last op of a list ends it.
+fn ranges(image: &Image, ops: &[String], variant: &str) -> String {
     let slots: BTreeMap<&str, usize> = ops.iter().enumerate().map(|(i, op)| (op.as_str(), OPS + i)).collect();
     let mut text = String::new();
     for symbol in image.symbols.iter().filter(|symbol| symbol.kind == SymbolKind::Label) {
+        let name = image::in_variant(&symbol.name, variant);
         // Only head and search are followed by sampling; a body by one of them or the next body.
-        let is_last = ["head", "search"].iter().any(|list| symbol.name.starts_with(list));
+        let is_last = ["head", "search"].iter().any(|list| name.starts_with(list));
         let behind = if is_last { SAMPLING } else { 0 };
-        let slot = slots.get(symbol.name.as_str()).copied().unwrap_or(behind);
+        let slot = slots.get(name).copied().unwrap_or(behind);
         let begin = TEXT_ADDRESS + symbol.offset;
         writeln!(text, "{begin:x} {:x} {slot}", begin + symbol.bytes).expect("writing to a string cannot fail");
     }

@@ -6,14 +6,16 @@ use tcc_backends::image::Image;
 use tcc_runtime::arena::Arena;
 use tcc_runtime::module::Module;
 use tcc_runtime::pool::Pool;
-use tcc_runtime::session::Session;
+use tcc_runtime::session::{HookSet, Session};
 
-use crate::driver::Back;
+use crate::driver::{Back, Variant};
 use crate::error::Error;
 
 /// A compiled model loaded into this process.
 pub struct HostModel {
     module: Module,
+    /// Features and vector bits that `init` is told, 0 where it asks the core.
+    cpu: (u64, u32),
 }
 
 /// Why code cannot run here.
@@ -50,7 +52,17 @@ impl HostModel {
     pub fn open(object: &Path, weights: &Path) -> Result<Self, Error> {
         let module = Module::open(object, Some(weights))
             .map_err(|error| Error::Module { path: object.to_owned(), reason: error.to_string() })?;
-        Ok(HostModel { module })
+        Ok(HostModel { module, cpu: (0, 0) })
+    }
+
+    /// The same model, run by the code of `variant`, whatever other code this machine can run.
+    pub fn with_variant(self, variant: &Variant) -> Self {
+        HostModel { cpu: (variant.plan.needs.0, variant.plan.vlen), ..self }
+    }
+
+    /// `hooks` with what `init` is told of the core.
+    pub fn hooks<'a>(&self, hooks: HookSet<'a>) -> HookSet<'a> {
+        hooks.with_cpu(self.cpu.0, self.cpu.1)
     }
 
     pub fn module(&self) -> &Module {
@@ -63,7 +75,7 @@ impl HostModel {
         let info = model.info();
         let mut arena = Arena::new(info.arena_bytes).map_err(Error::io("reserved", "memory for the arena"))?;
         let pool = Pool::new(threads.min(info.max_threads)).map_err(Error::io("started", "a thread"))?;
-        let hooks = pool.hooks();
+        let hooks = self.hooks(pool.hooks());
         let mut session =
             Session::new(model, arena.bytes_mut(), Some(&hooks)).map_err(|status| Error::Status { status })?;
         let mut logits = vec![0.0; tokens.len() * info.vocab as usize];

@@ -2,7 +2,7 @@
 
 use tcc_backends::isa::Backend;
 use tcc_ir::kernel::QuantLayout;
-use tcc_ir::target::{MicroKernel, micro_args};
+use tcc_ir::target::{Features, MicroKernel, micro_args};
 use tcc_runtime::micro_loop::{Word, calls_per_second};
 
 use crate::error::Error;
@@ -21,11 +21,12 @@ pub struct Peak {
     pub macs_per_second: f64,
 }
 
-/// The fastest assembled row of the target's menu on `threads` threads together; `None` for targets without any.
-pub fn peak(target: &Target, threads: usize) -> Result<Option<Peak>, Error> {
+/// The fastest assembled row of the target's menu that needs no more than `features`, on `threads` threads together;
+/// `None` for targets without any.
+pub fn peak(target: &Target, features: Features, threads: usize) -> Result<Option<Peak>, Error> {
     let desc = target.machine.desc;
     let mut best: Option<(&MicroKernel, f64)> = None;
-    for row in desc.menu.iter().filter(|row| target.machine.features.contains(desc.close(row.needs))) {
+    for row in desc.menu.iter().filter(|row| features.contains(desc.close(row.needs))) {
         if let Some(rate) = rate(target.backend, row, 1)?
             && best.is_none_or(|(_, so_far)| rate > so_far)
         {

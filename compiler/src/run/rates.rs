@@ -61,7 +61,7 @@ impl Work {
     fn once(&self, host: &HostModel, threads: u32) -> Result<Seconds, Error> {
         let pool = Pool::new(threads).map_err(Error::io("started", "a thread"))?;
         let mut seconds = Seconds::default();
-        let rows = self.perform(host, &pool.hooks(), |phase, time| match phase {
+        let rows = self.perform(host, &host.hooks(pool.hooks()), |phase, time| match phase {
             Phase::Prefill => seconds.prefill = time,
             Phase::Decode => seconds.decode = time,
         })?;
@@ -71,7 +71,7 @@ impl Work {
     /// Seconds of each op per token on `threads` threads; `host` calls the op hooks.
     pub fn op_times(&self, host: &HostModel, threads: u32) -> Result<OpTimes, Error> {
         let pool = Pool::new(threads).map_err(Error::io("started", "a thread"))?;
-        let clock = OpClock::new(host.module().model().info().op_count, pool.hooks());
+        let clock = OpClock::new(host.module().model().info().op_count, host.hooks(pool.hooks()));
         let mut runs = Vec::new();
         for _ in 0..self.runs {
             let mut times = OpTimes::default();

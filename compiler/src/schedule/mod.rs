@@ -30,6 +30,8 @@ pub enum ChooseError {
     Group { encoding: String, group: usize, k: usize },
     #[error("no kernel on target '{target}' is exact for k = {k}; the longest is {longest}")]
     TooLong { target: &'static str, k: usize, longest: usize },
+    #[error("no encoding on target '{target}' can be read with each of these features: {features}")]
+    NoShared { target: &'static str, features: String },
     #[error(transparent)]
     Invalid(#[from] ScheduleError),
 }
@@ -96,10 +98,35 @@ pub fn cheapest(candidates: &[Candidate]) -> Option<&Candidate> {
     candidates.iter().min_by(|a, b| a.cost.cycles().total_cmp(&b.cost.cycles()))
 }
 
-/// The encoding for a weight of `shape`.
-pub fn choose_encoding(machine: &Machine, shape: Shape, forced: Option<Encoding>) -> Result<Encoding, ChooseError> {
-    let candidates = candidates(machine, shape, forced)?;
-    cheapest(&candidates).map(|best| best.row.encoding).ok_or_else(|| no_kernel(machine, forced))
+/// The encoding for a weight of `shape` that all of `machines` read: of those they share, the one whose cost is least
+/// above a machine's own best on the machine where it is most. The first of equals, as in [`cheapest`].
+pub fn choose_encoding(machines: &[Machine], shape: Shape, forced: Option<Encoding>) -> Result<Encoding, ChooseError> {
+    let lists = machines.iter().map(|machine| candidates(machine, shape, forced));
+    let lists: Vec<Vec<Candidate>> = lists.collect::<Result<_, _>>()?;
+    let worst = |encoding: Encoding| {
+        let excess = |list: &Vec<Candidate>| {
+            let best = cheapest(list).map(|best| best.cost.cycles())?;
+            Some(cheapest_reader(list, encoding)? / best)
+        };
+        let all: Option<Vec<f64>> = lists.iter().map(excess).collect();
+        all.map(|all| all.into_iter().fold(0.0, f64::max))
+    };
+    let encodings = lists.first().into_iter().flatten().map(|c| c.row.encoding);
+    let shared = encodings.filter_map(|encoding| Some((encoding, worst(encoding)?)));
+    let best = shared.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(encoding, _)| encoding);
+    best.ok_or_else(|| no_shared(machines))
+}
+
+/// Cycles of the cheapest of `candidates` that reads `encoding`.
+pub fn cheapest_reader(candidates: &[Candidate], encoding: Encoding) -> Option<f64> {
+    let readers = candidates.iter().filter(|c| c.row.encoding == encoding);
+    readers.map(|c| c.cost.cycles()).min_by(f64::total_cmp)
+}
+
+fn no_shared(machines: &[Machine]) -> ChooseError {
+    let features: Vec<_> = machines.iter().map(|machine| machine.desc.feature_names(machine.features)).collect();
+    let target = machines.first().map_or("", |machine| machine.desc.name);
+    ChooseError::NoShared { target, features: features.join("; ") }
 }
 
 fn no_kernel(machine: &Machine, forced: Option<Encoding>) -> ChooseError {

@@ -12,7 +12,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("compiler/src/cli/prepare.rs", &["tcc_ir", "tcc_backends", "tcc_runtime::host"]),
     // The mapping of files is the runtime's: the compiler forbids unsafe code.
     ("compiler/src/load/", &["tcc_ir", "tcc_runtime::map"]),
-    ("compiler/src/inspect.rs", &["tcc_ir", "tcc_runtime::abi", "tcc_runtime::map"]),
+    ("compiler/src/inspect.rs", &["tcc_ir", "tcc_backends::image", "tcc_runtime::abi", "tcc_runtime::map"]),
     // What drives the backends, writes their code out, or shows it.
     ("compiler/src/driver.rs", &["tcc_ir", "tcc_backends", "tcc_runtime::abi"]),
     ("compiler/src/emit.rs", &["tcc_ir", "tcc_backends", "tcc_runtime::abi"]),

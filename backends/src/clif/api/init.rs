@@ -7,11 +7,10 @@ use tcc_ir::plan::BUFFER_ALIGN;
 use tcc_runtime::abi::Status;
 use tcc_runtime::abi::offsets::{blob, hooks};
 
-use super::instance::{HOOKS, MAGIC, MAGIC_VALUE, STATE_BYTES, THREADS, WEIGHTS, offset};
-use super::{Api, copy, data, fail_if, fail_if_null, is_zero, return_ok, status_signature};
-use crate::clif::func::{FunctionCx, signature};
+use super::instance::{HOOKS, MAGIC, MAGIC_VALUE, STATE_BYTES, THREADS, VARIANT, WEIGHTS, offset};
+use super::{Api, copy, data, fail_if, fail_if_null, is_zero, return_ok, status_signature, variants};
+use crate::clif::func::FunctionCx;
 use crate::code::{EmitError, Function, Reloc, RelocKind, Target};
-use crate::emit::{PROBE, VLEN};
 use crate::image::WEIGHTS_SLOT;
 
 /// `(arena, bytes, weights, hooks, out) -> status`.
@@ -26,7 +25,7 @@ pub(super) fn init(api: &Api<'_>) -> Result<Function, EmitError> {
         let needed = f.size(super::bytes(api.plan.arena.total_bytes()));
         let small = f.ins().icmp(IntCC::UnsignedLessThan, size, needed);
         fail_if(f, small, Status::ARENA_SIZE);
-        check_core(api, f, hooks);
+        let variant = variants::choose(api, f, hooks);
         let weights = find_weights(api, f, blob);
 
         let (begin, end, zero) = (f.i64(0), f.size(STATE_BYTES / 8), f.i64(0));
@@ -37,6 +36,7 @@ pub(super) fn init(api: &Api<'_>) -> Result<Function, EmitError> {
         let kept = f.offset(arena, HOOKS);
         copy(f, I64, kept, hooks, hooks::SIZE / 8);
         WEIGHTS.store(f, weights, arena);
+        VARIANT.store(f, variant, arena);
         let threads = threads(api, f, hooks);
         THREADS.store(f, threads, arena);
         let magic = f.i64(MAGIC_VALUE);
@@ -73,37 +73,6 @@ fn fail_if_misaligned(f: &mut FunctionCx, address: Value, code: Status) {
     let low = i64::try_from(BUFFER_ALIGN - 1).expect("a small power of two");
     let low = f.ins().band_imm_u(address, low);
     fail_if(f, low, code);
-}
-
-/// Fails with `CPU` where the core lacks a feature, or has vectors of another length than the plan's.
-fn check_core(api: &Api<'_>, f: &mut FunctionCx, hooks: Value) {
-    let hint = f.load(I64, hooks, offset(hooks::CPU_FEATURES));
-    let found = f.call(PROBE, &signature(&[I64], &[I64]), &[hint])[0];
-    let needs = f.i64(api.plan.needs.0.cast_signed());
-    let missing = f.ins().band_not(needs, found);
-    fail_if(f, missing, Status::CPU);
-    if api.plan.vlen == 0 {
-        return;
-    }
-    let hint = f.load_unsigned(I32, hooks, offset(hooks::VLEN));
-    let vlen = f.if_else(
-        hint,
-        |_| vec![hint],
-        // The core has vectors: the plan needs them, and that was just checked.
-        |f| vec![measured_vlen(api, f)],
-    )[0];
-    let other = f.ins().icmp_imm_u(IntCC::NotEqual, vlen, i64::from(api.plan.vlen));
-    fail_if(f, other, Status::CPU);
-}
-
-/// Bits of a vector register of this core; 0 where the core cannot be asked.
-fn measured_vlen(api: &Api<'_>, f: &mut FunctionCx) -> Value {
-    if api.has_vlen {
-        let bytes = f.call(VLEN, &signature(&[], &[I64]), &[])[0];
-        f.scaled(bytes, 8)
-    } else {
-        f.i64(0)
-    }
 }
 
 /// Address of the weights: the caller's blob, else the object's own.

@@ -74,6 +74,8 @@ pub(super) const NONFINITE: Field = Field::u32_at(20);
 pub(super) const WEIGHTS: Field = Field::u64_at(24);
 /// Tasks run at once, 1 to the plan's maximum; 1 without `parallel_for`.
 pub(super) const THREADS: Field = Field::u32_at(32);
+/// Index of the variant that runs.
+pub(super) const VARIANT: Field = Field::u32_at(36);
 /// Row the head reads and row it writes.
 pub(super) const HEAD_IN: Field = Field::u64_at(40);
 pub(super) const HEAD_OUT: Field = Field::u64_at(48);

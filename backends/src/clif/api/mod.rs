@@ -17,6 +17,7 @@ mod self_test;
 mod sha256;
 pub mod steps;
 pub(super) mod tables;
+mod variants;
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I32;
@@ -27,25 +28,29 @@ use tcc_runtime::abi::Status;
 use super::ClifContext;
 use super::func::{FunctionCx, signature};
 use crate::code::{EmitError, Function};
-use crate::emit::EmitOptions;
+use crate::emit::{EmitOptions, Variant};
 use instance::{MAGIC, MAGIC_VALUE};
 
-/// What the functions of one object are made from.
+/// What the functions of one variant of an object are made from.
 pub(crate) struct Api<'a> {
     /// The code generator for the plan's features.
     pub cx: &'a ClifContext,
     /// The code generator for the bare baseline: code that runs before the core's features are known.
     pub baseline: &'a ClifContext,
+    /// The variant's plan; arena, weights and labels are those of every variant.
     pub plan: &'a Plan,
+    /// Every variant of the object, in the order in which `init` tries them.
+    pub variants: &'a [Variant<'a>],
     /// Symbol of each kernel of the plan.
-    pub kernels: &'a [String],
+    pub kernels: Vec<String>,
     pub options: &'a EmitOptions<'a>,
     /// True where the backend can ask the core for the bits of a vector register.
     pub has_vlen: bool,
 }
 
-/// Every function and data block but kernels, probes and what depends on the stack bound, in layout order.
-pub(crate) fn functions(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
+/// What all variants of an object share, for cores of the bare baseline: every function and data block but probes and
+/// what depends on the stack bound, in layout order.
+pub(crate) fn shared(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
     let mut functions = vec![
         tables::info(api)?,
         tables::strerror(api)?,
@@ -54,13 +59,25 @@ pub(crate) fn functions(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
         position::reset(api)?,
         position::pos(api)?,
         position::rewind(api)?,
+        head::head_stats(api)?,
+        tables::variant(api)?,
+        self_test::self_test(api)?,
+    ];
+    functions.extend(tables::data_blocks(api));
+    functions.extend(self_test::data_blocks(api));
+    functions.extend(init::data_blocks(api));
+    Ok(functions)
+}
+
+/// The functions of one variant but its kernels, in layout order.
+pub(crate) fn of_variant(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
+    let mut functions = vec![
         eval::eval(api)?,
         eval::eval_all(api)?,
         draft::eval_draft(api)?,
         head::logits(api)?,
-        head::head_stats(api)?,
         sample::sample(api)?,
-        self_test::self_test(api)?,
+        self_test::golden_run(api)?,
         eval::evaluate(api)?,
         eval::chunk(api)?,
         head::head_row(api)?,
@@ -73,10 +90,15 @@ pub(crate) fn functions(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
     functions.extend(search::functions(api)?);
     functions.extend(sample::parts(api)?);
     functions.extend(sha256::functions(api)?);
-    functions.extend(tables::data_blocks(api));
-    functions.extend(self_test::data_blocks(api));
-    functions.extend(init::data_blocks(api));
     Ok(functions)
+}
+
+/// The code of every variant of an object, kernels included, made one by one from `sets`.
+pub(crate) fn merge(api: &Api<'_>, mut sets: Vec<Vec<Function>>) -> Result<Vec<Function>, EmitError> {
+    match sets.len() {
+        1 => Ok(sets.remove(0)),
+        _ => variants::merge(api, sets),
+    }
 }
 
 /// Data whose content needs the finished call graph.

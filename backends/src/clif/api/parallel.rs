@@ -13,10 +13,12 @@ use super::instance::{self, GRAIN, KERNEL, NEXT, PARALLEL_FOR, THREADS, TILES, U
 use super::{Api, bytes};
 use crate::clif::func::{FunctionCx, signature};
 use crate::code::{EmitError, Function};
-use crate::image::TASK;
 
 /// Symbol of `(instance, kernel, tiles)`: runs a kernel on the instance's argument block.
 pub(super) const RUN: &str = "run";
+
+/// Symbol of the function that threads of `parallel_for` enter.
+const TASK: &str = "task";
 
 /// Symbol of `(kernel, args, begin, end, scratch)`: the kernel of that index by a direct call.
 const DISPATCH: &str = "dispatch";
@@ -94,7 +96,7 @@ fn run(api: &Api<'_>) -> Result<Function, EmitError> {
 
 /// `tcc_task`: `(instance, index)`, `index` names the scratch.
 fn task(api: &Api<'_>) -> Result<Function, EmitError> {
-    api.cx.function(TASK, &signature(&[I64, I32], &[]), |f| {
+    let code = api.cx.function(TASK, &signature(&[I64, I32], &[]), |f| {
         let (instance, index) = (f.param(0), f.param(1));
         let index = f.ins().uextend(I64, index);
         let arena = &api.plan.arena;
@@ -116,7 +118,8 @@ fn task(api: &Api<'_>) -> Result<Function, EmitError> {
             },
         );
         f.return_(&[]);
-    })
+    })?;
+    Ok(Function { is_task: true, ..code })
 }
 
 /// The first of the next `grain` tiles; past the last tile if none is left.

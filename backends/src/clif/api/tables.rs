@@ -9,8 +9,8 @@ use tcc_ir::plan::{BUFFER_ALIGN, Plan, Step, WEIGHTS_ALIGN};
 use tcc_runtime::abi::offsets::info as fields;
 use tcc_runtime::abi::{ABI_MAJOR, ABI_MINOR, STATUSES, Status};
 
-use super::instance::offset;
-use super::{Api, copy, data, fail_if, fail_if_null, return_ok, status_signature};
+use super::instance::{MAGIC, MAGIC_VALUE, VARIANT, offset};
+use super::{Api, copy, data, fail_if, fail_if_null, is_zero, return_ok, status_signature};
 use crate::clif::func::{FunctionCx, signature};
 use crate::code::{EmitError, Function};
 use crate::image::{HASHES, HashSlot};
@@ -21,6 +21,8 @@ const STATUS_TEXTS: &str = "status_texts";
 const OP_NAMES: &str = "op_names";
 /// The strings of `info`, in the order of its pointers.
 const INFO_STRINGS: &str = "info_strings";
+/// Names of the features of each variant, joined by commas.
+const VARIANT_FEATURES: &str = "variant_features";
 /// The numbers of `info`, from `arena_bytes` on.
 const INFO_NUMBERS: &str = "info_numbers";
 
@@ -77,6 +79,21 @@ pub(super) fn strerror(api: &Api<'_>) -> Result<Function, EmitError> {
     })
 }
 
+/// `(instance) -> text`: the features of the variant that runs, null for what is no instance.
+pub(super) fn variant(api: &Api<'_>) -> Result<Function, EmitError> {
+    api.entry(api.baseline, "variant", &signature(&[I64], &[I64]), |f| {
+        let instance = f.param(0);
+        let null = is_zero(f, instance);
+        f.return_if(null, |f| vec![f.i64(0)]);
+        let magic = MAGIC.load(f, instance);
+        let dead = f.ins().icmp_imm_s(IntCC::NotEqual, magic, MAGIC_VALUE);
+        f.return_if(dead, |f| vec![f.i64(0)]);
+        let running = VARIANT.load_wide(f, instance);
+        let text = string_at(f, VARIANT_FEATURES, running);
+        f.return_(&[text]);
+    })
+}
+
 /// `(op) -> text`, null past the last op.
 pub(super) fn op_name(api: &Api<'_>) -> Result<Function, EmitError> {
     api.entry(api.baseline, "op_name", &signature(&[I32], &[I64]), |f| {
@@ -121,6 +138,7 @@ pub(super) fn data_blocks(api: &Api<'_>) -> Vec<Function> {
         strings(STATUS_TEXTS, STATUSES.iter().map(|s| s.sentence).chain(["unknown status"])),
         strings(OP_NAMES, ops(api.plan).map(|step| step.label.as_str())),
         strings(INFO_STRINGS, [api.options.name, texts.target, texts.cpu_features, texts.tcc_version, texts.licence]),
+        strings(VARIANT_FEATURES, api.variants.iter().map(|variant| variant.features)),
         data(HASHES, vec![0; HashSlot::COUNT * HashSlot::BYTES]),
     ]
 }

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Prints N (by default 1) greedy ids, or with `--logits` the f32 little-endian logits of every given position;
-//! `--self-test` prints `ok`. A status that is not OK goes to standard error by name and becomes the exit code.
+//! `--self-test` prints `ok` and the CPU features of the code that ran. A status that is not OK goes to standard error by name and becomes the exit code.
 //! `--threads N` runs the tasks of every step one after the other, backwards and from another one each time.
 
 mod options;
@@ -175,7 +175,10 @@ impl Exe<'_> {
 fn self_test(exe: &Exe<'_>, f: &mut FunctionCx, process: &Process) {
     let (bytes, none) = (exe.arena_bytes(f), f.i64(0));
     exe.call(f, "self_test", &[process.arena, bytes, none, process.hooks]);
-    system::print(f, b"ok\n");
+    let ran = f.call(&format!("{}_variant", exe.name), &signature(&[I64], &[I64]), &[process.arena])[0];
+    system::print(f, b"ok ");
+    system::print_text(f, system::STDOUT, ran);
+    system::print(f, b"\n");
     let ok = f.i32(Status::OK.0);
     system::exit(f, ok);
 }

@@ -69,6 +69,13 @@ pub(super) fn print(f: &mut FunctionCx, text: &[u8]) {
     write(f, STDOUT, buffer, bytes);
 }
 
+/// Writes the zero-terminated text at `address`.
+pub(super) fn print_text(f: &mut FunctionCx, fd: i64, address: Value) {
+    let end = f.while_carried(&[address], |f, at| f.load(I8, at[0], 0), |f, at| vec![f.offset(at[0], 1)]);
+    let bytes = f.ins().isub(end[0], address);
+    write(f, fd, address, bytes);
+}
+
 pub(super) fn print_number(f: &mut FunctionCx, number: Value) {
     f.call(PRINT_NUMBER, &signature(&[I64], &[]), &[number]);
 }
@@ -155,9 +162,7 @@ fn exit_function(exe: &Exe<'_>, numbers: Syscalls) -> Result<Function, EmitError
         let code = f.ins().uextend(I64, status);
         f.if_then(status, |f| {
             let name = string_at(f, STATUS_NAMES, code);
-            let end = f.while_carried(&[name], |f, at| f.load(I8, at[0], 0), |f, at| vec![f.offset(at[0], 1)]);
-            let bytes = f.ins().isub(end[0], name);
-            write(f, STDERR, name, bytes);
+            print_text(f, STDERR, name);
         });
         call(f, numbers.exit_group, &[code]);
         f.return_(&[]);

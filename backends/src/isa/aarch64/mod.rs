@@ -62,7 +62,8 @@ impl Backend for Aarch64 {
     fn emulated_cpu(&self, features: Features, _vlen: u32) -> Option<String> {
         // The smallest core of the emulator that has them: code that uses more does not run.
         let cores = [("cortex-a53", desc::NEON), ("cortex-a76", desc::V82)];
-        let core = cores.iter().find(|(_, has)| has.contains(features)).map_or("max", |(name, _)| name);
+        let largest = if features.contains(desc::SVE) { "max" } else { "max,sve=off" };
+        let core = cores.iter().find(|(_, has)| has.contains(features)).map_or(largest, |(name, _)| name);
         Some(core.to_owned())
     }
 

@@ -13,9 +13,9 @@ use crate::run::ops::{self, GroupSum, HeadRows};
 
 /// Counts one run, adds the ops to `value`, and returns them as text.
 pub(super) fn measure(measure: &Measure, folder: &Path, value: &mut Value) -> Result<String, Error> {
-    let (back, work) = (measure.back, &measure.work);
-    let counts = count(back, measure.weights, folder, work)?;
-    let plan = &back.plan;
+    let (back, variant, work) = (measure.back, measure.variant, &measure.work);
+    let counts = count(back, variant, measure.weights, folder, work)?;
+    let plan = &variant.plan;
     let decode = ops::decode_lists(plan);
     let prefill: Vec<&StepList> = plan.bodies.last().into_iter().collect();
     let sums = ops::sums(plan, &decode, work.decode_point(HeadRows::default()), &counts.decode);

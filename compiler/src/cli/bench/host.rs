@@ -39,22 +39,23 @@ pub(super) fn measure(measure: &Measure, threads: &[u32], value: &mut Value) -> 
         })
     };
     let back = measure.back;
-    let host = loaded(HostModel::load(back, measure.weights))?;
+    let host = loaded(HostModel::load(back, measure.weights))?.with_variant(measure.variant);
     let marked = loaded(HostModel::load_image(back, &back.image_with_op_hooks()?, measure.weights))?;
+    let marked = marked.with_variant(measure.variant);
     let mut rows = Vec::new();
     for &threads in threads {
         let read = |pages| read_bandwidth(threads as usize, pages).map_err(Error::io("measured", "memory"));
         let limits = Limits {
             usual: read(Pages::Usual)?,
             huge: read(Pages::Huge)?,
-            int8: peak(&back.target, threads as usize)?,
+            int8: peak(&back.target, measure.variant.plan.needs, threads as usize)?,
         };
         let rates = measure.work.rates(&host, threads)?;
         let times = measure.work.op_times(&marked, threads)?;
         rows.push(Row { threads, limits, rates, times });
     }
     let first = rows[0].rates;
-    value["bytes_per_token"] = measure.work.bytes_per_token(&back.plan, first.rows).into();
+    value["bytes_per_token"] = measure.work.bytes_per_token(&measure.variant.plan, first.rows).into();
     value["rows"] = rows.iter().map(|row| row.json(measure, first)).collect();
     Ok(text(&value["rows"]))
 }
@@ -67,7 +68,7 @@ impl Limits {
 
 impl Row {
     fn json(&self, measure: &Measure, first: Rates) -> Value {
-        let (plan, limits) = (&measure.back.plan, self.limits);
+        let (plan, limits) = (&measure.variant.plan, self.limits);
         let bytes = measure.work.bytes_per_token(plan, self.rates.rows) as f64;
         let prefill_macs =
             plan.bodies.last().map_or(0, |body| body.steps.iter().map(|s| ops::int8_macs(plan, s)).sum());

@@ -10,11 +10,11 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::args::{DEFAULT_MAX_THREADS, MachineArgs, MatrixArgs, ModelArgs};
+use super::args::{DEFAULT_MAX_THREADS, MachineArgs, MatrixArgs, ModelArgs, VariantArgs};
 use super::progress::Progress;
 use super::table::Table;
 use super::{Cx, memory, prepare};
-use crate::driver::{self, Back};
+use crate::driver::{self, Back, Variant};
 use crate::error::Error;
 use crate::run::ops::HeadRows;
 use crate::run::rates::Work;
@@ -57,6 +57,9 @@ pub struct BenchArgs {
     machine: MachineArgs,
 
     #[command(flatten)]
+    variant: VariantArgs,
+
+    #[command(flatten)]
     matrix: MatrixArgs,
 
     /// Write every operation and flag of the simulated runs, for chrome://tracing or ui.perfetto.dev
@@ -94,7 +97,7 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
     prepare::no_matrix_unit(&args.matrix)?;
     let target = prepare::target(args.target.as_deref(), &args.machine)?;
     if target.is_host_isa && !target.runs_here {
-        let message = format!("this machine lacks {}", prepare::missing_here(&target)?);
+        let message = format!("this machine lacks {}", prepare::missing_here(&target, target.machine.features)?);
         return Err(Error::usage(message, "leave out --cpu and --features"));
     }
     let bar = Progress::spinner(cx, "compiling");
@@ -112,19 +115,20 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
     });
     let (back, compile_seconds) = (back?, begin.elapsed().as_secs_f64());
     let work = Work { prompt: args.prompt, n: args.n, runs: args.runs };
-    let ctx = back.plan.facts.ctx;
+    let ctx = back.plan().facts.ctx;
     if args.prompt + args.n > ctx {
         let message = format!("{} tokens do not fit the context of {ctx}", args.prompt + args.n);
         return Err(Error::usage(message, "give a smaller --prompt or -n, or a larger --ctx"));
     }
+    let variant = prepare::variant(&back, args.variant.variant.as_deref())?;
     let mut value = json!({
         "schema": SCHEMA, "tcc": driver::VERSION, "target": target.triple,
-        "cpu_features": target.machine.desc.feature_names(back.plan.needs), "vlen": target.machine.vlen,
-        "bytes_per_token": work.bytes_per_token(&back.plan, HeadRows::default()), "compile_seconds": compile_seconds,
+        "cpu_features": variant.features(&target), "vlen": target.machine.vlen,
+        "bytes_per_token": work.bytes_per_token(&variant.plan, HeadRows::default()), "compile_seconds": compile_seconds,
         "compile_peak_anonymous_bytes": peak_bytes, "prompt": args.prompt, "generated": args.n,
     });
     bar.message("measuring");
-    let measure = Measure { back: &back, weights: &weights, work };
+    let measure = Measure { back: &back, variant, weights: &weights, work };
     let text = match target.is_host_isa {
         true => host::measure(&measure, &args.threads, &mut value)?,
         false => count::measure(&measure, folder.path(), &mut value)?,
@@ -141,6 +145,7 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
 /// What both kinds of measurement are made from.
 struct Measure<'a> {
     back: &'a Back,
+    variant: &'a Variant,
     weights: &'a Path,
     work: Work,
 }

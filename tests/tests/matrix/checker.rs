@@ -13,21 +13,21 @@ use tcc_backends::isa::matrix::sim::memory::Gm;
 use tcc_backends::isa::matrix::sim::{Options, run};
 use tcc_tests::cube_gemm::Gemm;
 
-fn machine() -> Machine {
+pub fn machine() -> Machine {
     preset("lite-generic").expect("a preset").expect("it parses")
 }
 
-fn check(program: &Program) -> Vec<Violation> {
+pub fn check(program: &Program) -> Vec<Violation> {
     let mut gm = Gm::new(program);
     let options = Options { functional: true, check: true, max_records: 100_000, ..Options::default() };
     run(program, &machine(), &mut gm, options).expect("findings, not faults").violations
 }
 
-fn rules(program: &Program) -> Vec<Rule> {
+pub fn rules(program: &Program) -> Vec<Rule> {
     check(program).into_iter().map(|v| v.rule).collect()
 }
 
-fn gemm(step: u32, unit_flag: bool) -> Program {
+pub fn gemm(step: u32, unit_flag: bool) -> Program {
     let gemm = Gemm {
         m: 32,
         n: 64,
@@ -46,7 +46,7 @@ fn gemm(step: u32, unit_flag: bool) -> Program {
 }
 
 /// `c = a + a` through UB in `tiles` tiles with two buffers, and a dependent operation behind a barrier.
-fn vector(tiles: u8) -> Program {
+pub fn vector(tiles: u8) -> Program {
     let mut program = ProgramBuilder::new("vector", &machine());
     let bytes = 256 * u64::from(tiles);
     let a = program.symbol("a", SymbolKind::Input, bytes, "f32");
@@ -85,15 +85,15 @@ fn vector(tiles: u8) -> Program {
     program.finish().expect("a valid program")
 }
 
-fn reg(index: u8) -> tcc_backends::isa::matrix::program::addr::Reg {
+pub fn reg(index: u8) -> tcc_backends::isa::matrix::program::addr::Reg {
     tcc_backends::isa::matrix::program::addr::Reg::new(index).expect("a register")
 }
 
-fn copy(path: CopyPath, dst: Addr, src: Addr) -> Inst {
+pub fn copy(path: CopyPath, dst: Addr, src: Addr) -> Inst {
     Inst::Copy(Copy { path, form: CopyForm::Linear, dst, src, rows: 1, row_bytes: 256, src_stride: 0, dst_stride: 0 })
 }
 
-fn add(dst: i32, src: i32) -> Inst {
+pub fn add(dst: i32, src: i32) -> Inst {
     let dense = Stride { block: 1, repeat: 8 };
     Inst::Vec(Vector {
         op: VecOp::Add,

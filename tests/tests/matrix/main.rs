@@ -2,6 +2,8 @@
 
 mod checker;
 mod codec;
+mod dropped;
 mod functional;
 mod outputs;
+mod planted;
 mod published;

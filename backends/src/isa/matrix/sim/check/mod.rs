@@ -4,6 +4,7 @@
 //! one of another queue unless that one is known to have ended.
 
 pub(crate) mod clock;
+pub(crate) mod layout;
 pub(crate) mod shadow;
 pub mod violation;
 
@@ -13,7 +14,7 @@ use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::addr::{Queue, Space};
 use crate::isa::matrix::program::inst::{Inst, MmadInit, UnitFlag};
 use crate::isa::matrix::program::{Program, Record, Stage, SymbolKind};
-use crate::isa::matrix::sim::access::{Access, Resolved, mmad_fractals};
+use crate::isa::matrix::sim::access::{Access, Resolved, l0a_is_nz, mmad_fractals};
 use crate::isa::matrix::sim::check::clock::{Clock, Clocks, Thread};
 use crate::isa::matrix::sim::check::shadow::{CELL, Event, Shadow, byte_mask};
 use crate::isa::matrix::sim::check::violation::{Place, Rule, Violation};
@@ -33,6 +34,8 @@ pub(crate) struct Checker<'a> {
     unit: BTreeMap<(usize, i64, bool), Clock>,
     pub violations: Vec<Violation>,
     seen: BTreeSet<(Rule, usize, u32, u32)>,
+    /// Core, writer and reader whose layouts were compared last.
+    compared: Option<(usize, u32, u32)>,
 }
 
 impl<'a> Checker<'a> {
@@ -46,6 +49,7 @@ impl<'a> Checker<'a> {
             unit: BTreeMap::new(),
             violations: vec![],
             seen: BTreeSet::new(),
+            compared: None,
         }
     }
 
@@ -54,6 +58,7 @@ impl<'a> Checker<'a> {
         self.clocks = Clocks::new(cores);
         self.shadow.reset(self.machine, cores);
         self.unit.clear();
+        self.compared = None;
     }
 
     /// Everything of a stage has ended: products whose unit flag nobody took are left.
@@ -146,6 +151,7 @@ impl<'a> Checker<'a> {
         let thread = event.thread;
         let Some(cell) = self.shadow.cell(thread.core(), access.space, at) else { return };
         let mut found: Option<(Rule, Option<Event>)> = None;
+        let writer = cell.write.filter(|_| !access.is_write && holds_operands(access.space));
         if let Some(write) = cell.write {
             if write.thread != thread && !self.clocks.is_before(write.thread, write.number, thread) {
                 let rule = if access.is_write { Rule::WriteAfterWrite } else { Rule::ReadAfterWrite };
@@ -176,6 +182,25 @@ impl<'a> Checker<'a> {
             let detail = other.map(|o| missing(rule, o.thread.queue(), thread.queue())).unwrap_or_default();
             let range = Some((access.space, at, at + CELL - 1));
             self.report(rule, (thread, event.record), other, range, detail);
+        }
+        if let Some(write) = writer {
+            self.layout(event, write, (access.space, at));
+        }
+    }
+
+    /// Compares the layout that `write` left at a cell with the one that `read` takes it for.
+    fn layout(&mut self, read: Event, write: Event, (space, at): (Space, u64)) {
+        let core = read.thread.core();
+        let pair = Some((core, write.record, read.record));
+        if self.compared == pair {
+            return;
+        }
+        self.compared = pair;
+        let inst = |record| self.record(core, record).map(|r| r.inst);
+        let (Some(writer), Some(reader)) = (inst(write.record), inst(read.record)) else { return };
+        if let Some(detail) = layout::mismatch(&writer, &reader, l0a_is_nz(self.machine)) {
+            let range = Some((space, at, at + CELL - 1));
+            self.report(Rule::Layout, (read.thread, read.record), Some(write), range, detail);
         }
     }
 
@@ -209,6 +234,14 @@ impl<'a> Checker<'a> {
         {
             self.unit.insert((thread.core(), unit.address, unit.is_fix), self.clocks.snapshot(thread));
         }
+    }
+}
+
+/// Memories whose bytes stand in an order of fractals.
+fn holds_operands(space: Space) -> bool {
+    match space {
+        Space::L1 | Space::L0a | Space::L0b | Space::L0c => true,
+        Space::Gm | Space::Ub | Space::Bt | Space::Fb => false,
     }
 }
 
@@ -286,6 +319,7 @@ fn missing(rule: Rule, first: Queue, second: Queue) -> String {
         | Rule::NotOnMachine
         | Rule::OperandRange
         | Rule::UnitFlag
-        | Rule::CrossCoreCounter => format!("missing: set and wait {}>{}", first.name(), second.name()),
+        | Rule::CrossCoreCounter
+        | Rule::Layout => format!("missing: set and wait {}>{}", first.name(), second.name()),
     }
 }

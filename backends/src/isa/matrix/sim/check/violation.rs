@@ -22,10 +22,11 @@ pub enum Rule {
     OperandRange,
     UnitFlag,
     CrossCoreCounter,
+    Layout,
 }
 
 impl Rule {
-    pub const ALL: [Rule; 15] = [
+    pub const ALL: [Rule; 16] = [
         Rule::ReadAfterWrite,
         Rule::WriteAfterRead,
         Rule::WriteAfterWrite,
@@ -41,9 +42,10 @@ impl Rule {
         Rule::OperandRange,
         Rule::UnitFlag,
         Rule::CrossCoreCounter,
+        Rule::Layout,
     ];
 
-    /// `D01` to `D15`.
+    /// `D01` to `D16`.
     pub fn code(self) -> String {
         format!("D{:02}", self as usize + 1)
     }
@@ -65,6 +67,7 @@ impl Rule {
             Rule::OperandRange => "operand out of range",
             Rule::UnitFlag => "unit flags do not match",
             Rule::CrossCoreCounter => "cross-core counter above 15",
+            Rule::Layout => "wrong layout for the operand",
         }
     }
 }

@@ -1,0 +1,113 @@
+//! Lowered programs, each kind of step on each machine: without any one of their flags the checker fires.
+
+use std::collections::BTreeMap;
+
+use tcc::arch::BuildOptions;
+use tcc::driver;
+use tcc::load::{self, LoadOptions};
+use tcc::matrix::inspect::kind_of;
+use tcc::matrix::{self, MatrixOptions};
+use tcc_backends::isa::matrix::machine::Machine;
+use tcc_backends::isa::matrix::machine::preset::{PRESETS, preset};
+use tcc_backends::isa::matrix::program::addr::Queue;
+use tcc_backends::isa::matrix::program::inst::{FlagId, Inst};
+use tcc_backends::isa::matrix::program::{Program, Record, Stage, SymbolKind};
+use tcc_backends::isa::matrix::sim::memory::Gm;
+use tcc_backends::isa::matrix::sim::{Options, SimError, run};
+use tcc_tests::oracle::fixture;
+
+/// The first step of each kind of `program`, alone: what other steps leave in global memory is taken as defined.
+fn steps(program: &Program) -> BTreeMap<String, Program> {
+    let mut found = BTreeMap::new();
+    for stage in &program.stages {
+        for op in 0..program.ops.len() as u16 {
+            let mut alone = stage.clone();
+            for stream in &mut alone.streams {
+                let halt = stream.records.pop();
+                stream.records.retain(|r| r.op == op);
+                stream.records.extend(halt);
+            }
+            if alone.streams.iter().all(|s| s.records.len() > 1) {
+                let kind = kind_of(&program.ops[usize::from(op)]).to_owned();
+                found.entry(kind).or_insert_with(|| with_stage(program, alone));
+            }
+        }
+    }
+    found
+}
+
+fn with_stage(program: &Program, stage: Stage) -> Program {
+    let mut symbols = program.symbols.clone();
+    symbols.iter_mut().filter(|s| s.kind == SymbolKind::Scratch).for_each(|s| s.kind = SymbolKind::State);
+    Program { symbols, stages: vec![stage], ..program.clone() }
+}
+
+/// What the checker finds, or the fault that ends the run.
+fn findings(program: &Program, machine: &Machine) -> Vec<String> {
+    let options = Options { check: true, max_records: 10_000_000, ..Options::default() };
+    match run(program, machine, &mut Gm::for_timing(program), options) {
+        Ok(report) => report.violations.iter().map(ToString::to_string).collect(),
+        Err(SimError::Fault(fault)) => vec![fault.to_string()],
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn is_flag(record: &Record) -> bool {
+    matches!(record.inst, Inst::Set { .. } | Inst::Wait { .. } | Inst::XSet { .. } | Inst::XWait { .. })
+}
+
+/// True if a record is ever reached: bodies of loops that no core enters are not.
+fn runs(program: &Program, (stream, index): (usize, usize), machine: &Machine) -> bool {
+    let mut faulty = program.clone();
+    let queue = program.stages[0].streams[stream].records[index].inst.queue();
+    // No machine gives programs the last flag.
+    let other = if queue == Queue::S { Queue::Mte2 } else { Queue::S };
+    faulty.stages[0].streams[stream].records[index].inst = Inst::Set { src: queue, dst: other, id: FlagId::Fixed(7) };
+    !findings(&faulty, machine).is_empty()
+}
+
+/// Drops every flag of every step, one at a time; how many there are.
+fn drop_flags(program: &Program, machine: &Machine) -> usize {
+    let mut dropped = 0;
+    for (kind, step_program) in steps(program) {
+        let at = format!("{} {} {kind}", machine.name, program.name);
+        assert_eq!(findings(&step_program, machine), Vec::<String>::new(), "{at}");
+        for stream in 0..step_program.stages[0].streams.len() {
+            let records = &step_program.stages[0].streams[stream].records;
+            let flags: Vec<usize> = (0..records.len()).filter(|i| is_flag(&records[*i])).collect();
+            for index in flags {
+                let mut broken = step_program.clone();
+                let record = broken.stages[0].streams[stream].records.remove(index);
+                let fires = !findings(&broken, machine).is_empty();
+                assert!(
+                    fires || !runs(&step_program, (stream, index), machine),
+                    "{at}: nothing fires without {index}: {:?}",
+                    record.inst
+                );
+                dropped += 1;
+            }
+        }
+    }
+    dropped
+}
+
+#[test]
+fn every_flag_of_lowered_steps_is_needed() {
+    for (name, _) in PRESETS {
+        let machine = preset(name).expect("a preset").expect("it parses");
+        let names: &[&str] = match *name {
+            "kirin9030" => &["bitnet-packed-tied", "llama-packed-bias-linearrope"],
+            _ => &["bitnet-packed-tied"],
+        };
+        for model in names {
+            let model = load::open(&fixture(model), &LoadOptions::default()).expect("a fixture");
+            let options = BuildOptions { ctx: Some(16), prefill: 4, ..BuildOptions::default() };
+            let front = driver::front(&model, &options, None, |_, _| {}).expect("it builds");
+            let compiled = matrix::build(&front, &machine, &MatrixOptions::default());
+            let compiled = compiled.unwrap_or_else(|e| panic!("{name}: {e}"));
+            let dropped: usize = compiled.model.programs().map(|body| drop_flags(&body.program, &machine)).sum();
+            println!("{name}: {dropped} flags dropped");
+            assert!(dropped > 50, "{name}: {dropped}");
+        }
+    }
+}

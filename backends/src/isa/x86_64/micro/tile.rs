@@ -39,14 +39,12 @@ const PLANE_BYTES: i32 = BLOCK_BYTES;
 
 /// Blocks left in the run.
 const LEFT: AsmRegister64 = rsi;
-/// Activations of token row 0 at the run.
-const Q_RUN: AsmRegister64 = rbp;
 /// Accumulators of the current token rows of panel 0.
 const ACC_ROWS: AsmRegister64 = r14;
 /// Unpacked bytes of the current block.
 const TILE: AsmRegister64 = r15;
-/// Weights of the next panels, to be asked for.
-const AHEAD: AsmRegister64 = rbx;
+/// Weights of later panels, to be asked for.
+const AHEAD: AsmRegister64 = rbp;
 
 const SAVED: [AsmRegister64; 6] = [rbx, rbp, r12, r13, r14, r15];
 
@@ -88,7 +86,7 @@ fn panel_loop(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<()
     bind(a, &mut top)?;
     a.cmp(PANELS, count)?;
     a.jb(done)?;
-    a.mov(Q_RUN, qword_ptr(ARGS + micro_args::Q))?;
+    a.mov(Q[0], qword_ptr(ARGS + micro_args::Q))?;
     a.mov(BLOCKS, qword_ptr(ARGS + micro_args::K_BLOCKS))?;
     bind(a, &mut run)?;
     a.mov(RUN, BLOCKS)?;
@@ -98,8 +96,6 @@ fn panel_loop(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<()
     bind(a, &mut short)?;
     unpack(a, source, panels)?;
     products(a, source, panels)?;
-    a.imul_3(LEFT, RUN, int(source.kr()))?;
-    a.add(Q_RUN, LEFT)?;
     a.sub(BLOCKS, RUN)?;
     a.jne(run)?;
     // From the end of the first panel to the next ones.
@@ -120,11 +116,6 @@ fn unpack(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<(), Ic
     a.lea(AHEAD, W + W_STRIDE * int(panels))?;
     a.mov(LEFT, RUN)?;
     bind(a, &mut top)?;
-    // Two streams of a few pages each, which the hardware does not follow. Asking never faults.
-    a.prefetcht0(byte_ptr(AHEAD))?;
-    if panels > 1 {
-        a.prefetcht0(byte_ptr(AHEAD + W_STRIDE))?;
-    }
     for (panel, own) in CODES.iter().copied().enumerate().take(panels) {
         source.load(a, (panel, 0), LOW, TOP)?;
         for (i, &plane) in source.planes().iter().enumerate() {
@@ -134,23 +125,27 @@ fn unpack(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<(), Ic
         }
     }
     a.add(W, BLOCK_BYTES)?;
-    a.add(AHEAD, BLOCK_BYTES)?;
     a.add(TILE, tile_block_bytes(source, panels))?;
     a.dec(LEFT)?;
     a.jne(top)
 }
 
-/// Multiplies all token rows with the run, [`ROWS`] at a time.
+/// Multiplies all token rows with the run, [`ROWS`] at a time, then points `Q[0]` at the next run.
+///
+/// Each eight token rows ask for the same blocks of another of the four panels ahead, one line for each block of
+/// products: the streams are a few pages each, which the hardware does not follow, and asking for many lines in a row
+/// would wait for the first of them. Asking never faults.
 fn products(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<(), IcedError> {
     let [mut rows, mut blocks] = std::array::from_fn(|_| a.create_label());
     a.mov(ACC_ROWS, ACC)?;
-    a.mov(Q[0], Q_RUN)?;
     bind(a, &mut rows)?;
     clear(a, &SUMS[..ROWS * panels])?;
     tile_begin(a)?;
     a.lea(Q[1], Q[0] + Q_STRIDE * 4)?;
     a.mov(LEFT, RUN)?;
     bind(a, &mut blocks)?;
+    a.prefetcht0(byte_ptr(AHEAD))?;
+    a.add(AHEAD, BLOCK_BYTES)?;
     for (i, &plane) in source.planes().iter().enumerate() {
         for (panel, codes) in CODES.iter().copied().enumerate().take(panels) {
             a.vmovdqu64(codes, zmmword_ptr(plane_address(panels, i, panel)))?;
@@ -169,14 +164,21 @@ fn products(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<(), 
             add_to_memory(a, SUMS[row * panels + panel], ACC_ROWS + int(4 * NR * (panel * MR + row)))?;
         }
     }
-    // Back to the run's first column, down to the next token rows.
+    // Back to the run's first column, down to the next token rows; to the next panel ahead.
+    a.imul_3(LEFT, RUN, BLOCK_BYTES)?;
+    a.sub(AHEAD, LEFT)?;
+    a.add(AHEAD, W_STRIDE)?;
     a.imul_3(LEFT, RUN, int(source.kr()))?;
     a.sub(Q[0], LEFT)?;
     a.lea(Q[0], Q[0] + Q_STRIDE * 8)?;
     a.add(ACC_ROWS, int(4 * NR * ROWS))?;
     a.lea(LEFT, ACC + int(4 * NR * MR))?;
     a.cmp(ACC_ROWS, LEFT)?;
-    a.jne(rows)
+    a.jne(rows)?;
+    a.imul_3(LEFT, Q_STRIDE, -int(MR))?;
+    a.add(Q[0], LEFT)?;
+    a.imul_3(LEFT, RUN, int(source.kr()))?;
+    a.add(Q[0], LEFT)
 }
 
 /// Points [`TILE`] at the first unpacked block.

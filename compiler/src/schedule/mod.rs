@@ -39,7 +39,7 @@ pub enum ChooseError {
 /// Smallest number of output rows worth a task: several panels share the loads of activations.
 const MIN_TASK_ROWS: usize = 64;
 
-/// Largest number of output rows of a task: keeps accumulators in the nearest memory and threads busy.
+/// Largest number of output rows of a task: keeps accumulators in the nearest memory.
 const MAX_TASK_ROWS: usize = 256;
 
 impl Machine {
@@ -175,14 +175,14 @@ pub fn choose(
     Ok(schedule)
 }
 
-/// The tile of one task: as many panels as the nearest memory holds twice (the next tile streams in behind this
-/// one), within the bounds on task size.
+/// The tile of one task: as many panels as the nearest memory holds, within the bounds on task size. More panels
+/// would gain nothing: weights pass once, and threads that share fewer tasks end a step further apart.
 fn task_tile(machine: &Machine, n: usize, k: usize, encoding: Encoding) -> Level {
-    let nr = encoding.nr();
+    let (nr, panel_bytes) = (encoding.nr(), encoding.panel_bytes(k).max(1));
     let least = MIN_TASK_ROWS.next_multiple_of(nr);
-    let rows_in = |bytes: usize| bytes / 2 / encoding.panel_bytes(k).max(1) * nr;
-    let memory = machine.desc.memories.iter().find(|memory| rows_in(memory.bytes) >= least);
-    let (name, fitting) = memory.map_or(("ram", least), |memory| (memory.name, rows_in(memory.bytes)));
     let most = (MAX_TASK_ROWS / nr).max(1) * nr;
-    Level { memory: name, rows: fitting.clamp(least, most.max(least)).min(n.next_multiple_of(nr)) }
+    let nearest = machine.desc.memories.first().map_or(0, |memory| memory.bytes);
+    let rows = (nearest / panel_bytes * nr).clamp(least, most.max(least)).min(n.next_multiple_of(nr));
+    let holder = machine.desc.memories.iter().find(|memory| memory.bytes >= rows / nr * panel_bytes);
+    Level { memory: holder.map_or("ram", |memory| memory.name), rows }
 }

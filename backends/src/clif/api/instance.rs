@@ -99,15 +99,18 @@ pub(super) const fn arg(i: usize) -> Field {
     Field::u64_at(ARGS + 8 * i)
 }
 
-/// Next tile to claim; alone on its cache line, the only word that tasks write together.
+/// Next claim of tiles; alone on its cache line, the only word that tasks write together.
 pub(super) const NEXT: Field = Field::u32_at(ARGS + 8 * (args::FIRST + MAX_OPERANDS));
-/// The step that runs in parallel: index of its kernel, number of tiles, tiles per claim.
+/// The step that runs in parallel: index of its kernel, number of tiles, how many large claims come first, tiles of a
+/// large and of a small one.
 pub(super) const KERNEL: Field = Field::u32_at(NEXT.offset + BUFFER_ALIGN);
 pub(super) const TILES: Field = Field::u32_at(KERNEL.offset + 4);
-pub(super) const GRAIN: Field = Field::u32_at(KERNEL.offset + 8);
+pub(super) const LARGE_CLAIMS: Field = Field::u32_at(KERNEL.offset + 8);
+pub(super) const LARGE: Field = Field::u32_at(KERNEL.offset + 12);
+pub(super) const SMALL: Field = Field::u32_at(KERNEL.offset + 16);
 
 /// Memory for the sampler's counters or the self-test's hash.
-pub(super) const WORK: Field = Field::u64_at((GRAIN.offset + 4).next_multiple_of(BUFFER_ALIGN));
+pub(super) const WORK: Field = Field::u64_at((SMALL.offset + 4).next_multiple_of(BUFFER_ALIGN));
 pub(super) const WORK_BYTES: usize = 2048;
 
 /// Searches made, rows whose low bits they read, and rows whose weights they read; never reset.

@@ -9,7 +9,7 @@ use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{AtomicRmwOp, InstBuilder, MemFlagsData, Signature, Value};
 use tcc_ir::plan::{KernelId, Plan, Step};
 
-use super::instance::{self, GRAIN, KERNEL, NEXT, PARALLEL_FOR, THREADS, TILES, USER};
+use super::instance::{self, KERNEL, LARGE, LARGE_CLAIMS, NEXT, PARALLEL_FOR, SMALL, THREADS, TILES, USER};
 use super::{Api, bytes};
 use crate::clif::func::{FunctionCx, signature};
 use crate::code::{EmitError, Function};
@@ -26,8 +26,13 @@ const DISPATCH: &str = "dispatch";
 /// Steps that move fewer bytes run on the calling thread: waking others costs more than it gains.
 const SERIAL_BYTES: u64 = 32 << 10;
 
-/// Claims a thread makes for an even share of a step: small enough to balance cores of unequal speed.
-const CLAIMS_PER_THREAD: i64 = 8;
+/// Large claims for each thread, which take three quarters of a step: few, so that most of the weights are read in
+/// long runs.
+const LARGE_PER_THREAD: i64 = 4;
+
+/// Small claims that are as much as a large one: they take the rest of a step, so that threads end it together
+/// whatever the speed of their cores.
+const SMALL_PER_LARGE: i64 = 4;
 
 /// True if the step may be split over threads.
 pub(super) fn is_parallel(plan: &Plan, step: &Step) -> bool {
@@ -77,13 +82,8 @@ fn run(api: &Api<'_>) -> Result<Function, EmitError> {
             f.call(DISPATCH, &dispatch_signature(), &[kernel, block, begin, tiles, scratch]);
             vec![]
         });
-        let claims = f.ins().imul_imm_s(threads, CLAIMS_PER_THREAD);
-        let share = f.ins().udiv(tiles, claims);
-        let one = f.i64(1);
-        let grain = f.ins().umax(share, one);
+        set_claims(f, instance, threads, tiles);
         KERNEL.store(f, kernel, instance);
-        TILES.store(f, tiles, instance);
-        GRAIN.store(f, grain, instance);
         NEXT.set(f, 0, instance);
         let tasks = f.min(threads, tiles);
         let tasks = f.ins().ireduce(I32, tasks);
@@ -92,6 +92,23 @@ fn run(api: &Api<'_>) -> Result<Function, EmitError> {
         f.call_pointer(hook, &signature(&[I64, I32, I64, I64], &[]), &[user, tasks, entry, instance]);
         f.return_(&[]);
     })
+}
+
+/// Splits `tiles` tiles in claims for `threads` threads: all of one tile where there are few.
+fn set_claims(f: &mut FunctionCx, instance: Value, threads: Value, tiles: Value) {
+    let claims = f.ins().imul_imm_s(threads, LARGE_PER_THREAD);
+    let three_quarters = f.ins().imul_imm_s(tiles, 3);
+    let three_quarters = f.ins().ushr_imm_u(three_quarters, 2);
+    let large = f.ins().udiv(three_quarters, claims);
+    let (zero, one, part) = (f.i64(0), f.i64(1), f.i64(SMALL_PER_LARGE));
+    let is_short = f.ins().icmp_imm_s(IntCC::Equal, large, 0);
+    let claims = f.ins().select(is_short, zero, claims);
+    let small = f.ins().udiv(large, part);
+    let small = f.ins().umax(small, one);
+    TILES.store(f, tiles, instance);
+    LARGE_CLAIMS.store(f, claims, instance);
+    LARGE.store(f, large, instance);
+    SMALL.store(f, small, instance);
 }
 
 /// `tcc_task`: `(instance, index)`, `index` names the scratch.
@@ -103,18 +120,15 @@ fn task(api: &Api<'_>) -> Result<Function, EmitError> {
         let scratch = f.offset(instance, bytes(arena.scratch_offset));
         let scratch = f.index(scratch, index, bytes(arena.scratch_bytes_per_thread));
         let (kernel, tiles) = (KERNEL.load_wide(f, instance), TILES.load_wide(f, instance));
-        let grain = GRAIN.load(f, instance);
         let block = instance::arg(0).address(f, instance);
-        let first = claim(f, instance, grain);
+        let first = claim(f, instance);
         f.while_carried(
-            &[first],
-            |f, begin| f.ins().icmp(IntCC::UnsignedLessThan, begin[0], tiles),
-            |f, begin| {
-                let grain_wide = f.ins().uextend(I64, grain);
-                let end = f.ins().iadd(begin[0], grain_wide);
-                let end = f.min(end, tiles);
-                f.call(DISPATCH, &dispatch_signature(), &[kernel, block, begin[0], end, scratch]);
-                vec![claim(f, instance, grain)]
+            &first,
+            |f, claimed| f.ins().icmp(IntCC::UnsignedLessThan, claimed[0], tiles),
+            |f, claimed| {
+                let end = f.min(claimed[1], tiles);
+                f.call(DISPATCH, &dispatch_signature(), &[kernel, block, claimed[0], end, scratch]);
+                claim(f, instance).to_vec()
             },
         );
         f.return_(&[]);
@@ -122,11 +136,19 @@ fn task(api: &Api<'_>) -> Result<Function, EmitError> {
     Ok(Function { is_task: true, ..code })
 }
 
-/// The first of the next `grain` tiles; past the last tile if none is left.
-fn claim(f: &mut FunctionCx, instance: Value, grain: Value) -> Value {
-    let next = NEXT.address(f, instance);
-    let first = f.ins().atomic_rmw(I32, MemFlagsData::trusted(), AtomicRmwOp::Add, next, grain);
-    f.ins().uextend(I64, first)
+/// The tiles `[begin, end)` of the next claim; past the last tile if none is left.
+fn claim(f: &mut FunctionCx, instance: Value) -> [Value; 2] {
+    let (next, one) = (NEXT.address(f, instance), f.i32(1));
+    let claim = f.ins().atomic_rmw(I32, MemFlagsData::trusted(), AtomicRmwOp::Add, next, one);
+    let claim = f.ins().uextend(I64, claim);
+    let [large_claims, large, small] = [LARGE_CLAIMS, LARGE, SMALL].map(|field| field.load_wide(f, instance));
+    let is_large = f.ins().icmp(IntCC::UnsignedLessThan, claim, large_claims);
+    let large_before = f.min(claim, large_claims);
+    let small_before = f.ins().isub(claim, large_before);
+    let (of_large, of_small) = (f.ins().imul(large_before, large), f.ins().imul(small_before, small));
+    let begin = f.ins().iadd(of_large, of_small);
+    let count = f.ins().select(is_large, large, small);
+    [begin, f.ins().iadd(begin, count)]
 }
 
 fn dispatch(api: &Api<'_>, kernels: &[KernelId]) -> Result<Function, EmitError> {

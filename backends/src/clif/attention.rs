@@ -3,7 +3,8 @@
 //! All queries of a tile meet each block of the cache while it is near: elements of a chunk of positions are widened
 //! once to f32, then read by every query. Scores of all positions go to scratch, exponentials replace them, values
 //! are summed in increasing position; so neither tiles nor chunks can show in the bits. The loops are functions of
-//! their own ([`AttentionPart`]), assembled where the backend has them.
+//! their own ([`AttentionPart`]), assembled where the backend has them. A tile of few queries reads the cache as it
+//! is, where the backend has loops for that ([`CacheLoops`]).
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, I64};
@@ -12,10 +13,40 @@ use tcc_ir::cache::{AttentionScratch, BLOCK, CacheLayout, QueryTile};
 use tcc_ir::ty::DType;
 
 use super::func::{FunctionCx, signature};
+use super::isa::ClifContext;
 use super::kernel::Kernel;
 use super::lanes::{Lanes, Shape};
 use super::rows::for_elements;
-use crate::isa::AttentionPart;
+use crate::code::Function;
+use crate::isa::{AttentionPart, CacheLoops};
+
+/// Queries of a tile for which elements are not widened first: those that share each register of the cache.
+const FEW_QUERIES: usize = 4;
+
+/// Positions that loops over the cache as it is take together: rows of values pass once for each part of their lanes,
+/// and are still near the second time.
+const POSITIONS: usize = 256;
+
+/// One kernel: operands are those of `KernelSpec::Attention`.
+pub(super) struct Attention<'a> {
+    pub m: usize,
+    pub heads: usize,
+    pub cache: &'a CacheLayout,
+    pub scale: f32,
+    /// What [`cache_loops`] found.
+    pub loops: Option<&'a CacheLoops>,
+}
+
+/// The loops that read the cache as it is, where they are the best choice.
+pub(super) fn cache_loops<'a>(
+    cx: &'a ClifContext,
+    m: usize,
+    heads: usize,
+    cache: &CacheLayout,
+) -> Option<&'a CacheLoops> {
+    let tile = QueryTile::new(m, heads / cache.heads);
+    cx.cache_loops(cache.dtype).filter(|_| tile.queries() <= FEW_QUERIES)
+}
 
 /// The signature of a part; see [`AttentionPart`].
 pub(super) fn part_signature(part: AttentionPart) -> Signature {
@@ -36,6 +67,9 @@ struct Cx<'a> {
     m: usize,
     cache: &'a CacheLayout,
     parts: AttentionScratch,
+    /// Positions processed together.
+    chunk: usize,
+    loops: Option<&'a CacheLoops>,
     scale: f32,
     scratch: Value,
 }
@@ -55,11 +89,13 @@ struct Task {
     seen: Value,
 }
 
-pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, m: usize, heads: usize, cache: &CacheLayout, scale: f32) {
+pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, attention: &Attention) {
+    let Attention { m, heads, cache, scale, loops } = *attention;
     let group = heads / cache.heads;
     let tile = QueryTile::new(m, group);
     let parts = AttentionScratch::new(tile, cache);
-    let cx = Cx { heads, group, tile, m, cache, parts, scale, scratch: kernel.scratch };
+    let chunk = if loops.is_some() { POSITIONS } else { parts.chunk };
+    let cx = Cx { heads, group, tile, m, cache, parts, chunk, loops, scale, scratch: kernel.scratch };
     let [q, k, v, out] = [0, 1, 2, 3].map(|i| kernel.operand(f, i));
     let (pos, valid) = (kernel.pos(f), kernel.valid(f));
     f.for_range(kernel.begin, kernel.end, 1, |f, index| {
@@ -161,15 +197,16 @@ impl Cx<'_> {
         f.index(scales, task.kv_head, 4 * self.cache.positions())
     }
 
-    /// Address of the elements of positions `t..t + count` of the head at `elements` as f32: widened, or in place.
+    /// Address of the elements of positions `t..t + count` of the head at `elements` as scores and values want them:
+    /// widened, or in place.
     fn floats(&self, f: &mut FunctionCx, elements: Value, t: Value, count: Value) -> Value {
         let from = f.index(elements, t, self.cache.row_bytes());
-        if self.cache.dtype == DType::F32 {
+        if self.loops.is_some() || self.cache.dtype == DType::F32 {
             return from;
         }
         let to = self.part(f, self.parts.widened);
         let n = f.scaled(count, self.cache.d);
-        call(f, AttentionPart::Widen(self.cache.dtype), &[from, to, n]);
+        call(f, AttentionPart::Widen(self.cache.dtype), None, &[from, to, n]);
         to
     }
 
@@ -179,17 +216,25 @@ impl Cx<'_> {
         let seen = f.ins().iadd_imm_s(seen, -1);
         let (first, d, stride) = (f.i64(0), f.size(self.cache.d), f.size(self.stride_bytes()));
         let scores = self.part(f, self.parts.scores);
-        f.for_range(first, seen, self.parts.chunk, |f, t| {
+        f.for_range(first, seen, self.chunk, |f, t| {
             let left = f.ins().isub(seen, t);
-            let chunk = f.size(self.parts.chunk);
+            let chunk = f.size(self.chunk);
             let count = f.min(left, chunk);
             let count = f.offset(count, BLOCK - 1);
             let blocks = f.ins().ushr_imm_u(count, i64::from(BLOCK.trailing_zeros()));
             let positions = f.scaled(blocks, BLOCK);
             let keys = self.floats(f, keys, t, positions);
             let to = f.index(scores, t, 4);
-            call(f, AttentionPart::Scores, &[self.scratch, keys, d, task.queries, to, stride, blocks]);
+            self.call_scores(f, &[self.scratch, keys, d, task.queries, to, stride, blocks]);
         });
+    }
+
+    fn call_scores(&self, f: &mut FunctionCx, args: &[Value]) {
+        call(f, AttentionPart::Scores, self.loops.map(|loops| &loops.scores), args);
+    }
+
+    fn call_values(&self, f: &mut FunctionCx, args: &[Value]) {
+        call(f, AttentionPart::Values, self.loops.map(|loops| &loops.values), args);
     }
 
     /// Replaces scores by factors of the values and keeps the sums of exponentials.
@@ -201,7 +246,8 @@ impl Cx<'_> {
             let row = f.ins().udiv(query, task.heads);
             let seen = f.ins().iadd(task.seen, row);
             let at = f.index(scores, query, self.stride_bytes());
-            let total = call(f, AttentionPart::Softmax, &[at, seen, k_scales, v_scales, scale])[0];
+            let args = [at, seen, k_scales, v_scales, scale];
+            let total = call(f, AttentionPart::Softmax, None, &args)[0];
             let to = f.index(totals, query, 4);
             f.store(total, to, 0);
         });
@@ -213,13 +259,13 @@ impl Cx<'_> {
         let factors = self.part(f, self.parts.scores);
         let sums = self.part(f, self.parts.sums);
         let (first, d, stride) = (f.i64(0), f.size(self.cache.d), f.size(self.stride_bytes()));
-        f.for_range(first, task.seen, self.parts.chunk, |f, t| {
+        f.for_range(first, task.seen, self.chunk, |f, t| {
             let left = f.ins().isub(task.seen, t);
-            let chunk = f.size(self.parts.chunk);
+            let chunk = f.size(self.chunk);
             let count = f.min(left, chunk);
             let values = self.floats(f, values, t, count);
             let factors = f.index(factors, t, 4);
-            call(f, AttentionPart::Values, &[factors, values, d, task.queries, sums, stride, count]);
+            self.call_values(f, &[factors, values, d, task.queries, sums, stride, count]);
         });
         if self.tile.rows == 1 {
             return;
@@ -232,7 +278,7 @@ impl Cx<'_> {
             let query = f.ins().imul(row, task.heads);
             let (factors, sums) =
                 (f.index(factors, query, self.stride_bytes()), f.index(sums, query, 4 * self.cache.d));
-            call(f, AttentionPart::Values, &[factors, values, d, task.heads, sums, stride, row]);
+            self.call_values(f, &[factors, values, d, task.heads, sums, stride, row]);
         });
     }
 
@@ -257,8 +303,10 @@ impl Cx<'_> {
     }
 }
 
-fn call(f: &mut FunctionCx, part: AttentionPart, args: &[Value]) -> Vec<Value> {
-    f.call(&part.symbol(), &part_signature(part), args)
+/// Calls `part`, or `own` in its place.
+fn call(f: &mut FunctionCx, part: AttentionPart, own: Option<&Function>, args: &[Value]) -> Vec<Value> {
+    let symbol = own.map_or_else(|| part.symbol(), |own| own.name.clone());
+    f.call(&symbol, &part_signature(part), args)
 }
 
 /// `value` mod and div `by`.

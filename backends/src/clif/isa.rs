@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
+use tcc_ir::ops::kv_write::CACHE_TYPES;
 use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
 
-use super::micro::{SCREEN_PANELS, SCREEN_ROWS, dense_dot_symbol};
+use super::micro::{SCREEN_PANELS, SCREEN_ROWS, cache_loop_symbols, dense_dot_symbol};
 use crate::code::{EmitError, Function};
-use crate::isa::{AttentionPart, Backend, ScreenLoops};
+use crate::isa::{AttentionPart, Backend, CacheLoops, ScreenLoops};
 
 /// A code generator configured for a backend and a set of CPU features.
 pub struct ClifContext {
@@ -18,6 +19,7 @@ pub struct ClifContext {
     has_vectors: bool,
     dense_dots: BTreeMap<DType, Function>,
     attention: BTreeMap<AttentionPart, Function>,
+    cache_loops: BTreeMap<DType, CacheLoops>,
     screen: Option<ScreenLoops>,
 }
 
@@ -47,11 +49,18 @@ impl ClifContext {
             Some((part, Function { name: part.symbol(), ..code }))
         };
         let attention = AttentionPart::ALL.into_iter().filter_map(named).collect();
+        let named = |cache| {
+            let CacheLoops { scores, values } = backend.cache_loops(cache, features)?;
+            let [scores_name, values_name] = cache_loop_symbols(cache);
+            let scores = Function { name: scores_name, ..scores };
+            Some((cache, CacheLoops { scores, values: Function { name: values_name, ..values } }))
+        };
+        let cache_loops = CACHE_TYPES.into_iter().filter_map(named).collect();
         let screen = backend.screen(features).map(|ScreenLoops { panels, rows }| ScreenLoops {
             panels: Function { name: SCREEN_PANELS.into(), ..panels },
             rows: Function { name: SCREEN_ROWS.into(), ..rows },
         });
-        Ok(ClifContext { dense_dots, attention, screen, ..cx })
+        Ok(ClifContext { dense_dots, attention, cache_loops, screen, ..cx })
     }
 
     fn with_flags(target: &'static str, triple: &str, flags: &[&str], has_vectors: bool) -> Result<Self, EmitError> {
@@ -65,8 +74,8 @@ impl ClifContext {
             builder.enable(flag).map_err(|e| fail(format!("flag '{flag}': {e}")))?;
         }
         let isa = builder.finish(settings::Flags::new(shared)).map_err(|e| fail(e.to_string()))?;
-        let (dense_dots, attention, screen) = (BTreeMap::new(), BTreeMap::new(), None);
-        Ok(ClifContext { isa, target, has_vectors, dense_dots, attention, screen })
+        let (dense_dots, attention, cache_loops) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(ClifContext { isa, target, has_vectors, dense_dots, attention, cache_loops, screen: None })
     }
 
     /// Short name of the target, for messages.
@@ -92,6 +101,11 @@ impl ClifContext {
     /// [`Backend::attention`] of these features, under the name that kernels call it by.
     pub fn attention(&self, part: AttentionPart) -> Option<&Function> {
         self.attention.get(&part)
+    }
+
+    /// [`Backend::cache_loops`] of these features, under the names that kernels call them by.
+    pub fn cache_loops(&self, cache: DType) -> Option<&CacheLoops> {
+        self.cache_loops.get(&cache)
     }
 }
 

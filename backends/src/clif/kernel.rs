@@ -124,7 +124,10 @@ fn build(f: &mut FunctionCx, cx: &ClifContext, kernel: &Kernel, spec: &KernelSpe
         }
         KernelSpec::Rope { heads, d, .. } => rope::build(f, kernel, *heads, *d),
         KernelSpec::KvWrite { cache, order, .. } => kv_write::build(f, kernel, cache, *order),
-        KernelSpec::Attention { m, heads, cache, scale } => attention::build(f, kernel, *m, *heads, cache, *scale),
+        KernelSpec::Attention { m, heads, cache, scale } => {
+            let loops = attention::cache_loops(cx, *m, *heads, cache);
+            attention::build(f, kernel, &attention::Attention { m: *m, heads: *heads, cache, scale: *scale, loops });
+        }
         KernelSpec::Add { k, .. } => add::build(f, kernel, *k),
         KernelSpec::Screen { layout, step } => screen::build(f, cx, kernel, layout, *step),
     }

@@ -7,9 +7,9 @@ use tcc_ir::screen::kernel::ScreenKernel;
 use tcc_ir::target::MicroKernel;
 use tcc_ir::ty::DType;
 
-use super::attention_parts;
 use super::isa::ClifContext;
 use super::ternary_portable;
+use super::{attention, attention_parts};
 use crate::code::{EmitError, Function};
 use crate::isa::{AttentionPart, Backend};
 
@@ -21,6 +21,11 @@ pub fn micro_symbol(row: &MicroKernel) -> String {
 /// Name of the dot product with weights of type `weight` in an image.
 pub fn dense_dot_symbol(weight: DType) -> String {
     format!("dense_dot_{weight}")
+}
+
+/// Names of the loops of attention that read a cache of type `cache` as it is, in an image: scores, values.
+pub fn cache_loop_symbols(cache: DType) -> [String; 2] {
+    [format!("attention_scores_{cache}"), format!("attention_values_{cache}")]
 }
 
 /// Names of the estimates of a screened head's panels, and of their refinement for some rows, in an image.
@@ -36,7 +41,7 @@ pub fn emit_callees<'a>(
     specs: impl IntoIterator<Item = &'a KernelSpec>,
 ) -> Result<Vec<Function>, EmitError> {
     let mut rows: BTreeMap<&str, &MicroKernel> = BTreeMap::new();
-    let (mut weights, mut parts) = (BTreeSet::new(), BTreeSet::new());
+    let (mut weights, mut parts, mut caches) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let (mut has_high, mut has_low) = (false, false);
     for spec in specs {
         match spec {
@@ -44,7 +49,13 @@ pub fn emit_callees<'a>(
                 rows.extend(schedule.micro.iter().map(|row| (row.name, *row)))
             }
             KernelSpec::DenseMatmul { weight, .. } => weights.extend([*weight]),
-            KernelSpec::Attention { cache, .. } => parts.extend(AttentionPart::of(cache.dtype)),
+            KernelSpec::Attention { m, heads, cache, .. } => match attention::cache_loops(cx, *m, *heads, cache) {
+                Some(_) => {
+                    parts.insert(AttentionPart::Softmax);
+                    caches.insert(cache.dtype);
+                }
+                None => parts.extend(AttentionPart::of(cache.dtype)),
+            },
             KernelSpec::Screen { step: ScreenKernel::Exact { weight }, .. } => weights.extend([*weight]),
             KernelSpec::Screen { step: ScreenKernel::High, .. } => has_high = true,
             KernelSpec::Screen { step: ScreenKernel::Low, .. } => has_low = true,
@@ -64,10 +75,12 @@ pub fn emit_callees<'a>(
     }
     let micro = rows.into_values().map(|row| emit_micro(cx, backend, row));
     let dense = weights.into_iter().filter_map(|weight| cx.dense_dot(weight).cloned());
+    let loops = caches.into_iter().filter_map(|cache| cx.cache_loops(cache));
+    let loops = loops.flat_map(|loops| [loops.scores.clone(), loops.values.clone()]);
     let attention = parts.into_iter().map(|part| emit_attention(cx, part));
     let panels = cx.screen().filter(|_| has_high).map(|loops| loops.panels.clone());
     let rows = cx.screen().filter(|_| has_low).map(|loops| loops.rows.clone());
-    micro.chain(dense.chain(panels).chain(rows).map(Ok)).chain(attention).collect()
+    micro.chain(dense.chain(panels).chain(rows).chain(loops).map(Ok)).chain(attention).collect()
 }
 
 /// The function of a part of attention, assembled by the backend where it can.

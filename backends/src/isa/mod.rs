@@ -78,6 +78,14 @@ impl AttentionPart {
     }
 }
 
+/// [`AttentionPart::Scores`] and [`AttentionPart::Values`] over elements as a cache stores them: what few queries use
+/// is best widened on the way.
+#[derive(Clone, Debug)]
+pub struct CacheLoops {
+    pub scores: Function,
+    pub values: Function,
+}
+
 /// Assembled inner loops of a screened head. Codes are those of a query, with scales and offsets behind them as
 /// `QueryLayout` says; there is at least one block, and one piece.
 #[derive(Clone, Debug)]
@@ -127,6 +135,13 @@ pub trait Backend: Sync {
     /// The assembled form of a loop of attention, for cores with `features`; `None` where portable code does it.
     fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {
         let _ = (part, features);
+        None
+    }
+
+    /// The loops of attention that read a cache of type `cache` as it is, for cores with `features`; `None` where its
+    /// elements are widened first.
+    fn cache_loops(&self, cache: DType, features: Features) -> Option<CacheLoops> {
+        let _ = (cache, features);
         None
     }
 

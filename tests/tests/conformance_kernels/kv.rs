@@ -78,7 +78,9 @@ pub fn attention() -> Vec<Case> {
                 cases.push(attention_case(m, valid, heads, [CTX, d, pos], cache, scale, &mut rng));
             }
         }
+        // Many and few queries over several chunks of positions.
         cases.push(attention_case(8, 8, (2, 1), [700, 64, 691], cache, 0.125, &mut rng));
+        cases.push(attention_case(1, 1, (8, 2), [700, 100, 691], cache, 0.125, &mut rng));
     }
     cases
 }

@@ -12,7 +12,7 @@ use iced_x86::{Decoder, DecoderOptions, Formatter, IcedError, IntelFormatter};
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
 use tcc_ir::ty::DType;
 
-use super::{AttentionPart, Backend, ElfAbi, ScreenLoops, Syscalls};
+use super::{AttentionPart, Backend, CacheLoops, ElfAbi, ScreenLoops, Syscalls};
 use crate::code::{Function, RelocKind};
 
 /// The x86_64 instruction set.
@@ -51,6 +51,10 @@ impl Backend for X86_64 {
 
     fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {
         features.contains(desc::AVX512).then(|| attention::emit(part))
+    }
+
+    fn cache_loops(&self, cache: DType, features: Features) -> Option<CacheLoops> {
+        features.contains(desc::AVX512).then(|| attention::cache_loops(cache))
     }
 
     fn probe(&self) -> Function {

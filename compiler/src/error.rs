@@ -7,6 +7,7 @@ use serde_json::Value;
 use tcc_backends::code::EmitError;
 use tcc_backends::isa::matrix::lower::model::LowerError;
 use tcc_backends::isa::matrix::sim::SimError;
+use tcc_backends::isa::matrix::source::SourceError;
 use tcc_ir::interp::InterpError;
 use tcc_ir::program::WeightError;
 use tcc_runtime::abi::Status;
@@ -61,6 +62,8 @@ pub enum Error {
     Child { program: String, ended: String, stderr: String },
     #[error(transparent)]
     Lower(#[from] LowerError),
+    #[error("product '{product}' has no source: {source}")]
+    Source { product: String, source: SourceError },
     #[error("the simulated machine stopped: {0}")]
     Simulator(#[from] SimError),
     #[error("'{}' cannot be used: {source}", path.display())]
@@ -104,7 +107,7 @@ impl Error {
             | Error::Plan(PlanError::Schedule { .. })
             | Error::Emit(EmitError::NoKernel { .. }) => 3,
             Error::Lower(LowerError::Program(_)) | Error::Simulator(_) => 1,
-            Error::Lower(_) => 3,
+            Error::Lower(_) | Error::Source { .. } => 3,
             Error::Comparison { .. } => 4,
             Error::Object(ObjectError::WeightsTooLarge { .. }) | Error::Limit { .. } => 5,
             Error::Status { status } => match *status {
@@ -149,7 +152,7 @@ impl Error {
             Error::Module { .. } => "TCC-E0503",
             Error::NoEmulator { .. } => "TCC-E0504",
             Error::Child { .. } => "TCC-E0505",
-            Error::Lower(_) => "TCC-E0403",
+            Error::Lower(_) | Error::Source { .. } => "TCC-E0403",
             Error::Simulator(_) => "TCC-E0507",
             Error::MatrixObject { .. } => "TCC-E0508",
             Error::Text { .. } => "TCC-E0506",

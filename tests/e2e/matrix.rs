@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::files::{compile, run, text};
-use super::harness::{example, hash, json, ok, tcc};
+use super::harness::{example, hash, json, ok, root, tcc};
 
 const TARGET: [&str; 8] = ["-t", "ascend", "--machine", "kirin9030", "--ctx", "64", "--prefill", "8"];
 
@@ -178,4 +178,31 @@ fn simulated_time_says_where_it_comes_from() {
     assert_eq!(given["machine"]["values"]["clock_ghz"], serde_json::json!({ "value": 1.0, "tag": "user" }));
     let output = tcc(&[&["bench", &object, "-t", "ascend"], &rates[..]].concat());
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// The source of products, against declarations of our own: its grammar, and that the shapes of its tiles agree.
+#[test]
+fn products_become_source_that_a_compiler_reads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    compiled(folder.path(), &["--emit", "source", "--encoding", "w2nz8-x64-k512"]);
+    let stub = root().join("tests/fixtures/matrix/stub");
+    let stub = stub.to_str().expect("UTF-8");
+    let files: Vec<_> =
+        std::fs::read_dir(folder.path()).expect("a folder").map(|f| f.expect("a file").path()).collect();
+    assert_eq!(files.len(), 10, "five products of one row and five of eight: {files:?}");
+    for file in &files {
+        let file = file.to_str().expect("UTF-8");
+        let checked = run(
+            "cc",
+            &["-std=c++17", "-x", "c++", "-Wall", "-Wno-unused", "-Werror", "-fsyntax-only", "-I", stub, file],
+        );
+        assert!(checked.status.success(), "{file}: {}", String::from_utf8_lossy(&checked.stderr));
+        assert!(std::fs::read_to_string(file).expect("text").starts_with("// NOT VERIFIED ON HARDWARE"));
+    }
+    let model = example();
+    let out = folder.path().join("none");
+    let emit = ["compile", model.to_str().expect("UTF-8"), "--emit", "source", "-o", out.to_str().expect("UTF-8")];
+    let output = tcc(&[&emit[..], &TARGET[..], &["--encoding", "w2nz4-x64-k512"]].concat());
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("TCC-E0403"));
 }

@@ -94,6 +94,8 @@ enum Emit {
     Asm,
     /// NAME.PROGRAM.dvp: each program of a matrix unit
     Program,
+    /// NAME.mM_nN_kK.cpp: each ternary product of a matrix unit as text for the vendor's tile library; never run on hardware
+    Source,
     /// NAME.tir: the program after all passes
     Ir,
     /// NAME.dot: its graphs for Graphviz
@@ -227,7 +229,9 @@ impl Job<'_> {
                 Emit::Header => text(".h", &self.header(back, golden))?,
                 Emit::Exe => back.write_executable(&path(""), weights)?,
                 Emit::Asm => text(".s", &listing::text(back))?,
-                Emit::Program => return Err(not_for(&back.target.triple, "programs are for matrix units")),
+                Emit::Program | Emit::Source => {
+                    return Err(not_for(&back.target.triple, "programs are for matrix units"));
+                }
                 Emit::Ir => self.ir(&back.name)?,
                 Emit::Dot => self.dot(&back.name)?,
                 Emit::Report => text(".report.json", &format!("{report:#}\n"))?,

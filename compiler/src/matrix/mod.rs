@@ -6,6 +6,7 @@ pub mod header;
 pub mod inspect;
 pub mod object;
 pub mod run;
+pub mod source;
 pub mod tiles;
 
 use std::cell::RefCell;

@@ -7,3 +7,4 @@ mod functional;
 mod outputs;
 mod planted;
 mod published;
+mod source;

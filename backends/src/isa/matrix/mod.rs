@@ -7,3 +7,4 @@ pub mod lower;
 pub mod machine;
 pub mod program;
 pub mod sim;
+pub mod source;

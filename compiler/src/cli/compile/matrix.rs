@@ -13,7 +13,7 @@ use crate::golden;
 use crate::matrix::descriptor::{self, Descriptor, Digest};
 use crate::matrix::object::{self, Parts};
 use crate::matrix::tiles::Product;
-use crate::matrix::{self, Compiled, header};
+use crate::matrix::{self, Compiled, header, source};
 use crate::object::WeightsSource;
 use crate::output::{self, Mode};
 use crate::pieces;
@@ -95,6 +95,11 @@ impl Job<'_> {
                         let bytes = codec::encode(&body.program);
                         output::write_whole(&path, Mode::Data, |out| out.write_all(&bytes))
                             .map_err(Error::io("written", path))?;
+                    }
+                }
+                Emit::Source => {
+                    for (suffix, source) in source::products(compiled)? {
+                        self.text(name, &suffix, &source)?;
                     }
                 }
                 Emit::Asm => {

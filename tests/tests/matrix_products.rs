@@ -90,12 +90,19 @@ fn products_have_the_bits_of_the_definition() {
         let shape = |m, n, k, kp, residual| Shape { m, n, k, panel: Panel { kp, ..panel(row) }, residual };
         let tile = |text: &str| text.parse::<Tile>().expect("a tile");
         let lite = machine("lite-generic");
-        check(&lite, shape(1, 200, 300, 256, false), tile("m1/1 k384/128/128"));
-        check(&lite, shape(1, 256, 1300, 256, true), tile("m1/1 k1408/128/128 stay"));
-        check(&lite, shape(3, 256, 640, 512, false), tile("m3/3 k640/256/128"));
-        check(&lite, shape(40, 384, 700, 256, true), tile("m16/16 k768/128/64"));
-        check(&lite, shape(40, 384, 700, 256, true), tile("m32/16 k256/128/64"));
-        check(&machine("ascend310p"), shape(70, 768, 384, 128, true), tile("m32/32 k256/64/64"));
+        check(&lite, shape(1, 200, 300, 256, false), tile("m1/1 k384/128/128 g1 u2 s32"));
+        check(&lite, shape(1, 256, 1300, 256, true), tile("m1/1 k1408/128/128 g1 u2 s32 stay"));
+        check(&lite, shape(3, 256, 640, 512, false), tile("m3/3 k640/256/128 g1 u2 s32"));
+        check(&lite, shape(40, 384, 700, 256, true), tile("m16/16 k768/128/64 g1 u2 s32"));
+        check(&lite, shape(40, 384, 700, 256, true), tile("m32/16 k256/128/64 g1 u2 s32"));
+        check(&lite, shape(1, 256, 1300, 256, true), tile("m1/1 k1408/128/128 g2 u5 s16 stay"));
+        check(&lite, shape(40, 384, 1300, 128, true), tile("m32/16 k768/64/64 g3 u4 s16"));
+        check(&lite, shape(70, 384, 1300, 256, false), tile("m32/32 k1408/128/128 g2 u3 s32"));
+        // One panel of accumulators fills L0C.
+        let m = 16384 / panel(row).nr / Mode::of(panel(row)).rows();
+        let alone = tile(&format!("m{m}/{m} k1408/64/64 g1 u3 s32"));
+        check(&machine("kirin9030"), shape(m, 384, 1300, 256, true), alone);
+        check(&machine("ascend310p"), shape(70, 768, 384, 128, true), tile("m32/32 k256/64/64 g1 u2 s32"));
     }
 }
 

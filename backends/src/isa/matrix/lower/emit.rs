@@ -254,12 +254,17 @@ impl Emit {
 
     /// Fills a block of 32 bytes with each of `count` 32-bit elements from `src` on.
     pub fn spread(&mut self, dst: usize, src: usize, count: usize) {
+        self.spread_every(dst, src, count, 1);
+    }
+
+    /// [`Emit::spread`] with blocks that begin `step` blocks apart.
+    pub fn spread_every(&mut self, dst: usize, src: usize, count: usize, step: usize) {
         let (full, tail) = (count / 8, count % 8);
         if full > 0 {
-            self.vec(VecOp::BlockFill, F32, dense(dst), strided(src, 1, 1), Second::None, full, 64);
+            self.vec(VecOp::BlockFill, F32, strided(dst, step, 8 * step), strided(src, 1, 1), Second::None, full, 64);
         }
         if tail > 0 {
-            let (dst, src) = (dense(dst + 256 * full), strided(src + 32 * full, 1, 1));
+            let (dst, src) = (strided(dst + 256 * step * full, step, 8 * step), strided(src + 32 * full, 1, 1));
             self.vec(VecOp::BlockFill, F32, dst, src, Second::None, 1, 8 * tail);
         }
     }

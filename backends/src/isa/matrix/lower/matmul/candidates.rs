@@ -3,12 +3,12 @@
 use super::tile::{Memories, Rings, Shape, Tile};
 
 /// Token rows of a block of activations.
-const BLOCKS: [usize; 10] = [16, 32, 48, 64, 80, 96, 128, 160, 192, 256];
+const BLOCKS: [usize; 11] = [16, 32, 48, 64, 80, 96, 128, 160, 176, 192, 256];
 
 /// Columns of a step, for weights and for activations.
 const STEPS: [usize; 4] = [64, 128, 256, 512];
 
-/// Tiles that fit, best guesses first: large blocks, long steps, k whole.
+/// Tiles that fit: large blocks, long steps and k whole first.
 pub fn candidates(shape: &Shape, memories: &Memories) -> Vec<Tile> {
     let k = shape.padded_k();
     let kp = shape.panel.kp.min(k);
@@ -23,7 +23,7 @@ pub fn candidates(shape: &Shape, memories: &Memories) -> Vec<Tile> {
                 if tiles_m > 1 && !(block_m.is_multiple_of(tiles_m) && tile_m.is_multiple_of(16)) {
                     continue;
                 }
-                steps(shape, memories, Tile { block_m, tile_m, block_k, kb: 0, kc: 0, a_stays: false }, &mut tiles);
+                steps(shape, memories, Tile { block_m, tile_m, block_k, kb: 0, kc: 0, group: 1, units: 3, slice: 32, a_stays: false }, &mut tiles);
             }
         }
     }
@@ -43,10 +43,23 @@ fn steps(shape: &Shape, memories: &Memories, tile: Tile, tiles: &mut Vec<Tile>) 
         for kc in STEPS.into_iter().rev().filter(|kc| *kc <= kb && *kc >= shape.mode().strip()) {
             for a_stays in [true, false] {
                 let tile = Tile { kb, kc, a_stays, ..tile };
-                if Rings::fit(shape, &tile, memories).is_some() {
-                    tiles.push(tile);
-                }
+                let rings = [(3, 32), (2, 32), (2, 16)].map(|(units, slice)| Tile { units, slice, ..tile });
+                tiles.extend(rings.into_iter().find(|tile| tile.fits(shape, memories)));
             }
         }
     }
+}
+
+/// The same tile with other rings: how much is unpacked and finished at a time, and how far the cube may be behind.
+pub fn variants(shape: &Shape, memories: &Memories, tile: &Tile) -> Vec<Tile> {
+    let mut tiles = vec![];
+    for group in 1..=tile.block_k.div_ceil(shape.panel.kp).min(5) {
+        for units in 2..=5 {
+            for slice in [128, 64, 32, 16] {
+                tiles.push(Tile { group, units, slice, ..*tile });
+            }
+        }
+    }
+    tiles.retain(|t| t.fits(shape, memories));
+    tiles
 }

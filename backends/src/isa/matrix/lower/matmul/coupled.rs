@@ -57,6 +57,9 @@ pub(super) struct Gen<'a> {
     step_a: usize,
     step_b: usize,
     part: usize,
+    unit: usize,
+    /// Slices taken out of L0C, and finished.
+    pub taken: usize,
     pub slice: usize,
     pub loaded: usize,
     /// The panel being finished is the last one, which may be ragged.
@@ -72,7 +75,7 @@ impl<'a> Gen<'a> {
     ) -> Self {
         let at = Layout::new(&shape, &tile, &rings);
         let blocks = super::blocks(&shape, &tile);
-        let (step_a, step_b, part, slice, loaded) = (0, 0, 0, 0, 0);
+        let (step_a, step_b, part, unit, taken, slice, loaded) = (0, 0, 0, 0, 0, 0, 0);
         Gen {
             e,
             shape,
@@ -86,6 +89,8 @@ impl<'a> Gen<'a> {
             step_a,
             step_b,
             part,
+            unit,
+            taken,
             slice,
             loaded,
             previous_is_last: false,
@@ -99,8 +104,8 @@ impl<'a> Gen<'a> {
         self.e.add(regs::W, regs::FIRST_W, 0);
         self.e.add(regs::COLUMN, regs::FIRST_COLUMN, 0);
         self.segment_loads(0, 0..1);
-        for panel in 0..self.packed_slots(0) {
-            self.load_packed(panel, 0, regs::W);
+        for group in 0..self.packed_slots(0) {
+            self.load_packed(group, 0, regs::W);
         }
         let count = self.blocks.len();
         for block in 0..count {
@@ -149,8 +154,8 @@ impl<'a> Gen<'a> {
             return;
         }
         self.e.fill(self.at.zeros, 0, 128);
-        self.e.set(Queue::V, Queue::Mte3, flag::START);
-        self.e.wait(Queue::V, Queue::Mte3, flag::START);
+        self.e.set(Queue::V, Queue::Mte3, flag::STORED);
+        self.e.wait(Queue::V, Queue::Mte3, flag::STORED);
         for (to, strips, bytes, stride) in copies {
             let pair = (flag::at(to), flag::at(self.at.zeros));
             self.e.copy(CopyPath::UbToL1, pair, (strips, bytes), (0, stride));
@@ -187,9 +192,9 @@ impl<'a> Gen<'a> {
         }
     }
 
-    /// Slots of the ring of packed panels that a body uses.
+    /// Slots of the ring of packed groups that a body uses.
     fn packed_slots(&self, block: usize) -> usize {
-        self.rings.packed.min(self.panels_k(&self.blocks[block]).len())
+        self.rings.packed.min(self.groups(&self.blocks[block]).len())
     }
 
     /// The panels along k of a block: first column of the matrix, and columns.
@@ -198,10 +203,16 @@ impl<'a> Gen<'a> {
         self.shape.panel.along_k(self.shape.k).filter(|(first, _)| range.contains(first)).collect()
     }
 
-    /// Loads panel `panel` of `block` from the row panel at `base`.
-    fn load_packed(&mut self, panel: usize, block: usize, base: crate::isa::matrix::program::addr::Reg) {
-        let (first, columns) = self.panels_k(&self.blocks[block])[panel];
-        let (slot, nr) = (panel % self.packed_slots(block), self.shape.panel.nr);
+    /// The panels along k of a block, as they are unpacked together.
+    fn groups(&self, block: &Block) -> Vec<Vec<(usize, usize)>> {
+        self.panels_k(block).chunks(self.tile.group).map(<[_]>::to_vec).collect()
+    }
+
+    /// Loads group `group` of `block` from the row panel at `base`.
+    fn load_packed(&mut self, group: usize, block: usize, base: crate::isa::matrix::program::addr::Reg) {
+        let panels = &self.groups(&self.blocks[block])[group];
+        let (first, columns) = (panels[0].0, panels.iter().map(|(_, columns)| columns).sum::<usize>());
+        let (slot, nr) = (group % self.packed_slots(block), self.shape.panel.nr);
         let id = flag::slot(flag::PACKED, slot);
         let (bytes, to) = (columns * nr / 4, self.at.packed(slot));
         self.e.wait(Queue::V, Queue::Mte2, id);
@@ -211,7 +222,7 @@ impl<'a> Gen<'a> {
 
     /// One panel of outputs against one block of activations.
     fn body(&mut self, place: Place) {
-        (self.step_a, self.step_b, self.part) = (0, 0, 0);
+        (self.step_a, self.step_b, self.part, self.unit) = (0, 0, 0, 0);
         self.previous_is_last = place.first;
         self.addresses(&place);
         let block = self.blocks[place.block];
@@ -221,33 +232,52 @@ impl<'a> Gen<'a> {
         if let Some(previous) = place.previous {
             self.load_columns(previous);
         }
-        let panels = self.panels_k(&block);
-        let parts = panels.len() * self.shape.panel.parts;
+        let groups = self.groups(&block);
+        let parts = groups.len() * self.shape.panel.parts;
         // The cube is behind the vector unit by what the rings hold.
-        let delay = (self.rings.unpacked + self.rings.b + 2).min(parts - 1);
+        let held = self.rings.b * self.tile.parts_per_unit(&self.shape) / self.tile.group;
+        let (delay, rest) = match self.rings.c / self.tiles_of_block() {
+            // The cube waits for the accumulators: as soon as what L1 holds is unpacked.
+            1 => (held.min(self.tile.parts_ahead(&self.shape)).min(parts) - 1, 1),
+            _ => {
+                let delay = (self.rings.unpacked + held + 2).min(parts - 1);
+                (delay, parts - delay)
+            }
+        };
         let slices = place.previous.map_or(0, |p| self.slices(p).len());
         let mut finished = 0;
-        for (s, (first, columns)) in panels.iter().copied().enumerate() {
-            self.next_segment(&place, s);
+        if place.first {
+            self.begin_segments(&place, &groups[0], true);
+        }
+        for (g, group) in groups.iter().enumerate() {
+            if place.first
+                && let Some(next) = groups.get(g + 1)
+            {
+                self.begin_segments(&place, next, false);
+            }
             for part in 0..self.shape.panel.parts {
-                self.unpack(s % self.packed_slots(place.block), part, columns);
-                self.multiply(&place, first, columns, part);
-                let done = s * self.shape.panel.parts + part + 1;
-                let due = (done.saturating_sub(delay) * slices).div_ceil(parts - delay);
+                self.unpack(g % self.packed_slots(place.block), part, group);
+                self.multiply(&place, group, part);
+                let done = g * self.shape.panel.parts + part + 1;
+                let due = (done.saturating_sub(delay).min(rest) * slices).div_ceil(rest);
                 if let Some(previous) = place.previous {
                     self.finish(previous, finished..due);
                 }
                 finished = due;
             }
-            self.refill(&place, s);
-            self.free_segment(&place, s);
+            self.refill(&place, g);
+            if place.last {
+                self.free_segments(&place, group);
+            }
         }
         self.e.add(regs::PREVIOUS_C, regs::C, 0);
         self.e.add(regs::PREVIOUS_C_FLAG, regs::C_FLAG, 0);
-        let (bytes, tiles) = (self.at.c_tile(), self.tile.block_m / self.tile.tile_m);
-        for (reg, by) in [(regs::C, tiles * bytes), (regs::C_FLAG, tiles)] {
-            // Two panels of accumulators: far below 2^63.
-            self.e.scalar(ScalarOp::Xor, reg, reg, ScalarOperand::Imm(by as i64));
+        let tiles = self.tiles_of_block();
+        if self.rings.c > tiles {
+            for (reg, by) in [(regs::C, tiles * self.at.c_tile()), (regs::C_FLAG, tiles)] {
+                // Two panels of accumulators: far below 2^63.
+                self.e.scalar(ScalarOp::Xor, reg, reg, ScalarOperand::Imm(by as i64));
+            }
         }
         self.e.add(regs::PREVIOUS_W, regs::W, 0);
         self.e.add(regs::PREVIOUS_COLUMN, regs::COLUMN, 0);
@@ -277,6 +307,11 @@ impl<'a> Gen<'a> {
         FlagId::Reg { base: flag::slot(flag::C, tile), reg }
     }
 
+    /// Accumulator tiles of a full block.
+    fn tiles_of_block(&self) -> usize {
+        self.tile.block_m / self.tile.tile_m
+    }
+
     /// Accumulator tiles of a block.
     pub fn tiles(&self, block: &Block) -> usize {
         block.m.div_ceil(self.tile.tile_m)
@@ -287,49 +322,46 @@ impl<'a> Gen<'a> {
         (block.m - tile * self.tile.tile_m).min(self.tile.tile_m)
     }
 
-    /// Refills the slot that step `s` emptied: for this panel of outputs, or for the next one.
-    fn refill(&mut self, place: &Place, s: usize) {
-        let (count, slots) = (self.panels_k(&self.blocks[place.block]).len(), self.packed_slots(place.block));
-        if s + slots < count {
-            self.load_packed(s + slots, place.block, regs::W);
-        } else if let Some(next) = place.next.filter(|next| s % slots < self.packed_slots(*next)) {
-            self.load_packed(s % slots, next, regs::NEXT_W);
+    /// Refills the slot that group `g` emptied: for this panel of outputs, or for the next one.
+    fn refill(&mut self, place: &Place, g: usize) {
+        let (count, slots) = (self.groups(&self.blocks[place.block]).len(), self.packed_slots(place.block));
+        if g + slots < count {
+            self.load_packed(g + slots, place.block, regs::W);
+        } else if let Some(next) = place.next.filter(|next| g % slots < self.packed_slots(*next)) {
+            self.load_packed(g % slots, next, regs::NEXT_W);
         }
         // A longer block after a shorter one: slots that this one left empty.
-        if s + 1 == count {
+        if g + 1 == count {
             let more = place.next.map_or(0, |next| self.packed_slots(next));
-            (slots..more).for_each(|panel| self.load_packed(panel, place.next.unwrap_or(0), regs::NEXT_W));
+            (slots..more).for_each(|group| self.load_packed(group, place.next.unwrap_or(0), regs::NEXT_W));
         }
     }
 
-    /// Loads the segment of activations that step `s + 1` begins.
-    fn next_segment(&mut self, place: &Place, s: usize) {
+    /// Loads the segments of activations that begin in a group; a block's first one was loaded before it.
+    fn begin_segments(&mut self, place: &Place, group: &[(usize, usize)], is_first: bool) {
         let block = self.blocks[place.block];
-        let panels = self.panels_k(&block);
-        let segment = |p: &(usize, usize)| (p.0 - block.first_k) / self.at.segment;
-        let (now, after) = (segment(&panels[s]), panels.get(s + 1).map(segment));
-        if let Some(after) = after.filter(|after| place.first && *after != now) {
-            self.segment_loads(place.block, after..after + 1);
+        for (first, _) in &group[usize::from(is_first)..] {
+            let column = first - block.first_k;
+            if column.is_multiple_of(self.at.segment) {
+                let segment = column / self.at.segment;
+                self.segment_loads(place.block, segment..segment + 1);
+            }
         }
     }
 
-    /// Gives a segment back once the block's last panel is through with it, and loads the next block's first one.
-    fn free_segment(&mut self, place: &Place, s: usize) {
+    /// Gives the segments that end in a group back, after the block's last panel, and loads the next block's first one.
+    fn free_segments(&mut self, place: &Place, group: &[(usize, usize)]) {
         let block = self.blocks[place.block];
-        let panels = self.panels_k(&block);
-        let segment = |p: &(usize, usize)| (p.0 - block.first_k) / self.at.segment;
-        let now = segment(&panels[s]);
-        let ends = panels.get(s + 1).is_none_or(|p| segment(p) != now);
-        if !ends {
-            return;
-        }
-        if place.last {
-            let id = flag::slot(flag::A, self.segment_slot(place.block, now));
+        for (first, columns) in group {
+            let end = first + columns - block.first_k;
+            if !(end.is_multiple_of(self.at.segment) || end == block.columns) {
+                continue;
+            }
+            let segment = (end - 1) / self.at.segment;
+            let id = flag::slot(flag::A, self.segment_slot(place.block, segment));
             self.e.set(Queue::Mte1, Queue::Mte2, id);
-        }
-        if place.last && place.block + 1 < self.blocks.len() {
-            // Only the first segment: the rest follows as the block needs it.
-            if now == 0 {
+            // The rest follows as the block needs it.
+            if segment == 0 && place.block + 1 < self.blocks.len() {
                 self.segment_loads(place.block + 1, 0..1);
             }
         }
@@ -362,20 +394,20 @@ impl<'a> Gen<'a> {
         }
     }
 
-    /// Unpacks part `part` of the packed panel in a slot and sends it to L1.
-    fn unpack(&mut self, packed_slot: usize, part: usize, columns: usize) {
+    /// Unpacks part `part` of the group in a packed slot and sends it to L1, to a unit for each panel.
+    fn unpack(&mut self, packed_slot: usize, part: usize, group: &[(usize, usize)]) {
         let (mode, nr) = (self.shape.mode(), self.shape.panel.nr);
         let packed = flag::slot(flag::PACKED, packed_slot);
         let slot = self.part % self.rings.unpacked;
+        self.part += 1;
         let unpacked = flag::slot(flag::UNPACKED, slot);
         let (from, to) = (self.at.packed(packed_slot), self.at.unpacked(slot));
-        let bytes = columns * nr / 4;
         if part == 0 {
             self.e.wait(Queue::Mte2, Queue::V, packed);
         }
         self.e.wait(Queue::Mte3, Queue::V, unpacked);
         let all = |offset| strided(offset, 1, 8);
-        let repeats = bytes / 256;
+        let repeats = group.iter().map(|(_, columns)| columns * nr / 4).sum::<usize>() / 256;
         let shifted = if part == 0 {
             from
         } else {
@@ -389,32 +421,42 @@ impl<'a> Gen<'a> {
             self.e.set(Queue::V, Queue::Mte2, packed);
         }
         self.e.set(Queue::V, Queue::Mte3, unpacked);
-        let group = self.tile.parts_per_unit(&self.shape);
-        let unit = (self.part / group) % self.rings.b;
-        let b = flag::slot(flag::B, unit);
-        let l1 = flag::at(self.at.b(unit) + self.part % group * nr * mode.row_bytes(columns) / self.shape.panel.parts);
         self.e.wait(Queue::V, Queue::Mte3, unpacked);
-        if self.part.is_multiple_of(group) {
-            self.e.wait(Queue::Mte1, Queue::Mte3, b);
+        let parts = self.tile.parts_per_unit(&self.shape);
+        let mut from = to;
+        for (panel, (_, columns)) in group.iter().enumerate() {
+            let unit = (self.unit + panel) % self.rings.b;
+            let (b, bytes) = (flag::slot(flag::B, unit), columns * nr / 4);
+            if part.is_multiple_of(parts) {
+                self.e.wait(Queue::Mte1, Queue::Mte3, b);
+            }
+            let to = self.at.b(unit) + part % parts * bytes;
+            self.e.copy(CopyPath::UbToL1, (flag::at(to), flag::at(from)), (1, bytes), (0, 0));
+            from += bytes;
+            if part % parts + 1 == parts {
+                self.e.set(Queue::Mte3, Queue::Mte1, b);
+            }
         }
-        self.e.copy(CopyPath::UbToL1, (l1, flag::at(to)), (1, bytes), (0, 0));
         self.e.set(Queue::Mte3, Queue::V, unpacked);
-        if self.part % group + 1 == group {
-            self.e.set(Queue::Mte3, Queue::Mte1, b);
-        }
-        self.part += 1;
     }
 
-    /// The products of the unit that the last part completed, step by step.
-    fn multiply(&mut self, place: &Place, first: usize, columns: usize, part: usize) {
-        let group = self.tile.parts_per_unit(&self.shape);
-        if !(part + 1).is_multiple_of(group) {
+    /// The products of the units that part `part` of a group completed.
+    fn multiply(&mut self, place: &Place, group: &[(usize, usize)], part: usize) {
+        let parts = self.tile.parts_per_unit(&self.shape);
+        if !(part + 1).is_multiple_of(parts) {
             return;
         }
+        for (first, columns) in group {
+            let part_columns = self.shape.part(*columns);
+            self.multiply_unit(place, first + (part + 1 - parts) * part_columns, parts * part_columns);
+        }
+    }
+
+    /// The products of a unit of weights of `unit_columns` from `begin` on, step by step.
+    fn multiply_unit(&mut self, place: &Place, begin: usize, unit_columns: usize) {
         let block = self.blocks[place.block];
-        let part_columns = self.shape.part(columns);
-        let slot = (self.part / group - 1) % self.rings.b;
-        let (begin, unit_columns) = (first + (part + 1 - group) * part_columns, group * part_columns);
+        let slot = self.unit % self.rings.b;
+        self.unit += 1;
         self.e.wait(Queue::Mte3, Queue::Mte1, flag::slot(flag::B, slot));
         for step in (0..unit_columns).step_by(self.tile.kb) {
             let step_columns = self.tile.kb.min(unit_columns - step);

@@ -26,6 +26,18 @@ pub(super) struct Slice {
     pub is_last: bool,
 }
 
+/// How the arithmetic on a slice goes over it: from column `first` of `token` on, the slice being at `at`, with `step`
+/// blocks between the repeats of each row of the cube.
+#[derive(Clone, Copy, Debug)]
+struct Walk {
+    at: usize,
+    token: usize,
+    first: usize,
+    repeats: usize,
+    lanes: usize,
+    step: usize,
+}
+
 /// Lanes of 32 bits in a repeat.
 const LANES: usize = 64;
 
@@ -53,7 +65,8 @@ impl Gen<'_> {
         self.e.set(Queue::Mte2, Queue::V, flag::TABLES);
         self.e.wait(Queue::Mte2, Queue::V, flag::TABLES);
         self.e.each(VecOp::Mul, F32, raw, raw, Second::f32(1.0 / self.shape.mode().unit()), block.m);
-        self.e.spread(to, raw, block.m);
+        let blocks = self.at.act_blocks;
+        (0..blocks).for_each(|b| self.e.spread_every(to + 32 * b, raw, block.m, blocks));
         self.e.set(Queue::V, Queue::Mte2, flag::TABLES);
     }
 
@@ -132,6 +145,13 @@ impl Gen<'_> {
                 self.e.set(Queue::Mte3, Queue::Mte2, flag::START);
                 self.e.wait(Queue::Mte3, Queue::Mte2, flag::START);
             }
+            // The next slice leaves L0C while the vector unit works on this one.
+            if index == 0 {
+                self.take_sums(&b, slices[0]);
+            }
+            if let Some(next) = slices.get(index + 1) {
+                self.take_sums(&b, *next);
+            }
             self.finish_slice(&b, slices[index]);
             if index + 1 == slices.len() && self.reads_columns(&b) {
                 self.e.set(Queue::V, Queue::Mte2, flag::TABLES);
@@ -143,7 +163,6 @@ impl Gen<'_> {
         let slot = self.slice % self.rings.slices;
         self.slice += 1;
         let (id, at) = (flag::slot(flag::SLICE, slot), self.at.slice(slot));
-        self.take_sums(block, slice, id, at);
         let tokens = slice.rows / self.shape.mode().rows();
         let token = slice.tile * self.tile.tile_m + slice.row / self.shape.mode().rows();
         let row_offset = token * self.shape.n * 4;
@@ -154,8 +173,16 @@ impl Gen<'_> {
         for ring in [added, residual].into_iter().flatten() {
             self.e.wait(Queue::Mte2, Queue::V, flag::slot(flag::RESIDUAL, ring));
         }
-        for group in (0..self.columns()).step_by(LANES) {
-            self.arithmetic(block, (at, tokens, token), group, added, residual);
+        let columns = self.columns();
+        let is_dense = self.shape.mode().rows() == 1 && columns == self.shape.panel.nr && !self.reads_columns(block);
+        // One repeat after the other through all rows, or a row per repeat.
+        let groups = if is_dense { 1 } else { columns.div_ceil(LANES) };
+        for group in 0..groups {
+            let lanes = (columns - group * LANES).min(LANES);
+            let step = if is_dense { 8 } else { self.shape.panel.nr / 8 };
+            let repeats = if is_dense { tokens * columns / LANES } else { tokens };
+            let walk = Walk { at, token, first: group * LANES, repeats, lanes, step };
+            self.arithmetic(block, walk, added, residual);
         }
         for ring in [added, residual].into_iter().flatten() {
             self.e.set(Queue::V, Queue::Mte2, flag::slot(flag::RESIDUAL, ring));
@@ -170,7 +197,10 @@ impl Gen<'_> {
     }
 
     /// Takes a slice out of L0C.
-    fn take_sums(&mut self, block: &Block, slice: Slice, id: u8, at: usize) {
+    fn take_sums(&mut self, block: &Block, slice: Slice) {
+        let slot = self.taken % self.rings.slices;
+        self.taken += 1;
+        let (id, at) = (flag::slot(flag::SLICE, slot), self.at.slice(slot));
         let tile_rows = (self.tile_rows(block, slice.tile) * self.shape.mode().rows()).max(2);
         // Rows of fractals of 16 · 16 · 4 bytes.
         let column = tile_rows.next_multiple_of(16) * 64;
@@ -214,22 +244,17 @@ impl Gen<'_> {
         slot
     }
 
-    /// The arithmetic on columns `group ..` of a slice, a row per repeat.
-    fn arithmetic(
-        &mut self,
-        block: &Block,
-        (at, tokens, token): (usize, usize, usize),
-        group: usize,
-        added: Option<usize>,
-        residual: Option<usize>,
-    ) {
-        let rows = self.shape.mode().rows();
-        let row = self.shape.panel.nr / 8;
-        let lanes = (self.columns() - group).min(LANES);
-        let y = strided(at + 4 * group, 1, rows * row);
-        let mut op = |op, types, b: Second| self.e.vec(op, types, y, y, b, tokens, lanes);
-        let per_row = |offset: usize| Second::Vector(strided(offset + 4 * group, 1, row));
-        let per_column = |offset: usize| Second::Vector(strided(offset + 4 * group, 1, 0));
+    /// The arithmetic on a slice, as `walk` goes over it.
+    fn arithmetic(&mut self, block: &Block, walk: Walk, added: Option<usize>, residual: Option<usize>) {
+        let Walk { at, token, first, repeats, lanes, step } = walk;
+        let (rows, row) = (self.shape.mode().rows(), self.shape.panel.nr / 8);
+        let y = strided(at + 4 * first, 1, rows * step);
+        let mut op = |op, types, b: Second| self.e.vec(op, types, y, y, b, repeats, lanes);
+        let per_row = |offset: usize| Second::Vector(strided(offset + 4 * first, 1, step));
+        let per_column = |offset: usize| Second::Vector(strided(offset + 4 * first, 1, 0));
+        // Each token's scale fills a block for each repeat of its row.
+        let blocks = self.at.act_blocks;
+        let act = strided(self.at.act(block.parity) + 32 * blocks * token, 0, blocks * step / row);
         if rows == 2 {
             op(VecOp::Shl, S32, Second::Bits(4));
             op(VecOp::Add, S32, Second::Vector(Strided { at: offset(y.at, 4 * 8 * row), ..y }));
@@ -244,7 +269,7 @@ impl Gen<'_> {
             op(VecOp::Add, S32, per_column(self.at.column_sums));
         }
         op(VecOp::Cast, (ElemType::F32, ElemType::S32), Second::None);
-        op(VecOp::Mul, F32, Second::Vector(strided(self.at.act(block.parity) + 32 * token, 0, 1)));
+        op(VecOp::Mul, F32, Second::Vector(act));
         match self.scale {
             ScaleKind::PerTensor => op(VecOp::Mul, F32, Second::Reg(regs::SCALE_BITS)),
             ScaleKind::PerRow => op(VecOp::Mul, F32, per_column(self.at.column_scale)),

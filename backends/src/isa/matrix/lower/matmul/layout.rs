@@ -7,8 +7,10 @@ use super::tile::{Rings, Shape, Tile};
 pub(super) struct Layout {
     // UB.
     packed: usize,
+    /// Of a group.
     packed_bytes: usize,
     unpacked: usize,
+    /// Of a group.
     part_bytes: usize,
     unit_bytes: usize,
     slices: usize,
@@ -17,6 +19,8 @@ pub(super) struct Layout {
     residual_bytes: usize,
     act: usize,
     act_bytes: usize,
+    /// Blocks that a token's act_scale fills.
+    pub act_blocks: usize,
     /// act_scale as loaded, one f32 per token row.
     pub act_raw: usize,
     /// Scales of a panel's columns.
@@ -50,29 +54,30 @@ impl Layout {
             next += bytes;
             next - bytes
         };
-        let packed = take(rings.packed * packed_bytes);
-        let unpacked = take(rings.unpacked * part_bytes);
+        let packed = take(rings.packed * tile.group * packed_bytes);
+        let unpacked = take(rings.unpacked * tile.group * part_bytes);
         let slices = take(rings.slices * slice_bytes);
         let residual = take(rings.residual * residual_bytes);
-        let act = take(2 * 32 * rows);
+        let act_blocks = Rings::act_blocks(shape);
+        let act = take(2 * 32 * act_blocks * rows);
         let act_raw = take(4 * rows);
         let [column_scale, column_bias, column_sums] = [take(4 * nr), take(4 * nr), take(4 * nr)];
         let zeros = take(512);
         let cube_rows = |m: usize| (m * mode.rows()).next_multiple_of(16);
-        let panels = tile.block_k.div_ceil(shape.panel.kp);
-        let segment = panels.div_ceil(rings.segments) * shape.panel.kp.min(tile.block_k);
+        let segment = Rings::segment(shape, tile, rings.segments);
         Layout {
             packed,
-            packed_bytes,
+            packed_bytes: tile.group * packed_bytes,
             unpacked,
-            part_bytes,
+            part_bytes: tile.group * part_bytes,
             unit_bytes: part_bytes * tile.parts_per_unit(shape),
             slices,
             slice_bytes,
             residual,
             residual_bytes,
             act,
-            act_bytes: 32 * rows,
+            act_bytes: 32 * act_blocks * rows,
+            act_blocks,
             act_raw,
             column_scale,
             column_bias,

@@ -1,5 +1,6 @@
 //! Ternary products on the cube (`docs/matrix.md`): tiles, and the streams that follow from them.
 
+pub mod bound;
 pub mod candidates;
 mod coupled;
 mod epilogue;
@@ -32,7 +33,7 @@ mod flag {
     pub const TABLES: u8 = 5;
     // V and MTE3.
     pub const UNPACKED: u8 = 0;
-    pub const STORED: u8 = 2;
+    pub const STORED: u8 = 4;
     // MTE3 and MTE1.
     pub const B: u8 = 0;
     // MTE2 and MTE1.
@@ -42,7 +43,7 @@ mod flag {
     pub const L0B: u8 = 2;
     // M and FIX.
     pub const C: u8 = 0;
-    // V and MTE3, MTE3 and MTE1, MTE3 and MTE2: before the first products, and before sums are read again.
+    // MTE3 and MTE1, MTE3 and MTE2: before the first products, and before sums are read again.
     pub const START: u8 = 5;
     // FIX and V; MTE3 and FIX.
     pub const SLICE: u8 = 0;

@@ -3,7 +3,8 @@
 
 use tcc_ir::kernel::ScaleKind;
 
-use super::candidates::candidates;
+use super::bound::{binding, bounds};
+use super::candidates::{candidates, variants};
 use super::tile::{Shape, Tile};
 use super::{Product, emit, share};
 use crate::isa::matrix::lower::emit::Emit;
@@ -17,8 +18,9 @@ use crate::isa::matrix::sim::{self, Options};
 /// Panels of outputs per core that a candidate is timed on: enough to be past the start.
 const PANELS: usize = 8;
 
-/// Candidates that are timed.
+/// Sizes that are timed, and the best of them whose rings are varied.
 const MOST: usize = 64;
+const BEST: usize = 4;
 
 /// A program of one product alone, with symbols of its own; what searches and benchmarks run.
 pub fn alone(shape: &Shape, tile: Tile, machine: &Machine) -> Result<Program, LowerError> {
@@ -63,17 +65,22 @@ pub fn cycles(shape: &Shape, tile: Tile, machine: &Machine) -> Option<f64> {
     Some(cores.map(|core| core.cycles).fold(0.0, f64::max))
 }
 
-/// The fastest tile for a product, and its cycles on the panels that were timed.
+/// The fastest tile for a product.
 pub fn choose(shape: &Shape, machine: &Machine) -> Option<Tile> {
     machine.cube_mode(shape.mode().cube())?;
     let cores = share(shape, machine.cube_cores() as usize);
     let few = Shape { n: shape.n.min(PANELS * cores * shape.panel.nr), ..*shape };
-    let mut best: Option<(f64, Tile)> = None;
-    for tile in candidates(shape, &memories(machine)).into_iter().take(MOST) {
-        let Some(cycles) = cycles(&few, tile, machine) else { continue };
-        if best.is_none_or(|(least, _)| cycles < least) {
-            best = Some((cycles, tile));
-        }
-    }
-    best.map(|(_, tile)| tile)
+    let memories = memories(machine);
+    let time = |tiles: Vec<Tile>| {
+        let mut timed: Vec<(f64, Tile)> =
+            tiles.into_iter().filter_map(|tile| Some((cycles(&few, tile, machine)?, tile))).collect();
+        timed.sort_by(|a, b| a.0.total_cmp(&b.0));
+        timed
+    };
+    let least = |tile: &Tile| bounds(&few, tile, machine).and_then(|b| binding(&b)).map_or(f64::INFINITY, |b| b.cycles);
+    let mut sizes = candidates(shape, &memories);
+    sizes.sort_by(|a, b| least(a).total_cmp(&least(b)));
+    let sizes = time(sizes.into_iter().take(MOST).collect());
+    let best = sizes.iter().take(BEST).flat_map(|(_, tile)| variants(shape, &memories, tile));
+    time(best.collect()).first().map(|(_, tile)| *tile)
 }

@@ -99,11 +99,31 @@ pub struct Tile {
     pub kb: usize,
     /// Columns of activations in L0A at a time; divides `kb`.
     pub kc: usize,
+    /// Panels that one instruction of the vector unit unpacks.
+    pub group: usize,
+    /// Units of unpacked weights in L1: 2 to 5.
+    pub units: usize,
+    /// Rows of the cube that the vector unit finishes together.
+    pub slice: usize,
     /// Activations of a whole tile stay in L0A.
     pub a_stays: bool,
 }
 
 impl Tile {
+    /// Group parts whose products the queues hold while the cube waits for its accumulators.
+    pub fn parts_ahead(&self, shape: &Shape) -> usize {
+        // Entries of a step: operands of MTE1 with their flags. The scalar unit must get past them to free accumulators.
+        const STEP: usize = 6;
+        const DEPTH: usize = 32;
+        let part = shape.part(shape.panel.kp.min(shape.padded_k())) * self.group;
+        DEPTH / (part.div_ceil(self.kc) * self.block_m.div_ceil(self.tile_m) * STEP)
+    }
+
+    /// True if the local memories hold what it needs.
+    pub fn fits(&self, shape: &Shape, memories: &Memories) -> bool {
+        Rings::fit(shape, self, memories).is_some()
+    }
+
     /// Parts that go from L1 to L0B together.
     pub fn parts_per_unit(&self, shape: &Shape) -> usize {
         let part = shape.part(shape.panel.kp.min(shape.padded_k()));
@@ -160,9 +180,9 @@ pub struct Memories {
 /// How a tile shares the local memories: offsets follow from these numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rings {
-    /// Packed panels in UB.
+    /// Groups of packed panels in UB.
     pub packed: usize,
-    /// Unpacked parts in UB.
+    /// Unpacked parts of groups in UB.
     pub unpacked: usize,
     /// Units of unpacked weights in L1.
     pub b: usize,
@@ -192,73 +212,81 @@ impl Rings {
         if a_bytes > memories.l0a || 2 * b_step > memories.l0b {
             return None;
         }
-        // Two panels of accumulators, one being finished while the next one grows.
-        let c = 2 * (tile.block_m / tile.tile_m);
-        if c * rows * nr * 4 > memories.l0c || c > 4 {
+        // Two panels of accumulators, one being finished while the next one grows, or one alone.
+        let tiles = tile.block_m / tile.tile_m;
+        let fits = |c: &usize| c * rows * nr * 4 <= memories.l0c && *c <= 4;
+        let c = [2 * tiles, tiles].into_iter().find(fits)?;
+        if c == tiles && tile.parts_ahead(shape) == 0 {
             return None;
         }
         let kp = shape.panel.kp.min(shape.padded_k());
         let part_bytes = nr * mode.row_bytes(shape.part(kp));
         let unit_bytes = part_bytes * tile.parts_per_unit(shape);
-        let (a, segments, b) = Rings::l1(shape, tile, memories, unit_bytes)?;
-        let rings = Rings { packed: 0, unpacked: 2, b, a, segments, c, slice_rows: 0, slices: 2, residual: 0 };
-        rings.ub(shape, tile, memories.ub, nr * kp / 4, part_bytes)
+        // A group fills one unit for each of its panels.
+        if tile.units < tile.group.max(2) || tile.units > 5 {
+            return None;
+        }
+        let panels = tile.block_k.div_ceil(shape.panel.kp);
+        let segments = panels.div_ceil(panels.div_ceil(6));
+        let room = memories.l1.checked_sub(tile.units * unit_bytes)?;
+        let a = (segments..=6).rev().find(|a| Rings::a_bytes(shape, tile, segments, *a) <= room)?;
+        let slice_rows = tile.slice.min(rows);
+        let rings =
+            Rings { packed: 0, unpacked: 0, b: tile.units, a, segments, c, slice_rows, slices: 2, residual: 0 };
+        rings.ub(shape, tile, memories.ub, tile.group * part_bytes)
     }
 
-    /// Segments of activations and units of weights in L1.
-    fn l1(shape: &Shape, tile: &Tile, memories: &Memories, unit_bytes: usize) -> Option<(usize, usize, usize)> {
+    /// Columns of one segment of activations: whole panels.
+    pub fn segment(shape: &Shape, tile: &Tile, segments: usize) -> usize {
+        let panels = tile.block_k.div_ceil(shape.panel.kp);
+        panels.div_ceil(segments) * shape.panel.kp.min(tile.block_k)
+    }
+
+    /// Bytes of `a` segments of activations in L1. As many as a block has keep their places, and the last one is as
+    /// long as it must be; with more of them a block may begin in any.
+    pub fn a_bytes(shape: &Shape, tile: &Tile, segments: usize, a: usize) -> usize {
         let mode = shape.mode();
         let rows = (tile.block_m * mode.rows()).next_multiple_of(16);
-        let panels = tile.block_k.div_ceil(shape.panel.kp);
-        let segments = panels.min(3);
-        let segment = rows * mode.row_bytes(panels.div_ceil(segments) * shape.panel.kp.min(tile.block_k));
-        for b in [4, 3, 2] {
-            let room = memories.l1.checked_sub(b * unit_bytes)?;
-            let a = (room / segment).min(6);
-            if a >= segments {
-                return Some((a, segments, b));
-            }
-        }
-        None
+        let columns = if a == segments { tile.block_k } else { a * Rings::segment(shape, tile, segments) };
+        rows * mode.row_bytes(columns)
     }
 
-    /// Shares UB between packed panels, unpacked parts, tables and slices of the epilogue.
-    fn ub(mut self, shape: &Shape, tile: &Tile, ub: usize, packed_bytes: usize, part_bytes: usize) -> Option<Rings> {
-        let (mode, nr) = (shape.mode(), shape.panel.nr);
+    /// Shares UB between groups of packed panels and of unpacked parts (as many bytes each), tables and slices of the
+    /// epilogue.
+    fn ub(mut self, shape: &Shape, tile: &Tile, ub: usize, group_bytes: usize) -> Option<Rings> {
         let tables = Rings::table_bytes(shape, tile);
-        let row = nr * 4;
-        let tile_rows = (tile.tile_m * mode.rows()).next_multiple_of(16);
+        let slice_bytes = self.slice_rows * shape.panel.nr * 4;
         self.residual = if shape.residual || tile.block_k < shape.padded_k() { 2 } else { 0 };
-        for (packed, slice_rows) in [(3, 64), (3, 32), (2, 64), (2, 32), (2, 16)] {
-            let slice_rows = tile_rows.min(slice_rows);
-            let residual = self.residual * slice_rows / mode.rows() * row;
-            let need =
-                packed * packed_bytes + self.unpacked * part_bytes + tables + self.slices * slice_rows * row + residual;
-            if need <= ub {
-                return Some(Rings { packed, slice_rows, ..self });
-            }
-        }
-        None
+        let rows = self.slices * slice_bytes + self.residual * slice_bytes / shape.mode().rows();
+        let fits = |(packed, unpacked): &(usize, usize)| (packed + unpacked) * group_bytes + tables + rows <= ub;
+        let (packed, unpacked) = [(3, 4), (3, 3), (2, 4), (2, 3), (3, 2), (2, 2)].into_iter().find(fits)?;
+        Some(Rings { packed, unpacked, ..self })
     }
 
-    /// Bytes of tables in UB: act_scale of two blocks, a block per token row, and as loaded; scale, bias and sums of a
+    /// Blocks that a token's act_scale fills: one for each repeat of a row where rows follow each other in one operation.
+    pub fn act_blocks(shape: &Shape) -> usize {
+        if shape.mode().rows() == 1 { shape.panel.nr.div_ceil(64) } else { 1 }
+    }
+
+    /// Bytes of tables in UB: act_scale of two blocks, spread, and as loaded; scale, bias and sums of a
     /// panel's columns; zeros.
     pub fn table_bytes(shape: &Shape, tile: &Tile) -> usize {
         let rows = tile.block_m.next_multiple_of(8);
-        2 * 32 * rows + 4 * rows + 3 * 4 * shape.panel.nr + 512
+        2 * 32 * Rings::act_blocks(shape) * rows + 4 * rows + 3 * 4 * shape.panel.nr + 512
     }
 }
 
 impl fmt::Display for Tile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "m{}/{} k{}/{}/{}", self.block_m, self.tile_m, self.block_k, self.kb, self.kc)?;
+        write!(f, " g{} u{} s{}", self.group, self.units, self.slice)?;
         f.write_str(if self.a_stays { " stay" } else { "" })
     }
 }
 
 /// A forced tile that cannot be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("tile '{found}', expected the form 'm256/128 k2560/512/256' with ' stay' behind it or not")]
+#[error("tile '{found}', expected the form 'm256/128 k2560/512/256 g2 u4 s64' with ' stay' behind it or not")]
 pub struct TileError {
     pub found: String,
 }
@@ -272,8 +300,11 @@ impl FromStr for Tile {
             word?.strip_prefix(letter)?.split('/').map(|n| n.parse().ok()).collect()
         };
         let mut words = text.split(' ');
-        let (m, k) = (numbers(words.next(), 'm'), numbers(words.next(), 'k'));
+        let [m, k, g, u, s] = ['m', 'k', 'g', 'u', 's'].map(|letter| numbers(words.next(), letter));
         let (Some(&[block_m, tile_m]), Some(&[block_k, kb, kc])) = (m.as_deref(), k.as_deref()) else {
+            return Err(error());
+        };
+        let (Some(&[group]), Some(&[units]), Some(&[slice])) = (g.as_deref(), u.as_deref(), s.as_deref()) else {
             return Err(error());
         };
         let a_stays = match (words.next(), words.next()) {
@@ -281,6 +312,6 @@ impl FromStr for Tile {
             (Some("stay"), None) => true,
             _ => return Err(error()),
         };
-        Ok(Tile { block_m, tile_m, block_k, kb, kc, a_stays })
+        Ok(Tile { block_m, tile_m, block_k, kb, kc, group, units, slice, a_stays })
     }
 }

@@ -1,0 +1,111 @@
+//! What each pipe must at least do for a product: the least time that a tile can take, and which pipe says so.
+//!
+//! The tile search times the tiles with the least bounds first; nothing else rests on these numbers.
+
+use super::share;
+use super::tile::{Shape, Tile};
+use crate::isa::matrix::machine::Machine;
+use crate::isa::matrix::program::vec::CostClass;
+
+/// The limit of one pipe.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bound {
+    pub pipe: &'static str,
+    pub cycles: f64,
+}
+
+/// The limits of all pipes, for the core with the most panels; `None` where the machine lacks the mode or a path.
+pub fn bounds(shape: &Shape, tile: &Tile, machine: &Machine) -> Option<Vec<Bound>> {
+    let cores = share(shape, machine.cube_cores() as usize);
+    let panels = shape.panels().div_ceil(cores);
+    let rows: Vec<usize> = (0..shape.m).step_by(tile.block_m).map(|first| tile.block_m.min(shape.m - first)).collect();
+    let cuts = shape.padded_k().div_ceil(tile.block_k);
+    // Sizes of a product are exact in f64.
+    let each = |cycles: f64| cycles * panels as f64;
+    let of_blocks = |cycles: &dyn Fn(usize) -> f64| each(rows.iter().map(|m| cycles(*m)).sum());
+    let vector = of_blocks(&|m| unpack(shape, tile, machine) + finish(shape, tile, machine, m, cuts));
+    Some(vec![
+        Bound { pipe: "M", cycles: of_blocks(&|m| cube(shape, tile, machine, m).unwrap_or(f64::INFINITY)) },
+        Bound { pipe: "MTE1", cycles: of_blocks(&|m| loads(shape, tile, machine, m)) },
+        Bound { pipe: "V", cycles: vector },
+        Bound { pipe: "MTE3", cycles: of_blocks(&|m| moves(shape, machine, m, cuts).unwrap_or(f64::INFINITY)) },
+        Bound { pipe: "DDR", cycles: memory(shape, machine, rows.len(), cuts) },
+    ])
+}
+
+/// The pipe that binds.
+pub fn binding(bounds: &[Bound]) -> Option<Bound> {
+    bounds.iter().copied().max_by(|a, b| a.cycles.total_cmp(&b.cycles))
+}
+
+/// Rows of the cube that `m` tokens take, in each tile of accumulators.
+fn tile_rows(shape: &Shape, tile: &Tile, m: usize) -> Vec<usize> {
+    let tiles = (0..m).step_by(tile.tile_m).map(|first| tile.tile_m.min(m - first));
+    tiles.map(|m| (m * shape.mode().rows()).next_multiple_of(16)).collect()
+}
+
+/// Products of a panel of outputs.
+fn cube(shape: &Shape, tile: &Tile, machine: &Machine, m: usize) -> Option<f64> {
+    let mode = machine.cube_mode(shape.mode().cube())?;
+    let (k, n) = (shape.padded_k(), shape.panel.nr);
+    let work = |rows: &usize| (rows / 16 * n.div_ceil(mode.mkn[2] as usize) * k) as f64 / f64::from(mode.k_per_cycle);
+    let rows = tile_rows(shape, tile, m);
+    let products = rows.len() * k.div_ceil(tile.kc);
+    Some(rows.iter().map(work).sum::<f64>() + products as f64 * mode.dt.back_to_back)
+}
+
+/// Loads of a panel into L0A and L0B.
+fn loads(shape: &Shape, tile: &Tile, machine: &Machine, m: usize) -> f64 {
+    let (k, mode) = (shape.padded_k(), shape.mode());
+    let (a, b) = (&machine.path.l1_l0a, &machine.path.l1_l0b);
+    let weights = (shape.panel.nr * mode.row_bytes(k)) as f64 / b.rate.value;
+    let weights = weights + k.div_ceil(tile.kb) as f64 * b.dt.alone.min(b.dt.back_to_back);
+    if tile.a_stays {
+        return weights;
+    }
+    let rows = tile_rows(shape, tile, m);
+    let activations = (rows.iter().sum::<usize>() * mode.row_bytes(k)) as f64 / a.rate.value;
+    weights + activations + (rows.len() * k.div_ceil(tile.kc)) as f64 * a.dt.alone.min(a.dt.back_to_back)
+}
+
+/// Shifts and masks of a panel.
+fn unpack(shape: &Shape, tile: &Tile, machine: &Machine) -> f64 {
+    let parts = shape.panel.parts as f64;
+    let repeats = (shape.panel.nr * shape.padded_k() / 4) as f64 / 256.0;
+    let groups = shape.padded_k().div_ceil(shape.panel.kp).div_ceil(tile.group) as f64;
+    let work = (parts - 1.0) * machine.vector_slope(CostClass::Shift) + parts * machine.vector_slope(CostClass::Logic);
+    repeats * work + groups * (2.0 * parts - 1.0) * machine.vector.head.back_to_back
+}
+
+/// Arithmetic on the sums of a panel.
+fn finish(shape: &Shape, tile: &Tile, machine: &Machine, m: usize, cuts: usize) -> f64 {
+    use CostClass::{Add, Cast, Scalar, Shift};
+    let (rows, nr) = (shape.mode().rows(), shape.panel.nr);
+    let mut classes = vec![Cast, Add, Scalar];
+    if rows == 2 {
+        classes.extend([Shift, Add, Add]);
+    }
+    classes.extend(std::iter::repeat_n(Add, cuts - 1 + usize::from(shape.residual)));
+    let work: f64 = classes.iter().map(|class| machine.vector_slope(*class)).sum();
+    let columns = if rows == 1 { 1 } else { nr.div_ceil(64) };
+    let slices = tile_rows(shape, tile, m).iter().map(|r| r.div_ceil(tile.slice)).sum::<usize>() * columns;
+    (m * nr) as f64 / 64.0 * work + (slices * classes.len()) as f64 * machine.vector.head.back_to_back
+}
+
+/// Unpacked weights to L1 and results to global memory.
+fn moves(shape: &Shape, machine: &Machine, m: usize, cuts: usize) -> Option<f64> {
+    let unpacked = (shape.panel.nr * shape.mode().row_bytes(shape.padded_k())) as f64;
+    let out = (4 * m * shape.panel.nr * cuts) as f64;
+    Some(unpacked / machine.path.ub_l1.as_ref()?.rate.value + out / machine.path.ub_gm.rate.value)
+}
+
+/// All bytes of the product through DDR (or HBM), once; 0 where its rate is not known.
+fn memory(shape: &Shape, machine: &Machine, blocks: usize, cuts: usize) -> f64 {
+    let Some(rate) = machine.hbm_bytes_per_cycle() else { return 0.0 };
+    let (m, n, k) = (shape.m, shape.n, shape.padded_k());
+    let weights = (shape.panels() * shape.panel.codes_bytes(shape.k)) as f64;
+    // What L2 holds comes from DDR once.
+    let passes = if weights <= machine.gm.l2_bytes.value as f64 { 1 } else { blocks };
+    let sums = (4 * m * n * (2 * cuts - 1)) as f64;
+    (weights * passes as f64 + sums + (shape.strip_rows() * shape.mode().row_bytes(k)) as f64) / rate
+}

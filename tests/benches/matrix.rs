@@ -1,0 +1,63 @@
+//! Ternary products on simulated matrix units: cycles of the chosen tile, how busy each pipe is, and the seconds that
+//! search and simulation take on this host.
+//!
+//! `cargo bench -p tcc-tests --bench matrix -- MACHINE COSTS MxNxK ENCODING [TILE]` runs one product.
+
+use std::time::Instant;
+
+use tcc_backends::isa::matrix::desc::MENU;
+use tcc_backends::isa::matrix::lower::matmul::search;
+use tcc_backends::isa::matrix::lower::matmul::bound::bounds;
+use tcc_backends::isa::matrix::lower::matmul::tile::{Shape, Tile};
+use tcc_backends::isa::matrix::machine::preset::preset;
+use tcc_backends::isa::matrix::program::addr::Queue;
+use tcc_backends::isa::matrix::sim::memory::Gm;
+use tcc_backends::isa::matrix::sim::{self, Options};
+use tcc_ir::encoding::Encoding;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    let mut machine = preset(&args[0]).expect("a preset").expect("it parses");
+    machine.vector.costs = args[1].clone();
+    let dims: Vec<usize> = args[2].split('x').map(|n| n.parse().expect("a number")).collect();
+    let row = MENU.iter().find(|row| row.name == args[3]).expect("a row");
+    let Encoding::W2Nz(panel) = row.encoding else { panic!("fractals") };
+    let shape = Shape { m: dims[0], n: dims[1], k: dims[2], panel, residual: false };
+    let start = Instant::now();
+    let tile: Tile = match args.get(4) {
+        Some(tile) => tile.parse().expect("a tile"),
+        None => search::choose(&shape, &machine).expect("a tile"),
+    };
+    let searched = start.elapsed().as_secs_f64();
+    let program = search::alone(&shape, tile, &machine).expect("it fits");
+    let start = Instant::now();
+    let report = sim::run(&program, &machine, &mut Gm::for_timing(&program), Options::default()).expect("it runs");
+    let ran = start.elapsed().as_secs_f64();
+    let core = &report.stages[0].cores[0];
+    let (m, n, k) = (shape.m, shape.n, shape.k);
+    let cycles = report.stages[0].cores.iter().map(|c| c.cycles).fold(0.0, f64::max);
+    let cores = report.stages[0].cores.len() as f64;
+    println!(
+        "{} {} {} {}: {tile}: {cycles:.0} cycles, {:.1} % of peak, {:.1} % of 32 B/cycle; {} records; search {searched:.2} s, run {ran:.2} s",
+        args[0], args[1], args[2], args[3],
+        100.0 * (m * n * k) as f64 / 8192.0 / cycles / cores,
+        100.0 * (n * k / 4) as f64 / 32.0 / cycles / cores,
+        core.records,
+    );
+    let limits = bounds(&shape, &tile, &machine).expect("it runs");
+    let limits: Vec<String> = limits.iter().map(|b| format!("{} {:.1} %", b.pipe, 100.0 * b.cycles / cycles)).collect();
+    println!("   limits: {}", limits.join(", "));
+    println!("   hbm {:.1} B/cycle, l2 {:.1}", core.hbm_bytes as f64 / cycles, core.l2_bytes as f64 / cycles);
+    for queue in Queue::ALL {
+        let q = core.queue(queue);
+        println!(
+            "   {:5} busy {:5.1} %  ops {:7} full {:5.1} % gm {:5.1} % waits {:?}",
+            queue.name(),
+            100.0 * q.busy / core.cycles,
+            q.operations,
+            100.0 * q.full / core.cycles,
+            100.0 * q.gm_share / core.cycles,
+            q.wait.iter().map(|(k, v)| format!("{k} {:.1}", 100.0 * v / core.cycles)).collect::<Vec<_>>()
+        );
+    }
+}

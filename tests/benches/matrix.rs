@@ -6,8 +6,8 @@
 use std::time::Instant;
 
 use tcc_backends::isa::matrix::desc::MENU;
-use tcc_backends::isa::matrix::lower::matmul::search;
 use tcc_backends::isa::matrix::lower::matmul::bound::bounds;
+use tcc_backends::isa::matrix::lower::matmul::search;
 use tcc_backends::isa::matrix::lower::matmul::tile::{Shape, Tile};
 use tcc_backends::isa::matrix::machine::preset::preset;
 use tcc_backends::isa::matrix::program::addr::Queue;
@@ -39,7 +39,10 @@ fn main() {
     let cores = report.stages[0].cores.len() as f64;
     println!(
         "{} {} {} {}: {tile}: {cycles:.0} cycles, {:.1} % of peak, {:.1} % of 32 B/cycle; {} records; search {searched:.2} s, run {ran:.2} s",
-        args[0], args[1], args[2], args[3],
+        args[0],
+        args[1],
+        args[2],
+        args[3],
         100.0 * (m * n * k) as f64 / 8192.0 / cycles / cores,
         100.0 * (n * k / 4) as f64 / 32.0 / cycles / cores,
         core.records,

@@ -1,6 +1,6 @@
 //! The tiles worth trying for a product: few, and the same everywhere.
 
-use super::tile::{Memories, Rings, Shape, Tile};
+use super::tile::{Memories, Shape, Tile};
 
 /// Token rows of a block of activations.
 const BLOCKS: [usize; 11] = [16, 32, 48, 64, 80, 96, 128, 160, 176, 192, 256];
@@ -23,7 +23,12 @@ pub fn candidates(shape: &Shape, memories: &Memories) -> Vec<Tile> {
                 if tiles_m > 1 && !(block_m.is_multiple_of(tiles_m) && tile_m.is_multiple_of(16)) {
                     continue;
                 }
-                steps(shape, memories, Tile { block_m, tile_m, block_k, kb: 0, kc: 0, group: 1, units: 3, slice: 32, a_stays: false }, &mut tiles);
+                steps(
+                    shape,
+                    memories,
+                    Tile { block_m, tile_m, block_k, kb: 0, kc: 0, group: 1, units: 3, slice: 32, a_stays: false },
+                    &mut tiles,
+                );
             }
         }
     }

@@ -231,8 +231,7 @@ impl Rings {
         let room = memories.l1.checked_sub(tile.units * unit_bytes)?;
         let a = (segments..=6).rev().find(|a| Rings::a_bytes(shape, tile, segments, *a) <= room)?;
         let slice_rows = tile.slice.min(rows);
-        let rings =
-            Rings { packed: 0, unpacked: 0, b: tile.units, a, segments, c, slice_rows, slices: 2, residual: 0 };
+        let rings = Rings { packed: 0, unpacked: 0, b: tile.units, a, segments, c, slice_rows, slices: 2, residual: 0 };
         rings.ub(shape, tile, memories.ub, tile.group * part_bytes)
     }
 

@@ -107,7 +107,7 @@ fn tiles_are_printed_and_forced() {
     let of = |line: &str| printed.lines().find(|l| l.starts_with(line)).expect("the product").to_owned();
     let found = of("m1 n256 k768 w2nz4-x128-k512 residual: ");
     assert!(printed.contains(" cycles\n; L00.ffn_down, "), "{printed}");
-    let other = "m1 n256 k768 w2nz4-x128-k512 residual: m1/1 k768/128/128";
+    let other = "m1 n256 k768 w2nz4-x128-k512 residual: m1/1 k768/128/128 g1 u3 s16";
     assert_ne!(found, other);
     let file = folder.path().join("tiles");
     let file_name = file.to_str().expect("UTF-8");
@@ -126,8 +126,8 @@ fn tiles_are_printed_and_forced() {
         assert!(stderr.contains(words), "{words}: {stderr}");
     };
     fails("m1 n256: m1/1", 2, "line 1: 'm1 n256: m1/1'");
-    fails("m1 n5 k768 w2nz4-x128-k512: m1/1 k768/128/128", 2, "no product 'm1 n5 k768 w2nz4-x128-k512'");
-    fails("m1 n256 k256 w2nz4-x128-k512: m1/1 k256/99999/99999", 3, "does not fit");
+    fails("m1 n5 k768 w2nz4-x128-k512: m1/1 k768/128/128 g1 u3 s16", 2, "no product 'm1 n5 k768 w2nz4-x128-k512'");
+    fails("m1 n256 k256 w2nz4-x128-k512: m1/1 k256/99999/99999 g1 u3 s16", 3, "does not fit");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The tiles of a model's products: printed, read back, forced.
 //!
-//! One product a line, `m1 n2560 k2560 w2nz4-x64-k512: m1/1 k2560/512/256 stay`, with ` residual` behind the encoding
+//! One product a line, `m1 n2560 k2560 w2nz4-x64-k512: m1/1 k2560/512/256 g1 u3 s16 stay`, with ` residual` behind the encoding
 //! where one is added; `;` begins a comment. What is printed forces the same tiles.
 
 use std::fmt;
@@ -37,7 +37,7 @@ pub struct Forced {
 pub enum TilesError {
     #[error("line {line}: {source}")]
     Tile { line: usize, source: TileError },
-    #[error("line {line}: '{found}', expected the form 'm1 n2560 k2560 w2nz4-x64-k512: m1/1 k2560/512/256'")]
+    #[error("line {line}: '{found}', expected the form 'm1 n2560 k2560 w2nz4-x64-k512: m1/1 k2560/512/256 g1 u3 s16'")]
     Product { line: usize, found: String },
     #[error("line {line}: the product has a tile already")]
     Twice { line: usize },
@@ -127,9 +127,9 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "; L00.qkv, L01.qkv\n\
-                        m1 n2560 k2560 w2nz4-x64-k512: m1/1 k2560/512/256 stay\n\
+                        m1 n2560 k2560 w2nz4-x64-k512: m1/1 k2560/512/256 g1 u3 s16 stay\n\
                         ; L00.down\n\
-                        m32 n256 k640 w2nz8-x128-k512 residual: m32/16 k640/128/64\n";
+                        m32 n256 k640 w2nz8-x128-k512 residual: m32/16 k640/128/64 g2 u4 s32\n";
 
     #[test]
     fn tiles_come_back_from_their_text() {
@@ -146,7 +146,7 @@ mod tests {
         let line = TEXT.lines().nth(1).expect("a product");
         assert!(message(&line.replace("n2560", "x2560")).starts_with("line 1: 'm1 x2560 k2560"));
         assert!(message(&line.replace("k512:", "k513:")).contains("expected the form"));
-        assert!(message(&line.replace("512/256", "512")).starts_with("line 1: tile 'm1/1 k2560/512 stay'"));
+        assert!(message(&line.replace("512/256", "512")).starts_with("line 1: tile 'm1/1 k2560/512 g1 u3 s16 stay'"));
         assert_eq!(message(&format!("{line}\n{line}")), "line 2: the product has a tile already");
     }
 }

@@ -57,10 +57,11 @@ fn steps(shape: &Shape, memories: &Memories, tile: Tile, tiles: &mut Vec<Tile>) 
 
 /// The same tile with other rings: how much is unpacked and finished at a time, and how far the cube may be behind.
 pub fn variants(shape: &Shape, memories: &Memories, tile: &Tile) -> Vec<Tile> {
+    let rows = (tile.tile_m * shape.mode().rows()).next_multiple_of(16);
     let mut tiles = vec![];
     for group in 1..=tile.block_k.div_ceil(shape.panel.kp).min(5) {
         for units in 2..=5 {
-            for slice in [128, 64, 32, 16] {
+            for slice in [128, 64, 32, 16].into_iter().filter(|slice| *slice <= rows) {
                 tiles.push(Tile { group, units, slice, ..*tile });
             }
         }

@@ -20,7 +20,7 @@ const PANELS: usize = 8;
 
 /// Sizes that are timed, and the best of them whose rings are varied.
 const MOST: usize = 64;
-const BEST: usize = 4;
+const BEST: usize = 2;
 
 /// A program of one product alone, with symbols of its own; what searches and benchmarks run.
 pub fn alone(shape: &Shape, tile: Tile, machine: &Machine) -> Result<Program, LowerError> {

@@ -202,6 +202,10 @@ impl Rings {
     /// The most generous rings that fit, or `None`.
     pub fn fit(shape: &Shape, tile: &Tile, memories: &Memories) -> Option<Rings> {
         let (mode, nr) = (shape.mode(), shape.panel.nr);
+        let sizes = [tile.block_m, tile.tile_m, tile.block_k, tile.kb, tile.kc, tile.group, tile.slice];
+        if sizes.contains(&0) || !tile.slice.is_multiple_of(16) {
+            return None;
+        }
         let rows = (tile.tile_m * mode.rows()).next_multiple_of(16);
         if tile.a_stays && (tile.kc != tile.kb || tile.tile_m != tile.block_m || tile.block_m < shape.m) {
             return None;

@@ -146,7 +146,7 @@ fn chosen_tiles_keep_their_share_of_the_limits() {
         let cycles = search::cycles(&shape, tile, &machine).expect("it runs");
         let cores = machine.cube_cores() as f64;
         let peak = 100.0 * (m * n * k) as f64 / 8192.0 / cycles / cores;
-        let memory = 100.0 * (n * k / 4) as f64 / 32.0 / cycles;
+        let memory = 100.0 * (n * k / 4) as f64 / 32.0 / cycles / cores;
         let line = format!(
             "{name} {costs} {product} {m}x{n}x{k} {tile}: {cycles:.0} cycles, {peak:.1} % of peak, {memory:.1} % of memory"
         );

@@ -55,17 +55,17 @@ fn steps(shape: &Shape, memories: &Memories, tile: Tile, tiles: &mut Vec<Tile>) 
     }
 }
 
-/// The same tile with other rings: how much is unpacked and finished at a time, and how far the cube may be behind.
-pub fn variants(shape: &Shape, memories: &Memories, tile: &Tile) -> Vec<Tile> {
+/// The same tile with other rings: how far the cube may be behind, and how much is finished at a time.
+pub fn rings(shape: &Shape, memories: &Memories, tile: &Tile) -> Vec<Tile> {
     let rows = (tile.tile_m * shape.mode().rows()).next_multiple_of(16);
-    let mut tiles = vec![];
-    for group in 1..=tile.block_k.div_ceil(shape.panel.kp).min(5) {
-        for units in 2..=5 {
-            for slice in [128, 64, 32, 16].into_iter().filter(|slice| *slice <= rows) {
-                tiles.push(Tile { group, units, slice, ..*tile });
-            }
-        }
-    }
-    tiles.retain(|t| t.fits(shape, memories));
-    tiles
+    let slices = [128, 64, 32, 16].into_iter().filter(|slice| *slice <= rows);
+    let tiles = slices.flat_map(|slice| (2..=5).map(move |units| Tile { units, slice, ..*tile }));
+    tiles.filter(|tile| tile.fits(shape, memories)).collect()
+}
+
+/// The same tile with other numbers of panels that are unpacked together.
+pub fn groups(shape: &Shape, memories: &Memories, tile: &Tile) -> Vec<Tile> {
+    let panels = tile.block_k.div_ceil(shape.panel.kp);
+    let groups = (1..=panels.min(5)).flat_map(|group| (2..=5).map(move |units| Tile { group, units, ..*tile }));
+    groups.filter(|tile| tile.fits(shape, memories)).collect()
 }

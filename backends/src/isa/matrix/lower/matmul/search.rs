@@ -4,7 +4,7 @@
 use tcc_ir::kernel::ScaleKind;
 
 use super::bound::{binding, bounds};
-use super::candidates::{candidates, variants};
+use super::candidates::{candidates, groups, rings};
 use super::tile::{Shape, Tile};
 use super::{Product, emit, share};
 use crate::isa::matrix::lower::emit::Emit;
@@ -20,7 +20,7 @@ const PANELS: usize = 8;
 
 /// Sizes that are timed, and the best of them whose rings are varied.
 const MOST: usize = 64;
-const BEST: usize = 2;
+const BEST: usize = 6;
 
 /// A program of one product alone, with symbols of its own; what searches and benchmarks run.
 pub fn alone(shape: &Shape, tile: Tile, machine: &Machine) -> Result<Program, LowerError> {
@@ -81,6 +81,7 @@ pub fn choose(shape: &Shape, machine: &Machine) -> Option<Tile> {
     let mut sizes = candidates(shape, &memories);
     sizes.sort_by(|a, b| least(a).total_cmp(&least(b)));
     let sizes = time(sizes.into_iter().take(MOST).collect());
-    let best = sizes.iter().take(BEST).flat_map(|(_, tile)| variants(shape, &memories, tile));
-    time(best.collect()).first().map(|(_, tile)| *tile)
+    let rings = sizes.iter().take(BEST).flat_map(|(_, tile)| rings(shape, &memories, tile));
+    let (_, best) = *time(rings.collect()).first()?;
+    time(groups(shape, &memories, &best)).first().map(|(_, tile)| *tile)
 }

@@ -160,6 +160,8 @@ fn shape_name(spec: &KernelSpec) -> String {
     let family = spec.family();
     match spec {
         KernelSpec::Embed { m, h, .. } => format!("{family}_m{m}_h{h}"),
+        KernelSpec::CodedEmbed { m, table, .. } => format!("{family}_m{m}_h{}", table.k),
+        KernelSpec::CodedMatmul { table } => format!("{family}_n{}_k{}", table.n, table.k),
         KernelSpec::Norm { m, k, .. } | KernelSpec::Glu { m, k, .. } | KernelSpec::Add { m, k } => {
             format!("{family}_m{m}_k{k}")
         }

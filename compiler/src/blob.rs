@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use rayon::prelude::*;
+use tcc_ir::coded::{self, CodedLayout};
 use tcc_ir::encoding::Encoding;
 use tcc_ir::plan::{Plan, WeightLayout, WeightSlot};
 use tcc_ir::program::{WeightError, WeightStore};
@@ -55,6 +56,7 @@ fn write_tensor(tensor: &Tensor, slot: &WeightSlot, out: &mut dyn Write) -> io::
         (Data::F32(_) | Data::F16(_) | Data::Bf16(_), WeightLayout::Screen(layout)) => {
             write_screen(tensor, &layout, out)
         }
+        (Data::F32(_) | Data::F16(_) | Data::Bf16(_), WeightLayout::Coded(table)) => write_coded(tensor, &table, out),
         (Data::Trit(w), WeightLayout::Packed(encoding)) => write_packed(w, tensor.shape[1], encoding, out),
         (Data::F32(x), WeightLayout::Plain) => write_elements(x, out, |v| v.to_bits().to_le_bytes()),
         (Data::F16(x) | Data::Bf16(x), WeightLayout::Plain) => write_elements(x, out, |v| v.to_le_bytes()),
@@ -87,6 +89,12 @@ fn write_packed(w: &[i8], k: usize, encoding: Encoding, out: &mut dyn Write) -> 
     Ok(())
 }
 
+/// Writes a coded table panel by panel.
+fn write_coded(tensor: &Tensor, layout: &CodedLayout, out: &mut dyn Write) -> io::Result<()> {
+    let code = |rows: &[f32]| coded::pack::table(&CodedLayout { n: rows.len() / layout.k, ..*layout }, rows);
+    in_waves(tensor, layout.n, layout.k, code, |bytes| out.write_all(&bytes))
+}
+
 /// Writes a screen part by part: the planes of all panels, whose bounds are kept meanwhile, then the records of all
 /// rows, then the bounds.
 fn write_screen(tensor: &Tensor, layout: &ScreenLayout, out: &mut dyn Write) -> io::Result<()> {
@@ -95,7 +103,8 @@ fn write_screen(tensor: &Tensor, layout: &ScreenLayout, out: &mut dyn Write) -> 
     let mut limit = 0.0f32;
     in_waves(
         tensor,
-        layout,
+        layout.n,
+        layout.k,
         |rows| {
             let mut planes = vec![0; rows.len().div_ceil(PANEL_ROWS * layout.k) * layout.panel_bytes()];
             let panels = planes.chunks_exact_mut(layout.panel_bytes()).zip(rows.chunks(PANEL_ROWS * layout.k));
@@ -112,7 +121,8 @@ fn write_screen(tensor: &Tensor, layout: &ScreenLayout, out: &mut dyn Write) -> 
     )?;
     in_waves(
         tensor,
-        layout,
+        layout.n,
+        layout.k,
         |rows| {
             let mut records = vec![0; rows.len() / layout.k * layout.record_bytes()];
             let each = records.chunks_exact_mut(layout.record_bytes()).zip(rows.chunks_exact(layout.k));
@@ -130,14 +140,15 @@ fn write_screen(tensor: &Tensor, layout: &ScreenLayout, out: &mut dyn Write) -> 
 /// in order.
 fn in_waves<T: Send>(
     tensor: &Tensor,
-    layout: &ScreenLayout,
+    n: usize,
+    k: usize,
     job: impl Fn(&[f32]) -> T + Sync,
     mut each: impl FnMut(T) -> io::Result<()>,
 ) -> io::Result<()> {
-    let elements = ROWS_PER_JOB.next_multiple_of(PANEL_ROWS) * layout.k;
-    let starts: Vec<usize> = (0..layout.n * layout.k).step_by(elements).collect();
+    let elements = ROWS_PER_JOB.next_multiple_of(PANEL_ROWS) * k;
+    let starts: Vec<usize> = (0..n * k).step_by(elements).collect();
     for wave in starts.chunks(rayon::current_num_threads()) {
-        let end = |start: usize| (start + elements).min(layout.n * layout.k);
+        let end = |start: usize| (start + elements).min(n * k);
         let made: Vec<T> = wave.par_iter().map(|start| job(&tensor.floats(*start..end(*start)))).collect();
         made.into_iter().try_for_each(&mut each)?;
     }

@@ -262,6 +262,7 @@ impl Back {
             let variant = |v: &Variant| format!("{}:{}", v.name, v.features(&self.target));
             note.push(("variants", self.variants.iter().map(variant).collect::<Vec<_>>().join(" ")));
         }
+        note.extend(self.plan().lossy_head().map(|code| ("lossy_head", code.name().to_owned())));
         note
     }
 }

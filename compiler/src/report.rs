@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tcc_ir::coded::RowCode;
 use tcc_ir::kernel::KernelSpec;
 use tcc_ir::plan::{Plan, WeightLayout};
 
@@ -24,7 +25,7 @@ pub fn report(back: &Back, model: &Model, golden_hash: Option<[u8; 32]>) -> Valu
         "tcc": VERSION,
         "model": { "name": back.name, "architecture": model.config.architecture, "layers": plan.facts.layers,
                    "hidden": plan.facts.hidden, "vocab": plan.facts.vocab, "ctx": plan.facts.ctx,
-                   "kv": plan.facts.kv.to_string() },
+                   "kv": plan.facts.kv.to_string(), "lossy_head": plan.lossy_head().map(RowCode::name) },
         "target": back.target.triple,
         "cpu_features": desc.feature_names(back.needs()),
         "variants": back.variants.iter().map(|v| variant(back, v)).collect::<Vec<_>>(),
@@ -79,6 +80,7 @@ fn encodings(plan: &Plan) -> Value {
         let name = match slot.layout {
             WeightLayout::Plain => "plain".to_owned(),
             WeightLayout::Packed(encoding) => encoding.to_string(),
+            WeightLayout::Coded(table) => table.code.name().to_owned(),
             WeightLayout::Screen(_) => "screen".to_owned(),
         };
         *bytes.entry(name).or_default() += slot.bytes;
@@ -97,6 +99,11 @@ fn schedule(kernel: &KernelSpec) -> Option<Value> {
         }
         _ => None,
     }
+}
+
+/// Says that a build's head is lossy.
+pub fn lossy_head_line(code: RowCode) -> String {
+    format!("   lossy head: {}; logits and tokens are not those of the model's own\n", code.name())
 }
 
 /// Sizes as people read them.
@@ -127,12 +134,13 @@ pub fn summary(back: &Back, folder: &Path) -> String {
     let (plan, image) = (back.plan(), &back.image);
     let arena = &plan.arena;
     let work = arena.total_bytes() - arena.kv_bytes;
+    let head = plan.lossy_head().map_or_else(String::new, lossy_head_line);
     let variants: String = match &back.variants[..] {
         [_] => String::new(),
         several => several.iter().map(|v| format!(" variant {}", variant_line(back, v))).collect(),
     };
     format!(
-        "   {}  {} for {} ({})\n weights {}   code {}   RAM {} (KV {}, work {})   stack {} + {} per task\n{variants}",
+        "   {}  {} for {} ({})\n weights {}   code {}   RAM {} (KV {}, work {})   stack {} + {} per task\n{head}{variants}",
         folder.join(&back.name).display(),
         back.name,
         back.target.triple,

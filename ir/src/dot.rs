@@ -45,10 +45,11 @@ fn style(op: &Op) -> &'static str {
         Op::NormQuant { .. } | Op::GluQuant { .. } | Op::GluNormQuant { .. } => {
             "shape=box, style=filled, fillcolor=lightgoldenrod"
         }
-        Op::TernaryLinear { .. } | Op::FloatTernaryLinear { .. } | Op::DenseLinear { .. } => {
+        Op::TernaryLinear { .. } | Op::FloatTernaryLinear { .. } | Op::DenseLinear { .. } | Op::CodedLinear { .. } => {
             "shape=box, style=filled, fillcolor=lightblue"
         }
         Op::Embed { .. }
+        | Op::CodedEmbed { .. }
         | Op::RmsNorm { .. }
         | Op::QuantizeAct
         | Op::Rope

@@ -7,11 +7,12 @@
 use std::fmt;
 
 use crate::cache::{AttentionScratch, CacheLayout, CacheOrder, QueryTile};
+use crate::coded::CodedLayout;
 use crate::encoding::Encoding;
 use crate::ops::Act;
 use crate::schedule::MatmulSchedule;
 use crate::screen::ScreenLayout;
-use crate::screen::kernel::ScreenKernel;
+use crate::screen::kernel::{ScreenKernel, TASK_ROWS};
 use crate::ty::DType;
 
 /// Words every argument block begins with.
@@ -91,6 +92,8 @@ pub enum ScaleKind {
 pub enum KernelSpec {
     /// tokens, table, out `f32[m, h]`. Tasks: token rows.
     Embed { m: usize, h: usize, table: DType, scale: f32 },
+    /// tokens, table (coded), out `f32[m, k]`. Tasks: token rows.
+    CodedEmbed { m: usize, table: CodedLayout, scale: f32 },
     /// x, w, out `f32[m, k]`; `d` elements per norm; out may be x. Tasks: token rows.
     Norm { m: usize, k: usize, d: usize, eps: f32 },
     /// x, w, q (layout), act_scale `f32[m]`; `scratch` holds one f32 row. Tasks: token rows.
@@ -136,6 +139,8 @@ pub enum KernelSpec {
         residual: bool,
         task_rows: usize,
     },
+    /// query (as `ScreenKernel::Query` makes it), w (coded), out `f32[n]`. Tasks: `TASK_ROWS` outputs.
+    CodedMatmul { table: CodedLayout },
     /// x, cos, sin, out `f32[m, heads · d]`; out may be x. Tasks: token rows.
     Rope { m: usize, heads: usize, d: usize },
     /// x, cache; `scratch` holds one row of the cache. Tasks: KV heads.
@@ -153,7 +158,8 @@ impl KernelSpec {
     /// Number of operand addresses behind the words of [`args`].
     pub fn operands(&self) -> usize {
         match self {
-            KernelSpec::Embed { .. } | KernelSpec::Norm { .. } => 3,
+            KernelSpec::Embed { .. } | KernelSpec::CodedEmbed { .. } | KernelSpec::Norm { .. } => 3,
+            KernelSpec::CodedMatmul { .. } => 3,
             KernelSpec::NormQuant { .. } | KernelSpec::GluQuant { .. } => 4,
             KernelSpec::Quantize { .. } | KernelSpec::Glu { .. } | KernelSpec::Add { .. } => 3,
             KernelSpec::GluNormQuant { .. } => 5,
@@ -170,6 +176,7 @@ impl KernelSpec {
     pub fn tasks(&self) -> usize {
         match self {
             KernelSpec::Embed { m, .. }
+            | KernelSpec::CodedEmbed { m, .. }
             | KernelSpec::Norm { m, .. }
             | KernelSpec::NormQuant { m, .. }
             | KernelSpec::Quantize { m, .. }
@@ -188,6 +195,7 @@ impl KernelSpec {
                 let tile = QueryTile::new(*m, group);
                 cache.heads * group.div_ceil(tile.heads) * m.div_ceil(tile.rows)
             }
+            KernelSpec::CodedMatmul { table } => table.n.div_ceil(TASK_ROWS),
             KernelSpec::Screen { layout, step } => step.tasks(layout),
         }
     }
@@ -211,6 +219,8 @@ impl KernelSpec {
                 64 + 2 * 4 * rows * mr + own.next_multiple_of(64)
             }
             KernelSpec::Embed { .. }
+            | KernelSpec::CodedEmbed { .. }
+            | KernelSpec::CodedMatmul { .. }
             | KernelSpec::Norm { .. }
             | KernelSpec::Quantize { .. }
             | KernelSpec::Glu { .. }
@@ -227,6 +237,8 @@ impl KernelSpec {
     pub fn family(&self) -> &'static str {
         match self {
             KernelSpec::Embed { .. } => "embed",
+            KernelSpec::CodedEmbed { .. } => "coded_embed",
+            KernelSpec::CodedMatmul { table } => table.code.family(),
             KernelSpec::Norm { .. } => "norm",
             KernelSpec::NormQuant { .. } => "norm_quant",
             KernelSpec::Quantize { .. } => "quantize",

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+pub mod coded;
 pub mod dot;
 pub mod encoding;
 pub mod graph;

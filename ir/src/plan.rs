@@ -1,5 +1,6 @@
 //! A plan: everything chosen. Ordered steps over a fixed arena and a fixed weights blob.
 
+use crate::coded::{CodedLayout, RowCode};
 use crate::encoding::Encoding;
 use crate::kernel::KernelSpec;
 use crate::program::{ModelFacts, StateId, WeightId};
@@ -19,6 +20,8 @@ pub enum WeightLayout {
     Plain,
     /// Trits packed by an encoding.
     Packed(Encoding),
+    /// Rows coded as small integers: lossy.
+    Coded(CodedLayout),
     /// The screen of a dense head, beside the rows themselves, which are [`WeightLayout::Plain`].
     Screen(ScreenLayout),
 }
@@ -185,6 +188,14 @@ pub struct Plan {
 impl Plan {
     pub fn kernel(&self, id: KernelId) -> &KernelSpec {
         &self.kernels[id.0 as usize]
+    }
+
+    /// How the head's rows are stored where that is lossy; its logits are not those of the model then.
+    pub fn lossy_head(&self) -> Option<RowCode> {
+        self.head.steps.iter().find_map(|step| match self.kernel(step.kernel) {
+            KernelSpec::CodedMatmul { table } => Some(table.code),
+            _ => None,
+        })
     }
 
     /// Every step list: the bodies, then the head, then the search.

@@ -1,6 +1,7 @@
 //! The text form: `parse ∘ print` over random graphs, refusals with their positions, and bounds.
 
 use proptest::prelude::*;
+use tcc_ir::coded::RowCode;
 use tcc_ir::graph::{Graph, ValueId};
 use tcc_ir::ops::attr::OPS;
 use tcc_ir::ops::{Act, InputKind, Op};
@@ -20,7 +21,7 @@ struct Choice {
 }
 
 fn choice() -> impl Strategy<Value = Choice> {
-    (0..11usize, any::<[usize; 2]>(), 1..5usize, any::<u32>(), any::<[bool; 2]>(), "\\PC{0,6}|[\\x00-\\x1f\"\\\\]{0,3}")
+    (0..12usize, any::<[usize; 2]>(), 1..5usize, any::<u32>(), any::<[bool; 2]>(), "\\PC{0,6}|[\\x00-\\x1f\"\\\\]{0,3}")
         .prop_map(|(op, rows, n, bits, flags, label)| Choice { op, rows, n, bits, flags, label })
 }
 
@@ -91,6 +92,10 @@ impl Builder {
                 self.tail(&mut operands, m, n, choice.flags);
                 (Op::TernaryLinear { bias, residual }, operands)
             }
+            10 => {
+                let code = RowCode::ALL[usize::from(bias)];
+                (Op::CodedLinear { code }, vec![x, self.weight(DType::F16, &[n, k])])
+            }
             _ => {
                 let id = StateId(self.program.states.len() as u32);
                 let ty = ValueType::new(DType::F16, &[1, 4, k]);
@@ -156,6 +161,7 @@ fn bits(slot: &tcc_ir::ops::attr::Slot) -> u64 {
         Slot::F32(x) => u64::from(x.to_bits()),
         Slot::Count(n) => **n as u64,
         Slot::Act(act) => u64::from(**act == Act::Silu),
+        Slot::Code(code) => u64::from(**code == RowCode::Int4),
         Slot::Flag(flag) => u64::from(**flag),
     }
 }

@@ -54,6 +54,22 @@ fn example_model_has_one_hash_per_cache_type() {
     check(jobs);
 }
 
+/// Lossy heads on every level, each with a hash of its own; the sample keeps one of the two for each level.
+#[test]
+fn lossy_heads_have_one_hash_each() {
+    let exact = hash(&example(), IDS, &["--engine", "interpreter"]);
+    let mut jobs = Vec::new();
+    for (i, head) in ["int8", "int4"].into_iter().enumerate() {
+        let expected = hash(&example(), IDS, &["--engine", "interpreter", "--head", head]);
+        assert_ne!(expected, exact, "{head} is lossy");
+        for (_, level) in levels().iter().enumerate().filter(|(at, _)| full() || at % 2 == i) {
+            let args = args(level, &["--head", head, "--threads", "3", "--prefill", "8"]);
+            jobs.push(Job { model: example(), args, expected: expected.clone() });
+        }
+    }
+    check(jobs);
+}
+
 /// Every layout of the fixtures on every level.
 #[test]
 fn every_layout_has_one_hash() {

@@ -41,7 +41,7 @@ fn open(name: &str, activations: Option<Activations>) -> Model {
 }
 
 fn front(model: &Model, kv: DType) -> Front<'_> {
-    let options = BuildOptions { ctx: Some(72), prefill: 8, kv };
+    let options = BuildOptions { ctx: Some(72), prefill: 8, kv, ..BuildOptions::default() };
     driver::front(model, &options, None, |_, _| {}).expect("it builds")
 }
 

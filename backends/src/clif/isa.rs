@@ -8,7 +8,7 @@ use tcc_ir::ops::kv_write::CACHE_TYPES;
 use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
 
-use super::micro::{SCREEN_PANELS, SCREEN_ROWS, cache_loop_symbols, dense_dot_symbol};
+use super::micro::{BYTE_PANELS, SCREEN_PANELS, SCREEN_ROWS, cache_loop_symbols, dense_dot_symbol};
 use crate::code::{EmitError, Function};
 use crate::isa::{AttentionPart, Backend, CacheLoops, ScreenLoops};
 
@@ -56,8 +56,9 @@ impl ClifContext {
             Some((cache, CacheLoops { scores, values: Function { name: values_name, ..values } }))
         };
         let cache_loops = CACHE_TYPES.into_iter().filter_map(named).collect();
-        let screen = backend.screen(features).map(|ScreenLoops { panels, rows }| ScreenLoops {
+        let screen = backend.screen(features).map(|ScreenLoops { panels, byte_panels, rows }| ScreenLoops {
             panels: Function { name: SCREEN_PANELS.into(), ..panels },
+            byte_panels: Function { name: BYTE_PANELS.into(), ..byte_panels },
             rows: Function { name: SCREEN_ROWS.into(), ..rows },
         });
         Ok(ClifContext { dense_dots, attention, cache_loops, screen, ..cx })

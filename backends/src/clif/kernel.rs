@@ -6,7 +6,7 @@ use tcc_ir::kernel::{KernelSpec, args};
 
 use super::func::{FunctionCx, signature};
 use super::isa::ClifContext;
-use super::{add, attention, dense, embed, float_ternary, glu, kv_write, norm, quantize, rope, screen, ternary};
+use super::{add, attention, coded, dense, embed, float_ternary, glu, kv_write, norm, quantize, rope, screen, ternary};
 use crate::code::{EmitError, Function};
 
 /// The parameters every kernel has.
@@ -75,6 +75,8 @@ fn check(cx: &ClifContext, spec: &KernelSpec) -> Result<(), EmitError> {
         KernelSpec::TernaryMatmul { layout, scale, schedule, .. } => ternary::problem(*layout, *scale, schedule),
         KernelSpec::FloatTernaryMatmul { k, encoding, scale, .. } => float_ternary::problem(*k, *encoding, *scale),
         KernelSpec::Embed { .. }
+        | KernelSpec::CodedEmbed { .. }
+        | KernelSpec::CodedMatmul { .. }
         | KernelSpec::Norm { .. }
         | KernelSpec::NormQuant { .. }
         | KernelSpec::Quantize { .. }
@@ -100,6 +102,8 @@ fn check(cx: &ClifContext, spec: &KernelSpec) -> Result<(), EmitError> {
 fn build(f: &mut FunctionCx, cx: &ClifContext, kernel: &Kernel, spec: &KernelSpec) {
     match spec {
         KernelSpec::Embed { h, table, scale, .. } => embed::build(f, kernel, *h, *table, *scale),
+        KernelSpec::CodedEmbed { table, scale, .. } => coded::build_embed(f, kernel, table, *scale),
+        KernelSpec::CodedMatmul { table } => coded::build_matmul(f, cx, kernel, table),
         KernelSpec::Norm { k, d, eps, .. } => norm::build(f, kernel, *k, *d, *eps),
         KernelSpec::NormQuant { eps, layout, .. } => norm::build_quant(f, kernel, *eps, *layout),
         KernelSpec::Quantize { layout, .. } => quantize::build(f, kernel, *layout),

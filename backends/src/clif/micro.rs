@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tcc_ir::coded::RowCode;
 use tcc_ir::kernel::KernelSpec;
 use tcc_ir::screen::kernel::ScreenKernel;
 use tcc_ir::target::MicroKernel;
@@ -28,8 +29,9 @@ pub fn cache_loop_symbols(cache: DType) -> [String; 2] {
     [format!("attention_scores_{cache}"), format!("attention_values_{cache}")]
 }
 
-/// Names of the estimates of a screened head's panels, and of their refinement for some rows, in an image.
+/// Names of the estimates of a head's panels of four and of eight bits, and of their refinement for some rows, in an image.
 pub const SCREEN_PANELS: &str = "screen_panels";
+pub const BYTE_PANELS: &str = "byte_panels";
 pub const SCREEN_ROWS: &str = "screen_rows";
 
 /// The functions that the kernels of `specs` call, each once, by name.
@@ -42,7 +44,7 @@ pub fn emit_callees<'a>(
 ) -> Result<Vec<Function>, EmitError> {
     let mut rows: BTreeMap<&str, &MicroKernel> = BTreeMap::new();
     let (mut weights, mut parts, mut caches) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let (mut has_high, mut has_low) = (false, false);
+    let (mut has_panels, mut has_bytes, mut has_low) = (false, false, false);
     for spec in specs {
         match spec {
             KernelSpec::TernaryMatmul { schedule, .. } => {
@@ -57,10 +59,15 @@ pub fn emit_callees<'a>(
                 None => parts.extend(AttentionPart::of(cache.dtype)),
             },
             KernelSpec::Screen { step: ScreenKernel::Exact { weight }, .. } => weights.extend([*weight]),
-            KernelSpec::Screen { step: ScreenKernel::High, .. } => has_high = true,
+            KernelSpec::Screen { step: ScreenKernel::High, .. } => has_panels = true,
             KernelSpec::Screen { step: ScreenKernel::Low, .. } => has_low = true,
             KernelSpec::Screen { step: ScreenKernel::Query, .. } => {}
+            KernelSpec::CodedMatmul { table } => match table.code {
+                RowCode::Int8 => has_bytes = true,
+                RowCode::Int4 => has_panels = true,
+            },
             KernelSpec::Embed { .. }
+            | KernelSpec::CodedEmbed { .. }
             | KernelSpec::Norm { .. }
             | KernelSpec::NormQuant { .. }
             | KernelSpec::Quantize { .. }
@@ -78,9 +85,11 @@ pub fn emit_callees<'a>(
     let loops = caches.into_iter().filter_map(|cache| cx.cache_loops(cache));
     let loops = loops.flat_map(|loops| [loops.scores.clone(), loops.values.clone()]);
     let attention = parts.into_iter().map(|part| emit_attention(cx, part));
-    let panels = cx.screen().filter(|_| has_high).map(|loops| loops.panels.clone());
-    let rows = cx.screen().filter(|_| has_low).map(|loops| loops.rows.clone());
-    micro.chain(dense.chain(panels).chain(rows).chain(loops).map(Ok)).chain(attention).collect()
+    let screen = cx.screen().into_iter().flat_map(|loops| {
+        let used = [(has_panels, &loops.panels), (has_bytes, &loops.byte_panels), (has_low, &loops.rows)];
+        used.into_iter().filter(|(is_used, _)| *is_used).map(|(_, code)| code.clone())
+    });
+    micro.chain(dense.chain(screen).chain(loops).map(Ok)).chain(attention).collect()
 }
 
 /// The function of a part of attention, assembled by the backend where it can.

@@ -86,13 +86,15 @@ pub struct CacheLoops {
     pub values: Function,
 }
 
-/// Assembled inner loops of a screened head. Codes are those of a query, with scales and offsets behind them as
+/// Assembled inner loops of screened and coded heads. Codes are those of a query, with scales and offsets behind them as
 /// `QueryLayout` says; there is at least one block, and one piece.
 #[derive(Clone, Debug)]
 pub struct ScreenLoops {
     /// `extern "C" fn(planes: *const u8, codes: *const i8, blocks: u64, panels: u64, out: *mut f32)`: `out` becomes
     /// `Screened::estimate` of the 16 rows of each of `panels` consecutive panels, for any number of panels.
     pub panels: Function,
+    /// The same for panels of `RowCode::Int8`: `out` becomes `Row::logit` but for its last addition.
+    pub byte_panels: Function,
     /// `extern "C" fn(records: *const u8, lane_codes: *const i8, pieces: u64, rows: *const u32, count: u64, out: *mut
     /// f32)`: `out[row]` becomes `Screened::refinement` of record `row`, for each of the `count` ascending `rows`.
     pub rows: Function,

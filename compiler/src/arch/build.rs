@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use thiserror::Error;
 
+use tcc_ir::coded::RowCode;
 use tcc_ir::ops::TypeError;
 use tcc_ir::ops::kv_write::CACHE_TYPES;
 use tcc_ir::program::{ModelFacts, Program, StateDecl, StateId, WeightId};
@@ -34,11 +35,13 @@ pub struct BuildOptions {
     pub prefill: usize,
     /// Element type of the caches, one of [`CACHE_TYPES`].
     pub kv: DType,
+    /// How the rows of the head, and of an embedding that is the same table, are stored where that may be lossy.
+    pub head: Option<RowCode>,
 }
 
 impl Default for BuildOptions {
     fn default() -> Self {
-        BuildOptions { ctx: None, prefill: 32, kv: DType::F16 }
+        BuildOptions { ctx: None, prefill: 32, kv: DType::F16, head: None }
     }
 }
 
@@ -98,7 +101,7 @@ pub fn build<'m>(model: &'m Model, options: &BuildOptions) -> Result<(Program, M
         return Err(BuildError::Cache { found: options.kv });
     }
     let mut weights = ModelWeights::new(model);
-    let decoder = decoder(model, &mut weights, ctx, options.kv)?;
+    let decoder = Decoder { head_code: options.head, ..decoder(model, &mut weights, ctx, options.kv)? };
     let prefill = options.prefill.min(ctx);
     let rows = BTreeSet::from([1, SMALL_BATCH.min(prefill), prefill]);
     let bodies = rows.into_iter().map(|m| graph::body(&decoder, &weights, m)).collect::<Result<_, _>>()?;
@@ -144,6 +147,7 @@ fn decoder(model: &Model, weights: &mut ModelWeights, ctx: usize, kv: DType) -> 
         layers,
         final_norm,
         head,
+        head_code: None,
         states,
     })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tcc_ir::coded::RowCode;
 use tcc_ir::graph::{Graph, ValueId};
 use tcc_ir::ops::{Act, InputKind, Op, TypeError};
 use tcc_ir::program::{StateDecl, StateId, WeightId};
@@ -23,6 +24,7 @@ pub(super) struct Decoder {
     pub layers: Vec<Layer>,
     pub final_norm: WeightId,
     pub head: WeightId,
+    pub head_code: Option<RowCode>,
     pub states: Vec<StateDecl>,
 }
 
@@ -45,6 +47,17 @@ pub(super) struct Layer {
     pub down: LinearWeights,
 }
 
+impl Decoder {
+    /// The embedding reads the head's codes where it is the same table: one is stored.
+    fn embed(&self) -> Op {
+        let scale = self.embed_scale;
+        match self.head_code {
+            Some(code) if self.embedding == self.head => Op::CodedEmbed { scale, code },
+            Some(_) | None => Op::Embed { scale },
+        }
+    }
+}
+
 /// The body for `m` token rows: `(tokens, pos, valid) → hidden [m, hidden]`.
 pub(super) fn body(decoder: &Decoder, weights: &ModelWeights, m: usize) -> Result<Graph, TypeError> {
     let name = if m == 1 { "decode".to_owned() } else { format!("prefill{m}") };
@@ -53,7 +66,7 @@ pub(super) fn body(decoder: &Decoder, weights: &ModelWeights, m: usize) -> Resul
     let pos = cx.input(InputKind::Pos, &[1], "pos");
     let valid = cx.input(InputKind::Valid, &[1], "valid");
     let table = cx.weight(decoder.embedding);
-    let mut x = cx.graph.push(Op::Embed { scale: decoder.embed_scale }, &[tokens, table], "embed")?;
+    let mut x = cx.graph.push(decoder.embed(), &[tokens, table], "embed")?;
     for (index, layer) in decoder.layers.iter().enumerate() {
         cx.prefix = format!("L{index:02}.");
         let branch = cx.attention(layer, x, pos, valid)?;
@@ -72,7 +85,10 @@ pub(super) fn head(decoder: &Decoder, weights: &ModelWeights) -> Result<Graph, T
     let hidden = cx.graph.leaf(Op::Input(InputKind::Hidden), ty, "hidden");
     let x = cx.norm(decoder.final_norm, decoder.eps, hidden, "final_norm")?;
     let table = cx.weight(decoder.head);
-    let product = Op::DenseLinear { scale: 1.0, bias: false, residual: false };
+    let product = match decoder.head_code {
+        Some(code) => Op::CodedLinear { code },
+        None => Op::DenseLinear { scale: 1.0, bias: false, residual: false },
+    };
     let logits = cx.op(product, &[x, table], "head")?;
     cx.graph.outputs.push(logits);
     Ok(cx.graph)

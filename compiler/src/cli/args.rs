@@ -33,6 +33,10 @@ pub struct ModelArgs {
     /// Element type of the KV cache
     #[arg(long, value_enum, default_value_t = Kv::F16, help_heading = "Model")]
     pub kv: Kv,
+
+    /// How the head is stored and read; the lossy ones change logits and tokens
+    #[arg(long, value_enum, default_value_t = Head::Auto, help_heading = "Model")]
+    pub head: Head,
 }
 
 /// Which machine.
@@ -61,10 +65,6 @@ pub struct MachineArgs {
     /// Measured rates of the machine, as `tcc tune` writes them [default: the target's description]
     #[arg(long, value_name = "FILE", help_heading = "Target")]
     pub profile: Option<PathBuf>,
-
-    /// How the best tokens are found; the tokens are the same
-    #[arg(long, value_enum, default_value_t = Head::Auto, help_heading = "Target")]
-    pub head: Head,
 }
 
 /// `--head`.
@@ -77,6 +77,10 @@ pub enum Head {
     Screened,
     /// Every weight of the head is read for every token
     Exact,
+    /// Lossy: 8 bits per weight with a scale per row; a tied embedding too
+    Int8,
+    /// Lossy: 4.5 bits per weight, in groups of 32; a tied embedding too
+    Int4,
 }
 
 /// Which matrix unit, and what is decided for it.

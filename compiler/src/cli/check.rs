@@ -33,7 +33,7 @@ pub(super) fn run(cx: &Cx, args: CheckArgs) -> Result<(), Error> {
     let mut reports = Vec::new();
     for name in requested {
         let target = prepare::target(name, &args.targets.machine)?;
-        let options = prepare::plan_options(&args.targets.machine, args.targets.threads)?;
+        let options = prepare::plan_options(&args.model, &args.targets.machine, args.targets.threads)?;
         let back = driver::back(&front, &target, "check", &options, true)?;
         if !cx.json {
             print!("{}", text(&back));
@@ -72,6 +72,7 @@ fn text(back: &driver::Back) -> String {
         ("stack per entry", back.image.stack_bytes),
         ("stack per task", back.image.task_stack_bytes),
     ];
+    out += &plan.lossy_head().map_or_else(String::new, report::lossy_head_line);
     for (name, bytes) in lines {
         out += &format!("  {name:<16} {bytes:>12}  {}\n", report::human(bytes));
     }

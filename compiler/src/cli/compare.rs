@@ -216,7 +216,7 @@ struct Measure<'a> {
 impl Measure<'_> {
     fn rows(&self, asked: &Asked) -> Result<Vec<Row>, Error> {
         let bar = Progress::spinner(self.cx, format!("compiling for {}", asked.rows[0].0));
-        let options = prepare::plan_options(&MachineArgs::default(), self.args.threads)?;
+        let options = prepare::plan_options(&self.args.model, &MachineArgs::default(), self.args.threads)?;
         let mut back = driver::back(self.front, &asked.target, "model", &options, false)?;
         let folder = tempfile::tempdir()?;
         let weights = folder.path().join("weights");

@@ -145,7 +145,7 @@ pub(super) fn run(cx: &Cx, args: CompileArgs) -> Result<(), Error> {
             continue;
         }
         let target = prepare::target(*target, &args.targets.machine)?;
-        let plan_options = prepare::plan_options(&args.targets.machine, args.targets.threads)?;
+        let plan_options = prepare::plan_options(&args.model, &args.targets.machine, args.targets.threads)?;
         let mut back = driver::back(&front, &target, &name, &plan_options, inside)?;
         if args.op_hooks {
             back.image = back.image_with_op_hooks()?;

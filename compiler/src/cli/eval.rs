@@ -146,7 +146,7 @@ fn simulator(machine: &str) -> String {
 fn compiled(cx: &Cx, args: &EvalArgs, front: &Front, target: &Target) -> Result<Vec<f32>, Error> {
     let bar = Progress::spinner(cx, format!("compiling for {}", target.triple));
     let threads = args.threads.max(DEFAULT_MAX_THREADS);
-    let options = prepare::plan_options(&args.machine, threads)?;
+    let options = prepare::plan_options(&args.model, &args.machine, threads)?;
     let mut back = driver::back(front, target, "model", &options, false)?;
     let folder = tempfile::tempdir()?;
     let weights = folder.path().join("weights");

@@ -4,13 +4,15 @@ use clap::Args;
 use serde_json::{Value, json};
 use tcc_backends::isa::matrix::program::codec::{self, DecodeError};
 use tcc_backends::isa::matrix::program::text;
+use tcc_ir::coded::{CodedLayout, RowCode};
 
 use super::args::{MachineArgs, MatrixArgs, ModelArgs};
 use super::{Cx, prepare, schedules};
 use crate::error::Error;
 use crate::inspect;
 use crate::matrix::{self, object::ObjectFile};
-use crate::model::Model;
+use crate::model::{Model, TableRef};
+use crate::report;
 use crate::run::tokenizer::Tokenizer;
 
 const EXAMPLES: &str = "\
@@ -97,8 +99,10 @@ pub(super) fn run(cx: &Cx, args: InspectArgs) -> Result<(), Error> {
         show(cx, &value, &schedules::text(&value));
         return Ok(());
     }
-    let value = describe(&model);
-    show(cx, &value, &model_text(&model));
+    let head = prepare::build_options(&args.model).head;
+    let mut value = describe(&model);
+    value["lossy_head"] = json!(head.map(RowCode::name));
+    show(cx, &value, &(model_text(&model) + &head_text(&model, head)));
     Ok(())
 }
 
@@ -142,6 +146,24 @@ fn describe(model: &Model) -> Value {
         "files": model.files().map(|f| f.display().to_string()).collect::<Vec<_>>(),
         "linears": linears, "bos": model.generation.bos, "eos": model.generation.eos, "warnings": model.warnings,
     })
+}
+
+/// Says how the head would be stored where that is lossy.
+fn head_text(model: &Model, head: Option<RowCode>) -> String {
+    let Some(code) = head else { return String::new() };
+    let (n, k) = (model.config.vocab, model.config.hidden);
+    let bytes = CodedLayout { code, n, k }.bytes();
+    let tied = match model.head {
+        TableRef::Embedding => ", and of the embedding, which reads the same codes",
+        TableRef::Head => "",
+    };
+    let shape = format!("[{n}, {k}]");
+    format!(
+        "  {:<44} {shape:<16} {:<10} of the head, lossy: {}{tied}\n",
+        "table",
+        code.name(),
+        report::human(bytes as u64)
+    )
 }
 
 fn model_text(model: &Model) -> String {

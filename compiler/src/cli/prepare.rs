@@ -7,6 +7,7 @@ use std::path::Path;
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::parse::{MachineError, parse};
 use tcc_backends::isa::matrix::machine::preset::PRESETS;
+use tcc_ir::coded::RowCode;
 use tcc_ir::encoding::{ENCODINGS, Encoding};
 use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
@@ -49,7 +50,12 @@ pub fn build_options(args: &ModelArgs) -> BuildOptions {
         Kv::F16 => DType::F16,
         Kv::Int8 => DType::Q8,
     };
-    BuildOptions { ctx: args.ctx, prefill: args.prefill, kv }
+    let head = match args.head {
+        Head::Auto | Head::Screened | Head::Exact => None,
+        Head::Int8 => Some(RowCode::Int8),
+        Head::Int4 => Some(RowCode::Int4),
+    };
+    BuildOptions { ctx: args.ctx, prefill: args.prefill, kv, head }
 }
 
 /// The optimized program of an opened model.
@@ -153,7 +159,7 @@ pub fn matrix_machine(args: &MatrixArgs) -> Result<Machine, Error> {
 
 /// What the user decided about a matrix unit's programs.
 pub fn matrix_options(machine: &MachineArgs, args: &MatrixArgs) -> Result<MatrixOptions, Error> {
-    let encoding = plan_options(machine, 1)?.encoding;
+    let encoding = forced_encoding(machine)?;
     let Some(path) = &args.tiles else { return Ok(MatrixOptions { encoding, tiles: vec![] }) };
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
     let tiles = tiles::parse(&text).map_err(|source| Error::Tiles { path: path.clone(), source })?;
@@ -193,19 +199,20 @@ pub fn nothing_to_decide(args: &MatrixArgs) -> Result<(), Error> {
     }
 }
 
+fn forced_encoding(machine: &MachineArgs) -> Result<Option<Encoding>, Error> {
+    machine.encoding.as_deref().map(encoding).transpose()
+}
+
 /// The planner's options from the arguments.
-pub fn plan_options(machine: &MachineArgs, max_threads: u32) -> Result<PlanOptions, Error> {
-    let encoding = match &machine.encoding {
-        None => None,
-        Some(name) => Some(encoding(name)?),
-    };
+pub fn plan_options(model: &ModelArgs, machine: &MachineArgs, max_threads: u32) -> Result<PlanOptions, Error> {
+    let encoding = forced_encoding(machine)?;
     if !(1..=256).contains(&max_threads) {
         return Err(Error::usage(format!("{max_threads} threads were asked for"), "give 1 to 256"));
     }
-    let head = match machine.head {
+    let head = match model.head {
         Head::Auto => HeadChoice::Auto,
         Head::Screened => HeadChoice::Screened,
-        Head::Exact => HeadChoice::Exact,
+        Head::Exact | Head::Int8 | Head::Int4 => HeadChoice::Exact,
     };
     Ok(PlanOptions { max_threads, encoding, head, state_bytes: crate::emit::STATE_BYTES })
 }

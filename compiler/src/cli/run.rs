@@ -145,10 +145,11 @@ fn compiled(cx: &Cx, args: &RunArgs, model: &Model) -> Result<PathBuf, Error> {
     let target = prepare::target(None, &args.machine)?;
     let cache = cache::open()?;
     let config = model.folder().join("config.json");
-    let choices = format!(
-        "{VERSION} {ABI_MAJOR}.{ABI_MINOR} {} {:x} {:?} {:?} {:?} {:?}",
-        target.triple, target.machine.features.0, args.model.ctx, args.model.prefill, args.model.kv, args.machine
-    ) + &format!(" {:?} {:?} {:?}", args.model.dense, args.model.activations, target.profile);
+    let choices =
+        format!(
+            "{VERSION} {ABI_MAJOR}.{ABI_MINOR} {} {:x} {:?} {:?} {:?} {:?}",
+            target.triple, target.machine.features.0, args.model.ctx, args.model.prefill, args.model.kv, args.machine
+        ) + &format!(" {:?} {:?} {:?} {:?}", args.model.dense, args.model.activations, args.model.head, target.profile);
     let files = model.files().chain(std::iter::once(config.as_path()));
     let key = cache.key(files, &choices)?;
     cache.entry(&key, |folder: &Path| {
@@ -156,7 +157,7 @@ fn compiled(cx: &Cx, args: &RunArgs, model: &Model) -> Result<PathBuf, Error> {
             eprintln!("   compiling for this machine ({})", target.machine.desc.feature_names(target.machine.features));
         }
         let front = prepare::front(model, &args.model)?;
-        let options = prepare::plan_options(&args.machine, DEFAULT_MAX_THREADS)?;
+        let options = prepare::plan_options(&args.model, &args.machine, DEFAULT_MAX_THREADS)?;
         let mut back = driver::back(&front, &target, "model", &options, false)?;
         let bar = Progress::bytes(cx, "packing", back.plan().weights_bytes);
         back.write_weights(&front.store, &folder.join("model.weights"), |done| bar.set(done))?;

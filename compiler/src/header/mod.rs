@@ -115,6 +115,10 @@ fn macros(parts: &HeaderParts<'_>, upper: &str) -> String {
         let digits: String = hash.iter().map(|b| format!("{b:02x}")).collect();
         define("GOLDEN_SHA256", format!("\"{digits}\" /* the same on every target */"));
     }
+    if let Some(code) = plan.lossy_head() {
+        let why = "/* stored lossily: logits are not those of the model's own head */";
+        define("LOSSY_HEAD", format!("\"{}\" {why}", code.name()));
+    }
     define("VOCAB", bytes(plan.facts.vocab as u64));
     define("CTX", bytes(plan.facts.ctx as u64));
     define("PREFILL", bytes(plan.prefill() as u64));

@@ -1,8 +1,10 @@
-//! Chooses how each ternary weight is packed, over all its users.
+//! Chooses how each weight is stored, over all its users.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tcc_ir::coded::CodedLayout;
 use tcc_ir::encoding::Encoding;
+use tcc_ir::graph::{Graph, NodeId};
 use tcc_ir::kernel::ScaleKind;
 use tcc_ir::ops::Op;
 use tcc_ir::plan::{Plan, WeightLayout};
@@ -57,6 +59,11 @@ pub(super) fn choose(program: &Program, machines: &[Machine], forced: Option<Enc
             }
         }
     }
+    for graph in program.graphs() {
+        for id in graph.order() {
+            code_table(program, graph, id, &mut layouts)?;
+        }
+    }
     for weight in ternary_weights(program) {
         let encoding = if weight.is_int8 {
             schedule::choose_encoding(machines, weight.shape, forced)
@@ -103,6 +110,28 @@ pub fn sharing(program: &Program, plan: &Plan, machine: &Machine) -> Result<Shar
     Ok(Sharing { decode_cycles_ratio, bytes })
 }
 
+/// Gives the table that node `id` reads through codes their layout.
+///
+/// Errors: a table that something else reads otherwise.
+fn code_table(program: &Program, graph: &Graph, id: NodeId, layouts: &mut Layouts) -> Result<(), PlanError> {
+    let (Op::CodedEmbed { code, .. } | Op::CodedLinear { code }) = graph.node(id).op else { return Ok(()) };
+    let Op::Weight(table) = graph.node(graph.operands(id)[1].node).op else { return Ok(()) };
+    let shape = &program.weight(table).ty.shape;
+    let layout = WeightLayout::Coded(CodedLayout { code, n: shape[0], k: shape[1] });
+    let is_as_coded = |graph: &Graph| {
+        graph.order().into_iter().all(|reader| match graph.node(reader).op {
+            Op::CodedEmbed { code: other, .. } | Op::CodedLinear { code: other } if other == code => true,
+            _ => graph.operands(reader).iter().all(|value| graph.node(value.node).op != Op::Weight(table)),
+        })
+    };
+    if program.graphs().all(is_as_coded) {
+        layouts.insert(table, layout);
+        return Ok(());
+    }
+    let (label, what) = (program.weight(table).name.clone(), "a table that is read both as coded and otherwise".into());
+    Err(PlanError::Unsupported { label, what })
+}
+
 /// Granularity of a scale of type `scale` for a reduction of length `k`. One group per row is a scale per row only
 /// in meaning, not in rounding, so it stays a group.
 pub(super) fn scale_kind(scale: &ValueType, k: usize) -> ScaleKind {
@@ -110,5 +139,56 @@ pub(super) fn scale_kind(scale: &ValueType, k: usize) -> ScaleKind {
         [1] => ScaleKind::PerTensor,
         [_, groups] => ScaleKind::PerGroup { group: k / groups },
         _ => ScaleKind::PerRow,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tcc_ir::coded::RowCode;
+    use tcc_ir::text::parse;
+
+    use super::*;
+    use crate::target::{TargetRequest, resolve};
+
+    /// One table, embedded and multiplied as said.
+    fn program(embed: &str, product: &str) -> Program {
+        let text = format!(
+            r#"facts {{ vocab = 40, hidden = 8, layers = 0, ctx = 8, kv = f16, bos = 1, eos = [2] }}
+            weight "w": bf16[40, 8]
+            graph decode {{
+              %i: u32[1] = input "tokens"
+              %w: bf16[40, 8] = weight "w"
+              %x: f32[1, 8] = {embed}
+              return %x
+            }}
+            head head {{
+              %x: f32[1, 8] = input "hidden"
+              %w: bf16[40, 8] = weight "w"
+              %y: f32[1, 40] = {product}
+              return %y
+            }}"#
+        );
+        parse::program(&text).unwrap_or_else(|e| panic!("{e}\n{text}"))
+    }
+
+    /// A table has one copy: coded where all its readers want the same code, refused where they differ.
+    #[test]
+    fn a_table_is_stored_once() {
+        let request = TargetRequest { target: Some("x86_64".into()), ..TargetRequest::default() };
+        let machine = resolve(&request, Vec::new).expect("a known target").machine;
+        let layout = |embed: &str, product: &str| {
+            let layouts =
+                choose(&program(embed, product), std::slice::from_ref(&machine), None).map_err(|e| e.to_string())?;
+            Ok::<_, String>(*layouts.values().next().expect("one weight"))
+        };
+        let (exact, int4) = ("embed %i, %w", "coded_embed %i, %w { code = int4 }");
+        let product = "coded_linear %x, %w { code = int4 }";
+        let coded = CodedLayout { code: RowCode::Int4, n: 40, k: 8 };
+        assert_eq!(layout(int4, product), Ok(WeightLayout::Coded(coded)));
+        assert_eq!(layout(exact, "dense_linear %x, %w"), Ok(WeightLayout::Plain));
+        let refused =
+            "'w': the plan has no kernel for this form of the op: a table that is read both as coded and otherwise";
+        assert_eq!(layout(exact, product), Err(refused.to_owned()));
+        assert_eq!(layout(int4, "coded_linear %x, %w { code = int8 }"), Err(refused.to_owned()));
     }
 }

@@ -1,11 +1,14 @@
 //! Selects the kernel of each op and the order of its operands (see `KernelSpec`).
 
 use tcc_ir::cache::{CacheLayout, CacheOrder};
+use tcc_ir::coded::CodedLayout;
 use tcc_ir::graph::{Graph, NodeId, ValueId};
 use tcc_ir::kernel::KernelSpec;
 use tcc_ir::ops::Op;
 use tcc_ir::plan::WeightLayout;
 use tcc_ir::program::Program;
+use tcc_ir::screen::kernel::ScreenKernel;
+use tcc_ir::screen::query::QueryLayout;
 
 use super::PlanError;
 use super::layout::{Layouts, scale_kind};
@@ -26,6 +29,14 @@ pub(super) struct Selected {
     pub spec: KernelSpec,
     pub operands: Vec<ValueId>,
     pub in_place: Option<usize>,
+    /// What is run before it, if anything.
+    pub before: Option<Before>,
+}
+
+/// A kernel that makes a buffer of a first operand; the kernel behind it reads that buffer instead.
+pub(super) struct Before {
+    pub spec: KernelSpec,
+    pub bytes: u64,
 }
 
 /// Output rows of one task of a product without panels of its own: enough work to share, small enough to balance.
@@ -38,13 +49,15 @@ pub(super) fn kernel(cx: &SelectCx, id: NodeId) -> Result<Selected, PlanError> {
     let shape = |v: ValueId| &graph.ty(v).shape[..];
     let result = |i| quant_layout(graph, ValueId { node: id, result: i });
     let m = graph.m;
-    let plain = |spec, count: usize| Selected { spec, operands: operands[..count].to_vec(), in_place: None };
+    let plain =
+        |spec, count: usize| Selected { spec, operands: operands[..count].to_vec(), in_place: None, before: None };
     Ok(match graph.node(id).op {
         Op::Input(_) | Op::Weight(_) | Op::State(_) => unreachable!("leaves have no kernel"),
         Op::Embed { scale } => {
             let table = graph.ty(operands[1]);
             plain(KernelSpec::Embed { m, h: table.shape[1], table: table.dtype, scale }, 2)
         }
+        Op::CodedEmbed { scale, .. } => plain(KernelSpec::CodedEmbed { m, table: coded(cx, operands[1])?, scale }, 2),
         Op::RmsNorm { eps } => {
             let (k, d) = (shape(operands[0])[1], shape(operands[1])[0]);
             Selected { in_place: Some(0), ..plain(KernelSpec::Norm { m, k, d, eps }, 2) }
@@ -65,6 +78,17 @@ pub(super) fn kernel(cx: &SelectCx, id: NodeId) -> Result<Selected, PlanError> {
             let spec = KernelSpec::DenseMatmul { m, n, k, weight: w.dtype, scale, bias, residual, task_rows };
             with_residual(spec, operands, residual)
         }
+        Op::CodedLinear { .. } => {
+            let table = coded(cx, operands[1])?;
+            if m != 1 {
+                let label = graph.node(id).label.clone();
+                return Err(PlanError::Unsupported { label, what: format!("{m} token rows with a coded table") });
+            }
+            let query = KernelSpec::Screen { layout: table.query(), step: ScreenKernel::Query };
+            let bytes = QueryLayout::new(&table.query()).bytes() as u64;
+            let before = Some(Before { spec: query, bytes });
+            Selected { before, ..plain(KernelSpec::CodedMatmul { table }, 2) }
+        }
         Op::Rope => {
             let d = 2 * shape(operands[1])[1];
             let heads = shape(operands[0])[1] / d;
@@ -73,7 +97,7 @@ pub(super) fn kernel(cx: &SelectCx, id: NodeId) -> Result<Selected, PlanError> {
         Op::KvWrite => {
             let cache = CacheLayout::of(graph.ty(operands[0]));
             let spec = KernelSpec::KvWrite { m, cache, order: cache_order(graph, id)? };
-            Selected { spec, operands: vec![operands[1], operands[0]], in_place: None }
+            Selected { spec, operands: vec![operands[1], operands[0]], in_place: None, before: None }
         }
         Op::Attention { heads, scale } => {
             let cache = CacheLayout::of(graph.ty(operands[1]));
@@ -84,6 +108,22 @@ pub(super) fn kernel(cx: &SelectCx, id: NodeId) -> Result<Selected, PlanError> {
             Selected { in_place: Some(0), ..plain(KernelSpec::Add { m, k }, 2) }
         }
     })
+}
+
+/// The layout of the coded table `weight`.
+fn coded(cx: &SelectCx, weight: ValueId) -> Result<CodedLayout, PlanError> {
+    let node = cx.graph.node(weight.node);
+    let layout = match node.op {
+        Op::Weight(id) => cx.layouts.get(&id),
+        _ => None,
+    };
+    match layout {
+        Some(WeightLayout::Coded(table)) => Ok(*table),
+        Some(WeightLayout::Plain | WeightLayout::Packed(_) | WeightLayout::Screen(_)) | None => {
+            let what = "a coded table that is not a weight of its own".into();
+            Err(PlanError::Unsupported { label: node.label.clone(), what })
+        }
+    }
 }
 
 /// The order in which the readers of the cache written by node `id` want its elements.
@@ -104,7 +144,7 @@ fn cache_order(graph: &Graph, id: NodeId) -> Result<CacheOrder, PlanError> {
 /// A product whose residual, if any, is its last operand and may be overwritten by the result.
 fn with_residual(spec: KernelSpec, operands: Vec<ValueId>, residual: bool) -> Selected {
     let in_place = residual.then(|| operands.len() - 1);
-    Selected { spec, operands, in_place }
+    Selected { spec, operands, in_place, before: None }
 }
 
 fn ternary(cx: &SelectCx, id: NodeId, bias: bool, residual: bool) -> Result<Selected, PlanError> {
@@ -138,7 +178,7 @@ fn encoding(cx: &SelectCx, weight: ValueId) -> Result<tcc_ir::encoding::Encoding
     };
     match cx.layouts.get(&id) {
         Some(WeightLayout::Packed(encoding)) => Ok(*encoding),
-        Some(WeightLayout::Plain | WeightLayout::Screen(_)) | None => {
+        Some(WeightLayout::Plain | WeightLayout::Coded(_) | WeightLayout::Screen(_)) | None => {
             let label = cx.program.weight(id).name.clone();
             Err(PlanError::Unsupported { label, what: "a ternary matrix without a packed layout".into() })
         }

@@ -11,7 +11,8 @@ use tcc_ir::program::{Program, StateId, WeightId};
 use tcc_ir::ty::DType;
 
 use super::layout::Layouts;
-use super::{PlanError, layer_of, output, select};
+use super::select::{self, Selected};
+use super::{PlanError, layer_of, output};
 use crate::schedule::Machine;
 
 /// A planned activation buffer.
@@ -119,8 +120,12 @@ pub(super) fn lower(
         }
         let cx = select::SelectCx { graph, program, machine, layouts };
         let selected = select::kernel(&cx, id)?;
-        let kernel = intern(kernels, selected.spec);
-        lowering.step(at, id, kernel, &selected.operands, selected.in_place)?;
+        let before = selected.before.as_ref().map(|before| {
+            let kernel = intern(kernels, before.spec.clone());
+            lowering.step_before(id, kernel, selected.operands[0], before.bytes)
+        });
+        let kernel = intern(kernels, selected.spec.clone());
+        lowering.step(at, id, kernel, &selected, before)?;
     }
     Ok(lowering.list)
 }
@@ -150,15 +155,13 @@ impl Lowering<'_> {
         at: usize,
         id: NodeId,
         kernel: KernelId,
-        reads: &[ValueId],
-        in_place: Option<usize>,
+        selected: &Selected,
+        before: Option<Version>,
     ) -> Result<(), PlanError> {
-        let mut operands = Vec::with_capacity(reads.len() + 2);
-        for value in reads {
-            operands.push(match self.places[value] {
-                Place::Buffer(version) => Operand::Read(version),
-                Place::Fixed(fixed) => Operand::Fixed(fixed),
-            });
+        let reads = &selected.operands;
+        let mut operands: Vec<_> = reads.iter().map(|value| self.read(*value)).collect();
+        if let Some(made) = before {
+            operands[0] = Operand::Read(made);
         }
         let node = self.graph.node(id);
         if node.op == Op::KvWrite {
@@ -168,7 +171,7 @@ impl Lowering<'_> {
         } else {
             for result in 0..node.types.len() {
                 let value = ValueId { node: id, result };
-                let place = self.place_result(at, value, reads, in_place);
+                let place = self.place_result(at, value, reads, selected.in_place);
                 self.places.insert(value, place);
                 operands.push(match place {
                     Place::Buffer(version) => Operand::Write(version),
@@ -179,6 +182,24 @@ impl Lowering<'_> {
         let bytes = self.traffic_bytes(id, reads);
         self.list.steps.push(UnboundStep::new(kernel, operands, node.label.clone(), bytes));
         Ok(())
+    }
+
+    /// A step of node `id` that makes a buffer of `bytes` from `value`.
+    fn step_before(&mut self, id: NodeId, kernel: KernelId, value: ValueId, bytes: u64) -> Version {
+        self.list.buffers.push(bytes);
+        let made = Version { buffer: BufferId(self.list.buffers.len() - 1), version: 0 };
+        let label = format!("{}_query", self.graph.node(id).label);
+        let operands = vec![self.read(value), Operand::Write(made)];
+        self.list.steps.push(UnboundStep::new(kernel, operands, label, self.value_bytes(value) + bytes));
+        made
+    }
+
+    /// The operand word of a value that is read.
+    fn read(&self, value: ValueId) -> Operand {
+        match self.places[&value] {
+            Place::Buffer(version) => Operand::Read(version),
+            Place::Fixed(fixed) => Operand::Fixed(fixed),
+        }
     }
 
     /// The graph's output has its own place; a result that may overwrite a dying operand takes its buffer; others
@@ -212,7 +233,7 @@ impl Lowering<'_> {
         let node = self.graph.node(id);
         let result = |i| self.value_bytes(ValueId { node: id, result: i });
         match node.op {
-            Op::Embed { .. } => 2 * result(0),
+            Op::Embed { .. } | Op::CodedEmbed { .. } => 2 * result(0),
             Op::Rope => 3 * result(0),
             Op::KvWrite => 2 * self.value_bytes(reads[0]),
             _ => {
@@ -232,8 +253,13 @@ impl Lowering<'_> {
 
     /// Bytes of a value as kernels lay it out.
     fn value_bytes(&self, value: ValueId) -> u64 {
-        let ty = self.graph.ty(value);
-        let bytes = match (ty.dtype, self.graph.node(value.node).op.is_leaf()) {
+        let (ty, op) = (self.graph.ty(value), self.graph.node(value.node).op);
+        if let (Op::Weight(id), DType::F32 | DType::F16 | DType::Bf16) = (op, ty.dtype)
+            && let Some(WeightLayout::Coded(table)) = self.layouts.get(&id)
+        {
+            return table.bytes() as u64;
+        }
+        let bytes = match (ty.dtype, op.is_leaf()) {
             (DType::I8, false) => self.machine.desc.activations.bytes(&quant_layout(self.graph, value), ty.shape[0]),
             (DType::Trit, _) => self.packed_bytes(value),
             (DType::Q8, _) => CacheLayout::of(ty).bytes(),

@@ -13,6 +13,7 @@ pub(super) fn place(program: &Program, layouts: &Layouts) -> Vec<WeightSlot> {
         let ty = &program.weight(id).ty;
         let bytes = match layout {
             WeightLayout::Packed(encoding) => encoding.matrix_bytes(ty.shape[0], ty.shape[1]),
+            WeightLayout::Coded(table) => table.bytes(),
             WeightLayout::Plain => ty.size_bytes().expect("trits are always packed"),
             WeightLayout::Screen(_) => unreachable!("screens are placed behind the weights they are of"),
         } as u64;

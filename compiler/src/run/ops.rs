@@ -68,8 +68,8 @@ impl Group {
             | KernelSpec::Glu { .. }
             | KernelSpec::GluQuant { .. }
             | KernelSpec::GluNormQuant { .. } => Group::Rows,
-            KernelSpec::Screen { .. } => Group::Head,
-            KernelSpec::Embed { .. } | KernelSpec::Add { .. } => Group::Other,
+            KernelSpec::Screen { .. } | KernelSpec::CodedMatmul { .. } => Group::Head,
+            KernelSpec::Embed { .. } | KernelSpec::CodedEmbed { .. } | KernelSpec::Add { .. } => Group::Other,
         }
     }
 }
@@ -128,6 +128,8 @@ pub fn int8_macs(plan: &Plan, step: &Step) -> u64 {
         | KernelSpec::DenseMatmul { .. }
         | KernelSpec::Attention { .. }
         | KernelSpec::Embed { .. }
+        | KernelSpec::CodedEmbed { .. }
+        | KernelSpec::CodedMatmul { .. }
         | KernelSpec::Norm { .. }
         | KernelSpec::NormQuant { .. }
         | KernelSpec::Quantize { .. }

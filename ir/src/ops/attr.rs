@@ -1,6 +1,7 @@
 //! Attributes of ops as named slots: what the text form, the DOT export and the op table share.
 
 use super::{Act, InputKind, Op};
+use crate::coded::RowCode;
 use crate::program::{StateId, WeightId};
 
 /// One attribute's place in an op.
@@ -9,6 +10,7 @@ pub enum Slot<'a> {
     F32(&'a mut f32),
     Count(&'a mut usize),
     Act(&'a mut Act),
+    Code(&'a mut RowCode),
     /// Present or absent; absent unless written.
     Flag(&'a mut bool),
 }
@@ -23,16 +25,18 @@ pub struct Attr<'a> {
 }
 
 /// One op of each kind, attributes at their defaults, in the order of the op table (`docs/ir.md`).
-pub const OPS: [Op; 17] = [
+pub const OPS: [Op; 19] = [
     Op::Input(InputKind::Tokens),
     Op::Weight(WeightId(0)),
     Op::State(StateId(0)),
     Op::Embed { scale: 1.0 },
+    Op::CodedEmbed { scale: 1.0, code: RowCode::Int8 },
     Op::RmsNorm { eps: 0.0 },
     Op::QuantizeAct,
     Op::TernaryLinear { bias: false, residual: false },
     Op::FloatTernaryLinear { bias: false, residual: false },
     Op::DenseLinear { scale: 1.0, bias: false, residual: false },
+    Op::CodedLinear { code: RowCode::Int8 },
     Op::Rope,
     Op::KvWrite,
     Op::Attention { heads: 1, scale: 1.0 },
@@ -58,6 +62,10 @@ impl Op {
                 vec![]
             }
             Op::Embed { scale } => vec![optional("scale", Slot::F32(scale))],
+            Op::CodedEmbed { scale, code } => {
+                vec![optional("scale", Slot::F32(scale)), required("code", Slot::Code(code))]
+            }
+            Op::CodedLinear { code } => vec![required("code", Slot::Code(code))],
             Op::RmsNorm { eps } | Op::NormQuant { eps } => vec![required("eps", Slot::F32(eps))],
             Op::TernaryLinear { bias, residual } | Op::FloatTernaryLinear { bias, residual } => {
                 vec![optional("bias", Slot::Flag(bias)), optional("residual", Slot::Flag(residual))]

@@ -5,6 +5,7 @@
 pub mod add;
 pub mod attention;
 pub mod attr;
+pub mod coded;
 pub mod embed;
 pub mod glu;
 pub mod kv_write;
@@ -16,6 +17,7 @@ pub mod rope;
 
 use thiserror::Error;
 
+use crate::coded::RowCode;
 use crate::program::{StateId, WeightId};
 use crate::tensor::Tensor;
 use crate::ty::{DType, ValueType};
@@ -51,6 +53,11 @@ pub enum Op {
     Embed {
         scale: f32,
     },
+    /// Rows of a coded table.
+    CodedEmbed {
+        scale: f32,
+        code: RowCode,
+    },
     RmsNorm {
         eps: f32,
     },
@@ -67,6 +74,10 @@ pub enum Op {
         scale: f32,
         bias: bool,
         residual: bool,
+    },
+    /// A product with a coded table.
+    CodedLinear {
+        code: RowCode,
     },
     Rope,
     KvWrite,
@@ -109,11 +120,13 @@ impl Op {
             Op::Weight(_) => "weight",
             Op::State(_) => "state",
             Op::Embed { .. } => "embed",
+            Op::CodedEmbed { .. } => "coded_embed",
             Op::RmsNorm { .. } => "rms_norm",
             Op::QuantizeAct => "quantize_act",
             Op::TernaryLinear { .. } => "ternary_linear",
             Op::FloatTernaryLinear { .. } => "float_ternary_linear",
             Op::DenseLinear { .. } => "dense_linear",
+            Op::CodedLinear { .. } => "coded_linear",
             Op::Rope => "rope",
             Op::KvWrite => "kv_write",
             Op::Attention { .. } => "attention",
@@ -135,12 +148,13 @@ impl Op {
         let cx = Operands { op: self.name(), types: operands };
         match self {
             Op::Input(_) | Op::Weight(_) | Op::State(_) => leaf::infer(&cx),
-            Op::Embed { .. } => embed::infer(&cx),
+            Op::Embed { .. } | Op::CodedEmbed { .. } => embed::infer(&cx),
             Op::RmsNorm { .. } => rms_norm::infer(&cx),
             Op::QuantizeAct => quantize_act::infer(&cx),
             Op::TernaryLinear { bias, residual } => linear::infer_ternary(&cx, *bias, *residual),
             Op::FloatTernaryLinear { bias, residual } => linear::infer_float_ternary(&cx, *bias, *residual),
             Op::DenseLinear { bias, residual, .. } => linear::infer_dense(&cx, *bias, *residual),
+            Op::CodedLinear { .. } => linear::infer_dense(&cx, false, false),
             Op::Rope => rope::infer(&cx),
             Op::KvWrite => kv_write::infer(&cx),
             Op::Attention { heads, .. } => attention::infer(&cx, *heads),
@@ -162,6 +176,7 @@ impl Op {
         match self {
             Op::Input(_) | Op::Weight(_) | Op::State(_) => unreachable!("the interpreter supplies leaves"),
             Op::Embed { scale } => vec![embed::eval(operands, *scale)],
+            Op::CodedEmbed { scale, code } => vec![coded::eval_embed(operands, *scale, *code)],
             Op::RmsNorm { eps } => vec![rms_norm::eval(operands, *eps)],
             Op::QuantizeAct => quantize_act::eval(operands[0]),
             Op::TernaryLinear { bias, residual } => vec![linear::eval_ternary(operands, *bias, *residual)],
@@ -171,6 +186,7 @@ impl Op {
             Op::DenseLinear { scale, bias, residual } => {
                 vec![linear::eval_dense(operands, *scale, *bias, *residual)]
             }
+            Op::CodedLinear { code } => vec![coded::eval_linear(operands, *code)],
             Op::Rope => vec![rope::eval(operands)],
             Op::KvWrite => vec![kv_write::eval(operands)],
             Op::Attention { heads, scale } => vec![attention::eval(operands, *heads, *scale)],

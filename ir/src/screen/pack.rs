@@ -91,25 +91,28 @@ pub fn panel(layout: &ScreenLayout, rows: &[f32], panel: &mut [u8]) -> [Bounds; 
     for ((i, row), bounds) in rows.chunks_exact(layout.k).enumerate().zip(&mut bounds) {
         let mut squares = Squares::default();
         for (block, columns) in panel.chunks_exact_mut(BLOCK_BYTES).zip(row.chunks(BLOCK)) {
-            let (scales, nibbles) = block.split_at_mut(2 * 2 * PANEL_ROWS);
             for (half, weights) in columns.chunks(GROUP).enumerate() {
                 let mut codes = [0; GROUP];
                 let bits = quantize(weights, &mut codes);
                 squares.add(weights, &codes, scale(bits));
-                scales[2 * (half * PANEL_ROWS + i)..][..2].copy_from_slice(&bits.to_le_bytes());
-                // Eight columns are one row of lanes: byte j of a lane holds columns j and 4 + j.
-                for (lanes, codes) in
-                    nibbles[half * GROUP / 2 * PANEL_ROWS..].chunks_exact_mut(64).zip(codes.chunks_exact(8))
-                {
-                    for j in 0..4 {
-                        lanes[4 * i + j] = codes[j] >> 2 | codes[4 + j] >> 2 << 4;
-                    }
-                }
+                nibbles(block, half, i, bits, &codes.map(|code| code >> 2));
             }
         }
         *bounds = squares.bounds();
     }
     bounds
+}
+
+/// Packs the scale and the codes, below 16, of group `half` of one block of row `i`.
+pub fn nibbles(block: &mut [u8], half: usize, i: usize, scale: u16, codes: &[u8; GROUP]) {
+    let (scales, nibbles) = block.split_at_mut(2 * 2 * PANEL_ROWS);
+    scales[2 * (half * PANEL_ROWS + i)..][..2].copy_from_slice(&scale.to_le_bytes());
+    // Eight columns are one row of lanes: byte j of a lane holds columns j and 4 + j.
+    for (lanes, codes) in nibbles[half * GROUP / 2 * PANEL_ROWS..].chunks_exact_mut(64).zip(codes.chunks_exact(8)) {
+        for j in 0..4 {
+            lanes[4 * i + j] = codes[j] | codes[4 + j] << 4;
+        }
+    }
 }
 
 /// Packs the low bits and scales of one row to `record`, of `record_bytes`. Byte j of a group's lane holds, of the

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::lexer::{Position, Token, quote};
 use super::parse::{MAX_COUNT, MAX_NODES, Names, ParseError, Parser, unexpected};
+use crate::coded::RowCode;
 use crate::graph::{Graph, ValueId};
 use crate::ops::attr::{Attr, Slot};
 use crate::ops::{Act, InputKind, Op};
@@ -211,6 +212,13 @@ impl Parser<'_> {
                 let name = self.word("'relu2' or 'silu'")?;
                 let known = Act::ALL.into_iter().find(|a| a.name() == name);
                 *act = known.ok_or_else(|| unexpected(at, "'relu2' or 'silu'", format!("'{name}'")))?;
+            }
+            Slot::Code(code) => {
+                self.punct('=')?;
+                let at = self.at;
+                let name = self.word("'int8' or 'int4'")?;
+                let known = RowCode::ALL.into_iter().find(|c| c.name() == name);
+                *code = known.ok_or_else(|| unexpected(at, "'int8' or 'int4'", format!("'{name}'")))?;
             }
         }
         Ok(())

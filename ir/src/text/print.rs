@@ -103,6 +103,8 @@ pub fn leaf_name<'a>(op: &Op, program: &'a Program) -> Option<&'a str> {
         Op::Weight(id) => Some(program.weights.get(id.0 as usize).map_or("undeclared", |d| &d.name)),
         Op::State(id) => Some(program.states.get(id.0 as usize).map_or("undeclared", |d| &d.name)),
         Op::Embed { .. }
+        | Op::CodedEmbed { .. }
+        | Op::CodedLinear { .. }
         | Op::RmsNorm { .. }
         | Op::QuantizeAct
         | Op::TernaryLinear { .. }
@@ -135,6 +137,7 @@ pub fn attrs(mut op: Op) -> Vec<String> {
             Slot::F32(x) => format!("{} = {}", attr.name, float(*x)),
             Slot::Count(n) => format!("{} = {n}", attr.name),
             Slot::Act(act) => format!("{} = {}", attr.name, act.name()),
+            Slot::Code(code) => format!("{} = {}", attr.name, code.name()),
             Slot::Flag(_) => attr.name.to_string(),
         });
     }

@@ -4,6 +4,7 @@
 //! as well. Each case runs twice: in one call, and with its tasks in two calls in the other order.
 
 mod case;
+mod coded;
 mod floats;
 mod kv;
 mod matmul;
@@ -136,6 +137,12 @@ fn attention() {
     report_unrun("attention", |backend, features| {
         AttentionPart::ALL.into_iter().any(|part| backend.attention(part, features).is_some())
     });
+}
+
+#[test]
+fn coded() {
+    conform("coded", |_, _, _| coded::coded());
+    report_unrun("coded", |backend, features| backend.screen(features).is_some());
 }
 
 #[test]

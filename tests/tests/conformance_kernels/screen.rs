@@ -50,24 +50,7 @@ impl Search {
     }
 
     fn query_bytes(&self, threshold: f32) -> Vec<u8> {
-        let parts = QueryLayout::new(&self.layout);
-        let mut out = vec![0; parts.bytes()];
-        let mut put = |at: usize, bytes: Vec<u8>| out[at..at + bytes.len()].copy_from_slice(&bytes);
-        let query = &self.query;
-        put(QueryLayout::NORM as usize, query.norm.to_le_bytes().to_vec());
-        put(QueryLayout::SLACK as usize, query.slack.to_le_bytes().to_vec());
-        put(QueryLayout::THRESHOLD as usize, threshold.to_le_bytes().to_vec());
-        put(QueryLayout::CODES, query.codes.iter().flat_map(|c| c.to_le_bytes()).collect());
-        put(parts.scales(), floats(&query.scales));
-        let offsets = |factor: i32| query.sums.iter().flat_map(|sum| (factor * sum).to_le_bytes()).collect();
-        put(parts.offsets(), offsets(HIGH_OFFSET));
-        for (i, four) in query.codes.chunks_exact(4).enumerate() {
-            let at = parts.lane_codes() + QueryLayout::lane_code(i / 8, i % 8);
-            put(at, four.iter().flat_map(|c| c.to_le_bytes()).collect());
-        }
-        put(parts.lane_scales(), floats(&query.scales));
-        put(parts.lane_offsets(), offsets(LOW_OFFSET));
-        out
+        query_bytes(&self.layout, &self.query, threshold)
     }
 
     /// Lower ends up to whole panels: rows past n are out.
@@ -140,6 +123,27 @@ impl Search {
         }
         cases
     }
+}
+
+/// A query as kernels lay it out.
+pub fn query_bytes(layout: &ScreenLayout, query: &Query, threshold: f32) -> Vec<u8> {
+    let parts = QueryLayout::new(layout);
+    let mut out = vec![0; parts.bytes()];
+    let mut put = |at: usize, bytes: Vec<u8>| out[at..at + bytes.len()].copy_from_slice(&bytes);
+    put(QueryLayout::NORM as usize, query.norm.to_le_bytes().to_vec());
+    put(QueryLayout::SLACK as usize, query.slack.to_le_bytes().to_vec());
+    put(QueryLayout::THRESHOLD as usize, threshold.to_le_bytes().to_vec());
+    put(QueryLayout::CODES, query.codes.iter().flat_map(|c| c.to_le_bytes()).collect());
+    put(parts.scales(), floats(&query.scales));
+    let offsets = |factor: i32| query.sums.iter().flat_map(|sum| (factor * sum).to_le_bytes()).collect();
+    put(parts.offsets(), offsets(HIGH_OFFSET));
+    for (i, four) in query.codes.chunks_exact(4).enumerate() {
+        let at = parts.lane_codes() + QueryLayout::lane_code(i / 8, i % 8);
+        put(at, four.iter().flat_map(|c| c.to_le_bytes()).collect());
+    }
+    put(parts.lane_scales(), floats(&query.scales));
+    put(parts.lane_offsets(), offsets(LOW_OFFSET));
+    out
 }
 
 fn floats(values: &[f32]) -> Vec<u8> {

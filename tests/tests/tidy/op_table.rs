@@ -39,10 +39,11 @@ fn camel_case(name: &str) -> String {
 fn attribute(name: &str, slot: &Slot, is_required: bool) -> String {
     match slot {
         Slot::Flag(_) => format!("`{name}`"),
-        Slot::F32(_) | Slot::Count(_) | Slot::Act(_) if is_required => format!("`{name}` required"),
+        Slot::F32(_) | Slot::Count(_) | Slot::Act(_) | Slot::Code(_) if is_required => format!("`{name}` required"),
         Slot::F32(x) => format!("`{name}` = {x:?}"),
         Slot::Count(n) => format!("`{name}` = {n}"),
         Slot::Act(act) => format!("`{name}` = {}", act.name()),
+        Slot::Code(code) => format!("`{name}` = {}", code.name()),
     }
 }
 

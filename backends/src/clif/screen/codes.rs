@@ -17,7 +17,7 @@ pub(super) fn field(f: &mut FunctionCx, bytes: Value, from: usize, count: usize)
 }
 
 /// The four codes at `address + offset`, as 16-bit integers, twice.
-pub(super) fn four_codes(f: &mut FunctionCx, address: Value, offset: i32) -> Value {
+pub(in super::super) fn four_codes(f: &mut FunctionCx, address: Value, offset: i32) -> Value {
     let four = f.load(I32, address, offset);
     let many = f.ins().splat(I32X4, four);
     let many = cast(f, I8X16, many);
@@ -25,7 +25,7 @@ pub(super) fn four_codes(f: &mut FunctionCx, address: Value, offset: i32) -> Val
 }
 
 /// Sums of two neighbor products each, of eight 16-bit integers.
-pub(super) fn pair_products(f: &mut FunctionCx, x: Value, y: Value) -> Value {
+pub(in super::super) fn pair_products(f: &mut FunctionCx, x: Value, y: Value) -> Value {
     let (x_low, y_low) = (f.ins().swiden_low(x), f.ins().swiden_low(y));
     let (x_high, y_high) = (f.ins().swiden_high(x), f.ins().swiden_high(y));
     let (low, high) = (f.ins().imul(x_low, y_low), f.ins().imul(x_high, y_high));

@@ -62,7 +62,7 @@ fn drop_padding(f: &mut FunctionCx, layout: &ScreenLayout, panel: Value, low: Va
 }
 
 /// `Screened::estimate` of the sixteen rows of the panel at `planes`.
-fn portable(f: &mut FunctionCx, layout: &ScreenLayout, planes: Value, query: Value, out: Value) {
+pub(in super::super) fn portable(f: &mut FunctionCx, layout: &ScreenLayout, planes: Value, query: Value, out: Value) {
     let parts = QueryLayout::new(layout);
     let [scales, offsets, codes] =
         [parts.scales(), parts.offsets(), QueryLayout::CODES].map(|offset| f.offset(query, offset));

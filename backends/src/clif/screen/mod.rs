@@ -1,7 +1,7 @@
 //! The kernels of a screened head (`tcc_ir::screen`): the query, then the three levels of the search.
 
-mod codes;
-mod high;
+pub(super) mod codes;
+pub(super) mod high;
 mod levels;
 mod low;
 mod query;

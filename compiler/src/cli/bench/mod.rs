@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Value, json};
+use tcc_ir::coded::RowCode;
 
 use super::args::{DEFAULT_MAX_THREADS, MachineArgs, MatrixArgs, ModelArgs, VariantArgs};
 use super::progress::Progress;
@@ -16,6 +17,7 @@ use super::table::Table;
 use super::{Cx, memory, prepare};
 use crate::driver::{self, Back, Variant};
 use crate::error::Error;
+use crate::report;
 use crate::run::ops::HeadRows;
 use crate::run::rates::Work;
 
@@ -102,7 +104,7 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
     }
     let bar = Progress::spinner(cx, "compiling");
     let most = args.threads.iter().copied().max().unwrap_or(1).max(DEFAULT_MAX_THREADS);
-    let options = prepare::plan_options(&args.machine, most)?;
+    let options = prepare::plan_options(&args.model, &args.machine, most)?;
     let folder = tempfile::tempdir()?;
     let weights = folder.path().join("weights");
     let begin = Instant::now();
@@ -125,7 +127,8 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
         "schema": SCHEMA, "tcc": driver::VERSION, "target": target.triple,
         "cpu_features": variant.features(&target), "vlen": target.machine.vlen,
         "bytes_per_token": work.bytes_per_token(&variant.plan, HeadRows::default()), "compile_seconds": compile_seconds,
-        "compile_peak_anonymous_bytes": peak_bytes, "prompt": args.prompt, "generated": args.n,
+        "compile_peak_anonymous_bytes": peak_bytes, "lossy_head": variant.plan.lossy_head().map(RowCode::name),
+        "prompt": args.prompt, "generated": args.n,
     });
     bar.message("measuring");
     let measure = Measure { back: &back, variant, weights: &weights, work };
@@ -137,7 +140,8 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
     if cx.json {
         println!("{value}");
     } else {
-        print!("{}{text}", heading(&value));
+        let head = variant.plan.lossy_head().map_or_else(String::new, report::lossy_head_line);
+        print!("{}{head}{text}", heading(&value));
     }
     Ok(())
 }

@@ -391,6 +391,9 @@ impl Cx<'_> {
                 dense::dense(e, ub, shape, operands, tables)
             }
             KernelSpec::TernaryMatmul { .. } | KernelSpec::FloatTernaryMatmul { .. } => return self.ternary(e, step),
+            KernelSpec::CodedEmbed { .. } | KernelSpec::CodedMatmul { .. } => {
+                return Err(VectorError::Unsupported("a lossy head".into()));
+            }
             KernelSpec::Screen { .. } => return Err(VectorError::Unsupported("a screened head".into())),
         }
         .map_err(VectorError::Ub)?;

@@ -69,6 +69,53 @@ impl Body for Avx {
         Ok(())
     }
 
+    fn byte_constants(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
+        self.constants(a, &[SIGNS, SIGNS_OFFSET])
+    }
+
+    fn byte_group(&self, a: &mut CodeAssembler, half: usize) -> Result<(), IcedError> {
+        let [signs, signs_offset] = MASKS;
+        let (sums, codes, signed) = ([SUMS[0], SUMS[1]], CODES_OF_PART[0], CODES_OF_PART[1]);
+        if self.has_vnni {
+            a.vpbroadcastd(sums[0], dword_ptr(group_offset(half)))?;
+            a.vpmulld(sums[0], sums[0], signs_offset)?;
+            a.vmovdqa(sums[1], sums[0])?;
+        } else {
+            clear(a, &sums)?;
+        }
+        for four in 0..GROUP / 4 {
+            a.vpbroadcastd(codes, dword_ptr(four_codes(half, four / 2, four % 2)))?;
+            for (register, sum) in sums.into_iter().enumerate() {
+                let bytes = ymmword_ptr(bytes(half, four, register * REGISTER_LANES));
+                if self.has_vnni {
+                    a.vpxor(BITS, signs, bytes)?;
+                    a.vex().vpdpbusd(sum, BITS, codes)?;
+                } else {
+                    // Magnitudes times codes that carry the signs: a pair is at most 2 · 127 · 127.
+                    a.vmovdqu(BYTES, bytes)?;
+                    a.vpsignb(signed, codes, BYTES)?;
+                    a.vpabsb(BYTES, BYTES)?;
+                    a.vpmaddubsw(BYTES, BYTES, signed)?;
+                    a.vpmaddwd(BYTES, BYTES, ONES)?;
+                    a.vpaddd(sum, sum, BYTES)?;
+                }
+            }
+        }
+        a.vbroadcastss(FACTOR, dword_ptr(group_scale(half)))?;
+        for (lanes, sum) in LANES.into_iter().zip(sums) {
+            a.vcvtdq2ps(sum, sum)?;
+            a.vfmadd231ps(lanes, sum, FACTOR)?;
+        }
+        Ok(())
+    }
+
+    fn scale_rows(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
+        for (register, lanes) in LANES.into_iter().enumerate() {
+            a.vmulps(lanes, lanes, ymmword_ptr(W + int(4 * REGISTER_LANES * register)))?;
+        }
+        Ok(())
+    }
+
     fn store(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
         for (register, lanes) in LANES.into_iter().enumerate() {
             a.vmovups(ymmword_ptr(OUT + int(4 * REGISTER_LANES * register)), lanes)?;

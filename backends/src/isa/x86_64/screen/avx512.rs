@@ -49,6 +49,29 @@ impl Body for Avx512 {
         a.vfmadd231ps(LANES, low, SCALE)
     }
 
+    fn byte_constants(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
+        broadcast(a, [SIGNS, SIGNS_OFFSET])
+    }
+
+    fn byte_group(&self, a: &mut CodeAssembler, half: usize) -> Result<(), IcedError> {
+        let [signs, signs_offset] = MASKS;
+        // Two chains: each sum waits for the one before.
+        a.vpmulld(SUMS[0], signs_offset, dword_bcst(group_offset(half)))?;
+        a.vpxord(SUMS[1], SUMS[1], SUMS[1])?;
+        for four in 0..GROUP / 4 {
+            let sum = SUMS[four % 2];
+            a.vpxord(BITS[0], signs, zmmword_ptr(bytes(half, four, 0)))?;
+            a.vpdpbusd(sum, BITS[0], dword_bcst(four_codes(half, four / 2, four % 2)))?;
+        }
+        a.vpaddd(SUMS[0], SUMS[0], SUMS[1])?;
+        a.vcvtdq2ps(SUMS[0], SUMS[0])?;
+        a.vfmadd231ps(LANES, SUMS[0], dword_bcst(group_scale(half)))
+    }
+
+    fn scale_rows(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
+        a.vmulps(LANES, LANES, zmmword_ptr(W))
+    }
+
     fn store(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
         a.vmovups(zmmword_ptr(OUT), LANES)
     }

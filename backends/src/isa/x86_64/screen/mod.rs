@@ -1,7 +1,8 @@
-//! The assembled loops of a screened head (see [`ScreenLoops`]): estimates of panels, and their refinement for rows.
+//! The assembled loops of screened and coded heads (see [`ScreenLoops`]): estimates of panels, and their refinement for
+//! rows.
 //!
 //! Lanes of 32 bits are rows of a panel, or groups of a record: four bits or two of each of four bytes meet four codes.
-//! Blocks of 576 bytes, and records, are one stream each.
+//! Blocks, and records, are one stream each.
 
 mod avx;
 mod avx512;
@@ -13,7 +14,8 @@ use iced_x86::code_asm::registers::xmm::*;
 use iced_x86::code_asm::{
     AsmMemoryOperand, AsmRegister32, AsmRegister64, AsmRegisterXmm, CodeAssembler, byte_ptr, dword_ptr,
 };
-use tcc_ir::screen::query::LOW_UNIT;
+use tcc_ir::coded::{BYTE_BLOCK_BYTES, LANES_BYTES, ROW_SCALES_BYTES};
+use tcc_ir::screen::query::{HIGH_OFFSET, LOW_UNIT};
 use tcc_ir::screen::{BLOCK, BLOCK_BYTES, GROUP, PANEL_ROWS, PIECE_BYTES, PIECE_GROUPS};
 use tcc_ir::target::Features;
 
@@ -88,6 +90,15 @@ trait Body {
     /// Adds group `half` of the current block: a lane is a row.
     fn group(&self, a: &mut CodeAssembler, half: usize) -> Result<(), IcedError>;
 
+    /// Sets what [`Body::byte_group`] needs.
+    fn byte_constants(&self, a: &mut CodeAssembler) -> Result<(), IcedError>;
+
+    /// The same as [`Body::group`] with eight bits, signed.
+    fn byte_group(&self, a: &mut CodeAssembler, half: usize) -> Result<(), IcedError>;
+
+    /// Multiplies the lanes by the scales of the rows, at `W`.
+    fn scale_rows(&self, a: &mut CodeAssembler) -> Result<(), IcedError>;
+
     /// Stores the lanes at `OUT`.
     fn store(&self, a: &mut CodeAssembler) -> Result<(), IcedError>;
 
@@ -113,13 +124,27 @@ pub(super) fn emit(features: Features) -> ScreenLoops {
 }
 
 fn loops(body: &impl Body) -> ScreenLoops {
-    ScreenLoops { panels: panels(body), rows: rows(body) }
+    ScreenLoops { panels: panels(body, Codes::Nibbles), byte_panels: panels(body, Codes::Bytes), rows: rows(body) }
 }
 
-fn panels(body: &impl Body) -> Function {
-    function("screen_panels", 8, |a| {
+/// What the blocks of panels are made of.
+#[derive(Clone, Copy, PartialEq)]
+enum Codes {
+    Nibbles,
+    Bytes,
+}
+
+fn panels(body: &impl Body, codes: Codes) -> Function {
+    let (name, block_bytes) = match codes {
+        Codes::Nibbles => ("screen_panels", BLOCK_BYTES),
+        Codes::Bytes => ("byte_panels", BYTE_BLOCK_BYTES),
+    };
+    function(name, 8, |a| {
         let [mut panel, mut block, mut done] = std::array::from_fn(|_| a.create_label());
-        body.group_constants(a)?;
+        match codes {
+            Codes::Nibbles => body.group_constants(a)?,
+            Codes::Bytes => body.byte_constants(a)?,
+        }
         a.lea(SCALES_BYTES, COUNT * 8)?;
         a.test(PANELS, PANELS)?;
         a.je(done)?;
@@ -130,17 +155,24 @@ fn panels(body: &impl Body) -> Function {
         a.add(SCALES, CODES)?;
         body.clear(a)?;
         a.set_label(&mut block)?;
-        for line in (0..BLOCK_BYTES).step_by(LINE_BYTES) {
+        for line in (0..block_bytes).step_by(LINE_BYTES) {
             a.prefetcht0(byte_ptr(W + PREFETCH_BYTES + int(line)))?;
         }
         for half in 0..2 {
-            body.group(a, half)?;
+            match codes {
+                Codes::Nibbles => body.group(a, half)?,
+                Codes::Bytes => body.byte_group(a, half)?,
+            }
         }
-        a.add(W, int(BLOCK_BYTES))?;
+        a.add(W, int(block_bytes))?;
         a.add(Q, int(BLOCK))?;
         a.add(SCALES, 8)?;
         a.dec(LEFT)?;
         a.jne(block)?;
+        if codes == Codes::Bytes {
+            body.scale_rows(a)?;
+            a.add(W, int(ROW_SCALES_BYTES))?;
+        }
         body.store(a)?;
         a.add(OUT, int(4 * PANEL_ROWS))?;
         a.dec(PANELS)?;
@@ -215,6 +247,29 @@ fn rows(body: &impl Body) -> Function {
 fn constant(a: &mut CodeAssembler, to: AsmRegisterXmm, bits: u32) -> Result<(), IcedError> {
     a.mov(eax, bits)?;
     a.vmovd(to, eax)
+}
+
+/// Every byte's sign, which makes a signed byte an unsigned one that is larger by 128.
+const SIGNS: u32 = 0x8080_8080;
+
+/// Times a group's offset for four bits, [`HIGH_OFFSET`] times the sum of its codes, this is -128 times that sum: odd
+/// numbers have inverses modulo 2^32.
+const SIGNS_OFFSET: u32 = inverse(HIGH_OFFSET.cast_unsigned()).wrapping_mul(128u32.wrapping_neg());
+
+/// The inverse of an odd number modulo 2^32: each step doubles the bits that are right, three at first.
+const fn inverse(odd: u32) -> u32 {
+    let (mut inverse, mut step) = (odd, 0);
+    while step < 4 {
+        inverse = inverse.wrapping_mul(2u32.wrapping_sub(odd.wrapping_mul(inverse)));
+        step += 1;
+    }
+    assert!(odd.wrapping_mul(inverse) == 1);
+    inverse
+}
+
+/// Eight bits of four columns `four` of lanes `lane` and on, in group `half` of the current block.
+fn bytes(half: usize, four: usize, lane: usize) -> AsmMemoryOperand {
+    W + int((half * GROUP / 4 + four) * LANES_BYTES + 4 * lane)
 }
 
 /// Bits 0 to 3, or 4 to 7, of every byte.

@@ -50,7 +50,7 @@ impl Backend for X86_64 {
     }
 
     fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {
-        features.contains(desc::AVX512).then(|| attention::emit(part))
+        if features.contains(desc::AVX512) { Some(attention::emit(part)) } else { attention::emit_avx2(part) }
     }
 
     fn cache_loops(&self, cache: DType, features: Features) -> Option<CacheLoops> {

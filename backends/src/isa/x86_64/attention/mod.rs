@@ -1,5 +1,7 @@
-//! The assembled loops of attention with 512 bits (see [`AttentionPart`] and [`CacheLoops`]).
+//! The assembled loops of attention (see [`AttentionPart`] and [`CacheLoops`]): with 512 bits, and with 256 on cores
+//! that have no more.
 
+mod avx2;
 mod scores;
 mod softmax;
 mod values;
@@ -64,7 +66,17 @@ impl Elements {
     }
 }
 
-/// The function of `part`.
+/// The function of `part` with 256 bits; softmax is left to portable code, which is little of attention.
+pub(super) fn emit_avx2(part: AttentionPart) -> Option<Function> {
+    match part {
+        AttentionPart::Widen(from) => Some(avx2::widen(from)),
+        AttentionPart::Scores => Some(avx2::scores()),
+        AttentionPart::Softmax => None,
+        AttentionPart::Values => Some(avx2::values()),
+    }
+}
+
+/// The function of `part` with 512 bits.
 pub(super) fn emit(part: AttentionPart) -> Function {
     match part {
         AttentionPart::Widen(from) => widen::widen(from),

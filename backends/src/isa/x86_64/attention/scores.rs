@@ -19,7 +19,7 @@ const UNROLL: [usize; 2] = [4, 1];
 /// Blocks of keys processed together, most first.
 const SCORE_BLOCKS: [usize; 2] = [2, 1];
 /// Additions that lead from sixteen partials to a sum, one after the other.
-const LEVELS: usize = LANES.trailing_zeros() as usize;
+pub(super) const LEVELS: usize = LANES.trailing_zeros() as usize;
 /// Registers of sums; keys and factors lie behind them.
 const SCORE_REGISTERS: usize = 24;
 /// Stack for the half-finished sums of the last two levels of the largest tile.
@@ -27,17 +27,17 @@ const HALVES_BYTES: usize = 2 * QUERIES[0] * SCORE_BLOCKS[0] * 4 * LANES;
 
 /// Queries of the current group, and the current step within them.
 const Q: AsmRegister64 = r12;
-const Q_AT: AsmRegister64 = rax;
+pub(super) const Q_AT: AsmRegister64 = rax;
 /// Bytes from one query to the next, and three times that.
 const Q_STRIDE: AsmRegister64 = r10;
 const Q_STRIDE_3: AsmRegister64 = r11;
 /// The current block of keys, and the current step within it.
 const K: AsmRegister64 = rsi;
-const K_AT: AsmRegister64 = r14;
+pub(super) const K_AT: AsmRegister64 = r14;
 /// Bytes of a block of keys.
 const K_BYTES: AsmRegister64 = rdx;
 /// Scores of the current block for the current queries.
-const OUT: AsmRegister64 = r13;
+pub(super) const OUT: AsmRegister64 = r13;
 const BLOCKS_LEFT: AsmRegister64 = rbx;
 const QUERIES_LEFT: AsmRegister64 = rbp;
 /// Steps left of a partial.
@@ -45,20 +45,31 @@ const STEPS_LEFT: AsmRegister64 = r15;
 
 /// `extern "C" fn(q, k, d, queries, out, stride, blocks)`.
 pub(super) fn scores(keys: Elements) -> Function {
+    with_tiles(key_bytes(keys), HALVES_BYTES, &SCORE_BLOCKS, |a, tile| score_tile(a, keys, tile))
+}
+
+/// The function of scores that computes each tile by `body`: tiles have up to the first of `block_counts` blocks, of
+/// `key_bytes` bytes for one element of all keys of a block, and `stack_bytes` at the stack pointer.
+pub(super) fn with_tiles(
+    key_bytes: usize,
+    stack_bytes: usize,
+    block_counts: &[usize],
+    body: impl Fn(&mut CodeAssembler, Tile) -> Result<(), IcedError>,
+) -> Function {
     let (first_query, d, queries, first_out) = (rdi, rdx, rcx, r8);
-    with_saved("attention_scores", HALVES_BYTES, |a| {
-        a.mov(BLOCKS_LEFT, stack_argument(HALVES_BYTES))?;
+    with_saved("attention_scores", stack_bytes, |a| {
+        a.mov(BLOCKS_LEFT, stack_argument(stack_bytes))?;
         a.lea(Q_STRIDE, d * 4)?;
         a.lea(Q_STRIDE_3, Q_STRIDE + Q_STRIDE * 2)?;
-        a.shl(K_BYTES, key_bytes(keys).trailing_zeros())?;
-        for blocks in SCORE_BLOCKS {
+        a.shl(K_BYTES, key_bytes.trailing_zeros())?;
+        for &blocks in block_counts {
             while_left(a, BLOCKS_LEFT, blocks, |a| {
                 a.mov(Q, first_query)?;
                 a.mov(OUT, first_out)?;
                 a.mov(QUERIES_LEFT, queries)?;
                 for queries in QUERIES {
                     while_left(a, QUERIES_LEFT, queries, |a| {
-                        score_tile(a, keys, Tile { queries, blocks })?;
+                        body(a, Tile { queries, blocks })?;
                         a.lea(Q, Q + Q_STRIDE * queries)?;
                         a.lea(OUT, OUT + STRIDE * queries)
                     })?;
@@ -78,9 +89,9 @@ fn key_bytes(keys: Elements) -> usize {
 
 /// Sums kept side by side: those of one query lie together.
 #[derive(Clone, Copy)]
-struct Tile {
-    queries: usize,
-    blocks: usize,
+pub(super) struct Tile {
+    pub queries: usize,
+    pub blocks: usize,
 }
 
 impl Tile {
@@ -110,7 +121,7 @@ fn half_address(tile: Tile, level: usize, i: usize) -> AsmMemoryOperand {
 fn score_tile(a: &mut CodeAssembler, keys: Elements, tile: Tile) -> Result<(), IcedError> {
     let sums = tile.group(0);
     for index in 0..LANES {
-        let partial = index.reverse_bits() >> (usize::BITS - LANES.trailing_zeros());
+        let partial = partial_at(index);
         score_partial(a, keys, partial, tile)?;
         let complete = index.trailing_ones() as usize;
         for level in 1..=complete {
@@ -139,6 +150,11 @@ fn score_tile(a: &mut CodeAssembler, keys: Elements, tile: Tile) -> Result<(), I
     a.zero_bytes()
 }
 
+/// The partial that is computed `index`-th.
+pub(super) fn partial_at(index: usize) -> usize {
+    index.reverse_bits() >> (usize::BITS - LANES.trailing_zeros())
+}
+
 /// One partial of the dot products of a tile.
 fn score_partial(a: &mut CodeAssembler, elements: Elements, partial: usize, tile: Tile) -> Result<(), IcedError> {
     let key_bytes = key_bytes(elements);
@@ -147,29 +163,42 @@ fn score_partial(a: &mut CodeAssembler, elements: Elements, partial: usize, tile
     for sum in sums {
         a.vpxord(*sum, *sum, *sum)?;
     }
+    for_steps(a, key_bytes, partial, |a, unroll| {
+        for step in 0..unroll {
+            let at = step * LANES * key_bytes;
+            for (block, keys) in keys[..tile.blocks].iter().enumerate() {
+                load_widened(a, elements.dtype, *keys, key_address(block, int(at)))?;
+                // The partials that share a line ask for it in turns, so that requests come evenly.
+                let sharers = LINE_BYTES / key_bytes;
+                if let Some(ahead) = elements.ahead.filter(|_| partial % sharers == step % sharers) {
+                    a.prefetcht0(byte_ptr(key_address(block, int(at + ahead))))?;
+                }
+            }
+            for (query, of_query) in sums.chunks_exact(tile.blocks).enumerate() {
+                a.vbroadcastss(factors[query], dword_ptr(query_address(query, int(step * LANES * 4))))?;
+                for (sum, keys) in of_query.iter().zip(keys) {
+                    a.vfmadd231ps(*sum, *keys, factors[query])?;
+                }
+            }
+        }
+        a.zero_bytes()
+    })
+}
+
+/// Runs `body`, which does as many steps of `partial` as it is told, until all are done.
+pub(super) fn for_steps(
+    a: &mut CodeAssembler,
+    key_bytes: usize,
+    partial: usize,
+    body: impl Fn(&mut CodeAssembler, usize) -> Result<(), IcedError>,
+) -> Result<(), IcedError> {
     a.lea(STEPS_LEFT, K_BYTES + int((LANES - 1 - partial) * key_bytes))?;
     a.shr(STEPS_LEFT, (LANES * key_bytes).trailing_zeros())?;
     a.lea(K_AT, K + int(partial * key_bytes))?;
     a.lea(Q_AT, Q + int(partial * 4))?;
     for unroll in UNROLL {
         while_left(a, STEPS_LEFT, unroll, |a| {
-            for step in 0..unroll {
-                let at = step * LANES * key_bytes;
-                for (block, keys) in keys[..tile.blocks].iter().enumerate() {
-                    load_widened(a, elements.dtype, *keys, key_address(block, int(at)))?;
-                    // The partials that share a line ask for it in turns, so that requests come evenly.
-                    let sharers = LINE_BYTES / key_bytes;
-                    if let Some(ahead) = elements.ahead.filter(|_| partial % sharers == step % sharers) {
-                        a.prefetcht0(byte_ptr(key_address(block, int(at + ahead))))?;
-                    }
-                }
-                for (query, of_query) in sums.chunks_exact(tile.blocks).enumerate() {
-                    a.vbroadcastss(factors[query], dword_ptr(query_address(query, int(step * LANES * 4))))?;
-                    for (sum, keys) in of_query.iter().zip(keys) {
-                        a.vfmadd231ps(*sum, *keys, factors[query])?;
-                    }
-                }
-            }
+            body(a, unroll)?;
             a.add(K_AT, int(unroll * LANES * key_bytes))?;
             a.add(Q_AT, int(unroll * LANES * 4))
         })?;
@@ -181,7 +210,7 @@ fn key_address(block: usize, at: i32) -> AsmMemoryOperand {
     if block == 0 { K_AT + at } else { K_AT + K_BYTES + at }
 }
 
-fn query_address(query: usize, at: i32) -> AsmMemoryOperand {
+pub(super) fn query_address(query: usize, at: i32) -> AsmMemoryOperand {
     match query {
         0 => Q_AT + at,
         1 => Q_AT + Q_STRIDE + at,

@@ -15,24 +15,24 @@ use crate::isa::x86_64::dense::{int, tail_mask};
 /// Blocks of sixteen value lanes processed together, most first.
 const VALUE_BLOCKS: [usize; 2] = [4, 1];
 
-const D: AsmRegister64 = rdx;
+pub(super) const D: AsmRegister64 = rdx;
 
 /// Factors of the current queries, and the current position's.
-const E: AsmRegister64 = rdi;
-const E_AT: AsmRegister64 = rax;
+pub(super) const E: AsmRegister64 = rdi;
+pub(super) const E_AT: AsmRegister64 = rax;
 /// Three times [`STRIDE`].
-const STRIDE_3: AsmRegister64 = r11;
+pub(super) const STRIDE_3: AsmRegister64 = r11;
 /// Sums of the current queries, and their current lanes.
-const SUMS: AsmRegister64 = r8;
-const SUMS_LANE: AsmRegister64 = r13;
+pub(super) const SUMS: AsmRegister64 = r8;
+pub(super) const SUMS_LANE: AsmRegister64 = r13;
 /// Values of the first position in the current lanes, and of the current one.
-const V_LANE: AsmRegister64 = r12;
-const V_AT: AsmRegister64 = r14;
+pub(super) const V_LANE: AsmRegister64 = r12;
+pub(super) const V_AT: AsmRegister64 = r14;
 /// Bytes of a row of sums.
-const ROW: AsmRegister64 = r10;
-const POSITIONS: AsmRegister64 = rbx;
-const POSITIONS_LEFT: AsmRegister64 = r15;
-const LANES_LEFT: AsmRegister64 = rbp;
+pub(super) const ROW: AsmRegister64 = r10;
+pub(super) const POSITIONS: AsmRegister64 = rbx;
+pub(super) const POSITIONS_LEFT: AsmRegister64 = r15;
+pub(super) const LANES_LEFT: AsmRegister64 = rbp;
 
 /// `extern "C" fn(e, v, d, queries, sums, stride, positions)`.
 pub(super) fn values(elements: Elements) -> Function {
@@ -126,7 +126,7 @@ fn to_masked(to: AsmMemoryOperand, is_tail: bool) -> AsmMemoryOperand {
 }
 
 /// Runs `body` for each of `count` queries with its current sums at [`V_AT`].
-fn for_sums(
+pub(super) fn for_sums(
     a: &mut CodeAssembler,
     count: usize,
     body: impl Fn(&mut CodeAssembler, usize) -> Result<(), IcedError>,
@@ -139,7 +139,7 @@ fn for_sums(
     a.zero_bytes()
 }
 
-fn factor_address(query: usize) -> AsmMemoryOperand {
+pub(super) fn factor_address(query: usize) -> AsmMemoryOperand {
     match query {
         0 => E_AT + 0,
         1 => E_AT + STRIDE + 0,

@@ -15,7 +15,7 @@ use crate::isa::x86_64::dense::{int, tail_mask};
 use crate::isa::x86_64::function;
 
 /// How far ahead of what is widened the cache is fetched, bytes: the chunk after the next.
-const PREFETCH_BYTES: i32 = 8192;
+pub(super) const PREFETCH_BYTES: i32 = 8192;
 
 /// `extern "C" fn(from, to, n)`.
 pub(super) fn widen(cache: DType) -> Function {

@@ -1,15 +1,17 @@
 //! Speed of this host's attention kernel with the shapes of a 2B model: multiply-accumulates per cycle, and bytes of
-//! the cache per second. Best of many runs; prints one line per cache type and number of token rows.
+//! the cache per second. Best of many runs; prints one line per cache type and number of token rows, with this core's
+//! features and with its target's baseline.
 //!
 //! `cargo bench -p tcc-tests --bench attention [-- q8]`
 
 use tcc_backends::clif::ClifContext;
 use tcc_backends::clif::kernel::emit_kernel;
 use tcc_backends::clif::micro::emit_callees;
-use tcc_backends::isa::backend;
+use tcc_backends::isa::{Backend, backend};
 use tcc_ir::cache::CacheLayout;
 use tcc_ir::kernel::KernelSpec;
 use tcc_ir::ops::kv_write::CACHE_TYPES;
+use tcc_ir::target::Features;
 use tcc_ir::tensor::Data;
 use tcc_ir::ty::{DType, ValueType};
 use tcc_tests::machines::MACHINES;
@@ -28,39 +30,39 @@ const WORK: [(usize, usize); 3] = [(32, 240), (1, 512), (1, CTX - 1)];
 
 fn main() -> Result<(), RunError> {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    let Some(host) = backend(std::env::consts::ARCH) else {
+        println!("no backend for this host");
+        return Ok(());
+    };
+    let machine = MACHINES.iter().find(|m| m.target == host.desc().name).expect("every target has a machine");
+    let levels = [("host", machine.features(host)?), ("baseline", host.desc().baseline)];
     let gigahertz = clock_gigahertz();
     println!("clock {gigahertz:.2} GHz; {HEADS} heads, {KV_HEADS} KV heads, d {D}, context {CTX}");
     for dtype in CACHE_TYPES.into_iter().filter(|dtype| dtype.to_string().contains(&wanted)) {
-        for (m, pos) in WORK {
-            let Some(seconds) = measure(dtype, m, pos)? else {
-                println!("no backend for this host");
-                return Ok(());
-            };
+        for ((m, pos), (level, features)) in WORK.into_iter().flat_map(|work| levels.map(|level| (work, level))) {
+            let seconds = measure(host, features, dtype, m, pos)?;
             let seen: usize = (0..m).map(|row| pos + row + 1).sum();
             let per_cycle = (2 * HEADS * D * seen) as f64 / seconds / 1e9 / gigahertz;
             let layout = CacheLayout { heads: KV_HEADS, ctx: CTX, d: D, dtype };
             let gigabytes = 2.0 * layout.read_bytes(pos + m) as f64 / seconds / 1e9;
             let microseconds = seconds * 1e6;
             println!(
-                "{dtype:4} m {m:2} at {pos:4} {microseconds:8.1} us {per_cycle:5.1} MAC/cycle {gigabytes:6.1} GB/s"
+                "{dtype:4} m {m:2} at {pos:4} {level:8} {microseconds:8.1} us {per_cycle:5.1} MAC/cycle {gigabytes:6.1} GB/s"
             );
         }
     }
     Ok(())
 }
 
-/// Seconds of one call for `m` token rows from position `pos` on.
-fn measure(dtype: DType, m: usize, pos: usize) -> Result<Option<f64>, RunError> {
-    let Some(host) = backend(std::env::consts::ARCH) else { return Ok(None) };
-    let machine = MACHINES.iter().find(|m| m.target == host.desc().name).expect("every target has a machine");
-    let features = machine.features(host)?;
+/// Seconds of one call for `m` token rows from position `pos` on, with code for `features`.
+fn measure(host: &dyn Backend, features: Features, dtype: DType, m: usize, pos: usize) -> Result<f64, RunError> {
     let cache = CacheLayout { heads: KV_HEADS, ctx: CTX, d: D, dtype };
     let spec = KernelSpec::Attention { m, heads: HEADS, cache, scale: 0.01 };
     let build = |e| RunError::Build(format!("{e}"));
     let cx = ClifContext::new(host, features).map_err(build)?;
     let mut functions = vec![emit_kernel(&cx, &spec, "attention").map_err(build)?];
     functions.extend(emit_callees(&cx, host, [&spec]).map_err(build)?);
-    let mut process = Runner::new(host, features, functions)?.start(machine.emulator_args)?;
+    let mut process = Runner::new(host, features, functions)?.start(&[])?;
 
     let mut rng = Rng::new(1);
     let ty = ValueType::new(dtype, &[KV_HEADS, CTX, D]);
@@ -76,7 +78,7 @@ fn measure(dtype: DType, m: usize, pos: usize) -> Result<Option<f64>, RunError> 
     let scratch = memory.alloc(spec.scratch_bytes(), 64);
     let args = [memory.place_words(&words), 0, spec.tasks() as u64, scratch];
     process.load("attention", &args, &mut memory)?;
-    best_seconds(&mut process, "attention", &args).map(Some)
+    best_seconds(&mut process, "attention", &args)
 }
 
 /// Stored elements, and behind those of q8 their scales, which follow directly at this shape.

@@ -20,6 +20,9 @@ pub const NUMBERS: [(&str, &str); 6] = [
 /// Member of a row's JSON: executed instructions of one decoded token, the same on every machine that emulates it.
 const INSTRUCTIONS: &str = "decode_instructions_per_token";
 
+/// Member beside it: the same, a RISC-V vector instruction counted once per register of its widest group.
+const WEIGHTED: &str = "decode_weighted_instructions_per_token";
+
 /// One target at one feature level.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -30,6 +33,14 @@ pub struct Row {
     /// Bytes, in the order of [`NUMBERS`].
     pub numbers: [u64; NUMBERS.len()],
     pub outcome: Outcome,
+}
+
+/// Executed instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instructions {
+    pub plain: u64,
+    /// Vector instructions of targets with register groups count once per register of their widest group.
+    pub weighted: u64,
 }
 
 /// What running the code gave.
@@ -43,7 +54,7 @@ pub enum Outcome {
         /// Decoded tokens per second on one thread; emulated code has no speed.
         decode: Option<f64>,
         /// Executed instructions of one decoded token, where code is emulated and can be counted.
-        instructions: Option<u64>,
+        instructions: Option<Instructions>,
     },
     /// This machine cannot run it.
     Skipped { reason: String },
@@ -57,7 +68,7 @@ impl Row {
         }
     }
 
-    fn instructions(&self) -> Option<u64> {
+    fn instructions(&self) -> Option<Instructions> {
         match &self.outcome {
             Outcome::Ran { instructions, .. } => *instructions,
             Outcome::Skipped { .. } => None,
@@ -77,7 +88,8 @@ impl Row {
                     row["decode_tokens_per_second"] = (*decode).into();
                 }
                 if let Some(instructions) = instructions {
-                    row[INSTRUCTIONS] = (*instructions).into();
+                    row[INSTRUCTIONS] = instructions.plain.into();
+                    row[WEIGHTED] = instructions.weighted.into();
                 }
             }
             Outcome::Skipped { reason } => row["skipped"] = reason.as_str().into(),
@@ -117,6 +129,7 @@ struct Past {
     numbers: [u64; NUMBERS.len()],
     sha256: Option<String>,
     instructions: Option<u64>,
+    weighted: Option<u64>,
 }
 
 impl Baseline {
@@ -160,8 +173,8 @@ impl Past {
             *number = row[name].as_u64()?;
         }
         let sha256 = row["logits_sha256"].as_str().map(str::to_owned);
-        let instructions = row[INSTRUCTIONS].as_u64();
-        Some((row["target"].as_str()?.to_owned(), Past { numbers, sha256, instructions }))
+        let (instructions, weighted) = (row[INSTRUCTIONS].as_u64(), row[WEIGHTED].as_u64());
+        Some((row["target"].as_str()?.to_owned(), Past { numbers, sha256, instructions, weighted }))
     }
 
     fn findings(&self, row: &Row, tolerance: f64) -> Vec<String> {
@@ -173,12 +186,16 @@ impl Past {
                     .push(format!("{}: {name} is {found} bytes, allowed are {allowed} (baseline {past})", row.target));
             }
         }
-        if let Some((found, past)) = row.instructions().zip(self.instructions) {
+        let now = row.instructions();
+        for (found, past, what) in [
+            (now.map(|now| now.plain), self.instructions, "instructions"),
+            (now.map(|now| now.weighted), self.weighted, "instructions, weighted by register groups"),
+        ] {
+            let Some((found, past)) = found.zip(past) else { continue };
             let allowed = allowed(past, tolerance);
             if found > allowed {
-                let what = "a decoded token executes";
-                let found = format!("{found} instructions, allowed are {allowed} (baseline {past})");
-                findings.push(format!("{}: {what} {found}", row.target));
+                let what = format!("a decoded token executes {found} {what}");
+                findings.push(format!("{}: {what}, allowed are {allowed} (baseline {past})", row.target));
             }
         }
         if let (Some(found), Some(past)) = (row.sha256(), &self.sha256)
@@ -205,7 +222,7 @@ mod tests {
             engine: "this machine".into(),
             sha256: sha256.into(),
             decode: None,
-            instructions: Some(code),
+            instructions: Some(Instructions { plain: code, weighted: 2 * code }),
         };
         let numbers = [code, 2, 3, 4, 5, 6];
         Row { target: target.into(), triple: "t".into(), cpu_features: String::new(), numbers, outcome }

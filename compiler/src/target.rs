@@ -43,9 +43,10 @@ pub struct Target {
 impl Target {
     /// The same machine with the measured rates of `profile`.
     ///
-    /// Errors: a profile of another target, or with names that this one does not have.
+    /// Errors: a profile of another target, without one of its features, or with names that it does not have.
     pub fn with_profile(self, profile: Profile) -> Result<Target, ProfileError> {
-        let machine = Machine { desc: profile.apply(self.machine.desc)?, ..self.machine };
+        let features = self.machines().iter().fold(Features::NONE, |all, (_, machine)| all.with(machine.features));
+        let machine = Machine { desc: profile.apply(self.machine.desc, features)?, ..self.machine };
         Ok(Target { machine, profile: Some(profile), ..self })
     }
 

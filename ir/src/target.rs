@@ -94,6 +94,8 @@ pub struct TargetDesc {
     pub memories: &'static [Memory],
     /// Best first among equals; ends with rows that need nothing but the baseline.
     pub menu: &'static [MicroKernel],
+    /// Output rows of one task of a product over weights of an encoding, where measured; others follow from memories.
+    pub task_rows: &'static [(Encoding, usize)],
     /// Layout of quantized activations.
     pub activations: QuantForm,
     /// Encoding that the ternary product with float activations reads.

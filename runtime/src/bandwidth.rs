@@ -57,7 +57,42 @@ pub fn read_bandwidth(threads: usize, pages: Pages) -> io::Result<f64> {
     Ok(best)
 }
 
+/// Bytes a measurement of a cache reads at least in each attempt.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// Read bandwidth of this thread, bytes per second, over and over the same `bytes` bytes.
+pub fn cache_bandwidth(bytes: usize) -> f64 {
+    let buffer = vec![1u8; bytes.max(LINE).next_multiple_of(LINE)];
+    let passes = CACHE_BYTES.div_ceil(buffer.len());
+    let attempt = || {
+        let begin = Instant::now();
+        for _ in 0..passes {
+            black_box(widest_sum(black_box(&buffer)));
+        }
+        (passes * buffer.len()) as f64 / begin.elapsed().as_secs_f64()
+    };
+    // The first one brings the bytes near.
+    (0..=PASSES).map(|_| attempt()).fold(0.0, f64::max)
+}
+
+/// [`sum`] with the widest registers that every core of this instruction set with vectors of 256 bits has.
+fn widest_sum(bytes: &[u8]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn wide(bytes: &[u8]) -> u64 {
+            sum(bytes)
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the core has the feature.
+            return unsafe { wide(bytes) };
+        }
+    }
+    sum(bytes)
+}
+
 /// Sum of 64-bit words, a cache line at a time, with enough accumulators that the loads are the limit.
+#[inline(always)]
 fn sum(bytes: &[u8]) -> u64 {
     let mut sums = [0u64; LINE / 8];
     for line in bytes.chunks_exact(LINE) {

@@ -26,7 +26,14 @@ fn op<'v>(ops: &'v Value, name: &str) -> &'v Value {
 
 #[test]
 fn this_machine_says_rates_limits_and_time_by_op() {
-    let value = bench(&["--threads", "1,2"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let page = folder.path().join("bench.html");
+    let value = bench(&["--threads", "1,2", "--plot", page.to_str().expect("UTF-8")]);
+    let page = std::fs::read_to_string(page).expect("a page");
+    assert!(page.contains("<svg") && page.contains("tokens per second by threads") && page.contains("<pre>"), "{page}");
+    let first = &value["first_token"];
+    assert!(number(first, "load_milliseconds") > 0.0, "{first:#}");
+    assert!(number(first, "first_token_milliseconds") > number(first, "load_milliseconds"), "{first:#}");
     let rows = value["rows"].as_array().expect("rows");
     assert_eq!(rows.len(), 2);
     for row in rows {
@@ -36,6 +43,7 @@ fn this_machine_says_rates_limits_and_time_by_op() {
         for ops in [&row["decode_ops"], &row["prefill_ops"]] {
             // Groups and what lies between them are everything.
             assert!((sum(ops, "share_of_time") - 1.0).abs() < 1e-6, "{ops:#}");
+            assert!(number(op(ops, "between ops"), "milliseconds_per_token") >= 0.0, "{ops:#}");
         }
         let bytes: f64 =
             ["q, k, v", "attention out", "gate, up", "down", "attention", "norms, quantize", "head", "other"]

@@ -72,6 +72,17 @@ fn profiles_are_written_and_read() {
     let text = std::fs::read_to_string(&path).expect("it was written");
     std::fs::write(&path, text.replace("\"cpu\"", "\"gpu\"")).expect("a writable folder");
     fails(&["check", model, "--profile", profile], 3, &["machine.json", "gpu", "cpu"]);
+    let mut value: serde_json::Value = serde_json::from_str(&text).expect("a profile is JSON");
+    let tasks = value["task_rows"].as_object().expect("a map");
+    assert!(!tasks.is_empty() && tasks.values().all(|rows| rows.as_u64() >= Some(64)), "{text}");
+    let name = value["cpu"].as_str().expect("a name").to_owned();
+    value["cpu"] = "another processor".into();
+    std::fs::write(&path, value.to_string()).expect("a writable folder");
+    fails(&["check", model, "--profile", profile], 3, &["another processor", name.split(' ').next().expect("a word")]);
+    value["features"] = "".into();
+    std::fs::write(&path, value.to_string()).expect("a writable folder");
+    let here = value["target"].as_str().expect("a name").to_owned();
+    fails(&["check", model, "-t", &here, "--profile", profile], 3, &["machine.json", "measured without"]);
     fails(&["check", model, "--profile", "/nonexistent/profile"], 3, &["/nonexistent/profile"]);
 }
 

@@ -10,7 +10,7 @@ use super::args::{DEFAULT_MAX_THREADS, Ids, MachineArgs, ModelArgs, parse_ids};
 use super::progress::Progress;
 use super::table::Table;
 use super::{Cx, prepare};
-use crate::compare::{self, Baseline, Outcome, Row};
+use crate::compare::{self, Baseline, Instructions, Outcome, Row};
 use crate::driver::{self, Back, Front, Variant};
 use crate::error::Error;
 use crate::golden;
@@ -294,7 +294,7 @@ impl Measure<'_> {
     }
 
     /// Executed instructions of a decoded token behind a short prompt; none, and a warning, where they cannot be counted.
-    fn instructions(&self, back: &Back, variant: &Variant, weights: &Path, folder: &Path) -> Option<u64> {
+    fn instructions(&self, back: &Back, variant: &Variant, weights: &Path, folder: &Path) -> Option<Instructions> {
         let half = self.front.program.facts.ctx / 2;
         let work = Work { prompt: half.min(8), n: half.min(2), runs: 1 };
         if work.n == 0 {
@@ -302,7 +302,10 @@ impl Measure<'_> {
         }
         match count(back, variant, weights, folder, &work) {
             // Means of counts, far below 2^53.
-            Ok(counts) => Some(counts.decode_total().instructions.round() as u64),
+            Ok(counts) => {
+                let total = counts.decode_total();
+                Some(Instructions { plain: total.instructions.round() as u64, weighted: total.weighted.round() as u64 })
+            }
             Err(error) => {
                 if !self.cx.quiet {
                     eprintln!("warning: no instructions were counted: {error}");
@@ -341,7 +344,11 @@ fn cells(row: &Row) -> Vec<String> {
     let (engine, speed, instructions, logits) = match &row.outcome {
         Outcome::Ran { engine, sha256, decode, instructions } => {
             let speed = decode.map_or_else(none, |rate| format!("{rate:.1}"));
-            let instructions = instructions.map_or_else(none, |count| format!("{:.2} M", count as f64 / 1e6));
+            let mega = |count: u64| format!("{:.2} M", count as f64 / 1e6);
+            let instructions = instructions.map_or_else(none, |count| match count.weighted == count.plain {
+                true => mega(count.plain),
+                false => format!("{}, weighted {}", mega(count.plain), mega(count.weighted)),
+            });
             (engine.clone(), speed, instructions, sha256[..12].to_owned())
         }
         Outcome::Skipped { reason } => (none(), none(), none(), format!("skipped: {reason}")),

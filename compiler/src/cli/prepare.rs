@@ -23,7 +23,8 @@ use crate::matrix::MatrixOptions;
 use crate::matrix::tiles;
 use crate::model::{Activations, Model};
 use crate::plan::{HeadChoice, PlanOptions};
-use crate::profile::Profile;
+use crate::profile::{Profile, ProfileError};
+use crate::run::tune;
 use crate::target::{self, Target, TargetRequest};
 
 /// Opens and checks the model, saying its warnings.
@@ -75,7 +76,12 @@ pub fn target(name: Option<&str>, machine: &MachineArgs) -> Result<Target, Error
     let target = target::resolve(&request, host::features)?;
     let Some(path) = &machine.profile else { return Ok(target) };
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let profile = Profile::parse(&text).and_then(|profile| target.with_profile(profile));
+    let is_host = matches!(name, None | Some("host"));
+    let here = |profile: Profile| match tune::cpu_name() {
+        cpu if is_host && cpu != profile.cpu => Err(ProfileError::Cpu { found: profile.cpu, expected: cpu }),
+        _ => Ok(profile),
+    };
+    let profile = Profile::parse(&text).and_then(here).and_then(|profile| target.with_profile(profile));
     profile.map_err(|source| Error::Profile { path: path.clone(), source })
 }
 

@@ -9,11 +9,28 @@ use crate::driver::Front;
 use crate::error::Error;
 use crate::plan::PlanError;
 use crate::plan::layout::ternary_weights;
-use crate::schedule::{self, Candidate, Shape};
+use crate::schedule::{self, Candidate, Machine, Shape};
 use crate::target::Target;
 
-/// The candidates for each shape of weights with int8 activations, in cycles of a one-row product of one weight.
+/// The candidates for each shape of weights with int8 activations, in cycles of a one-row product of one weight; for each
+/// variant where the target has several.
 pub(super) fn describe(front: &Front, target: &Target) -> Result<Value, Error> {
+    let (names, machines): (Vec<String>, Vec<Machine>) = target.machines().into_iter().unzip();
+    let one = |machine| describe_machine(front, target, machine, &machines);
+    if let [machine] = &machines[..] {
+        return one(machine);
+    }
+    let mut variants = Vec::new();
+    for (name, machine) in names.iter().zip(&machines) {
+        let mut described = one(machine)?;
+        described["variant"] = name.as_str().into();
+        variants.push(described);
+    }
+    Ok(json!({ "target": target.triple, "variants": variants }))
+}
+
+/// The candidates on `machine`, one of `machines` that read the same weights.
+fn describe_machine(front: &Front, target: &Target, machine: &Machine, machines: &[Machine]) -> Result<Value, Error> {
     let weights = ternary_weights(&front.program);
     // One weight has several readers.
     let mut names: BTreeMap<Shape, Vec<&str>> = BTreeMap::new();
@@ -25,9 +42,11 @@ pub(super) fn describe(front: &Front, target: &Target) -> Result<Value, Error> {
     }
     let mut shapes = Vec::new();
     for (shape, names) in names {
-        let candidates = schedule::candidates(&target.machine, shape, None)
-            .map_err(|source| PlanError::Schedule { weight: names[0].into(), source })?;
-        let chosen = schedule::cheapest(&candidates).map(|best| best.row.name);
+        let failed = |source| PlanError::Schedule { weight: names[0].into(), source };
+        let candidates = schedule::candidates(machine, shape, None).map_err(failed)?;
+        let encoding = schedule::choose_encoding(machines, shape, None).map_err(failed)?;
+        let readers: Vec<Candidate> = candidates.iter().copied().filter(|c| c.row.encoding == encoding).collect();
+        let chosen = schedule::cheapest(&readers).map(|best| best.row.name);
         let describe = |c: &Candidate| {
             json!({
                 "encoding": c.row.encoding.to_string(), "kernel": c.row.name,
@@ -41,12 +60,15 @@ pub(super) fn describe(front: &Front, target: &Target) -> Result<Value, Error> {
             "candidates": candidates.iter().map(describe).collect::<Vec<_>>(),
         }));
     }
-    let features = target.machine.desc.feature_names(target.machine.features);
+    let features = machine.desc.feature_names(machine.features);
     Ok(json!({ "target": target.triple, "cpu_features": features, "shapes": shapes }))
 }
 
 /// The same for people.
 pub(super) fn text(value: &Value) -> String {
+    if let Some(variants) = value["variants"].as_array() {
+        return variants.iter().map(text).collect::<Vec<_>>().join("\n");
+    }
     let string = |v: &Value| v.as_str().unwrap_or("").to_owned();
     let mut out = format!("{} ({})\n", string(&value["target"]), string(&value["cpu_features"]));
     out += "cycles of one token row; the larger of the two counts\n";

@@ -3,16 +3,22 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use tcc_ir::target::TargetDesc;
 
 use super::args::MachineArgs;
 use super::progress::Progress;
+use super::table::Table;
 use super::{Cx, prepare};
 use crate::error::Error;
 use crate::output::{self, Mode};
+use crate::profile::Profile;
 use crate::run::tune;
 
 const EXAMPLES: &str = "\
-The profile replaces the estimates of the target's description; the logits stay the same.
+Measured are the assembled kernels that this machine runs, the rows of a task at which they are fastest, the sizes and
+bandwidths of its caches, and the share of memory's bandwidth that each thread has. The profile replaces the estimates
+of the target's description; the logits stay the same. It is refused where the code may use CPU features that the
+measured machine lacks, and for `-t host` on another processor.
 
 Examples:
   tcc tune -o this-machine.json
@@ -36,12 +42,43 @@ pub(super) fn run(cx: &Cx, args: TuneArgs) -> Result<(), Error> {
     }
     let target = prepare::target(None, &MachineArgs::default())?;
     let bar = Progress::spinner(cx, "measuring");
-    let profile = tune::measure(&target, args.threads as usize)?;
+    let profile = tune::measure(&target, args.threads as usize, |what| bar.message(format!("measuring {what}")))?;
     drop(bar);
-    match args.out {
-        None => print!("{}", profile.text()),
-        Some(path) => output::write_whole(&path, Mode::Data, |out| out.write_all(profile.text().as_bytes()))
-            .map_err(Error::io("written", path))?,
+    if let Some(path) = &args.out {
+        output::write_whole(path, Mode::Data, |out| out.write_all(profile.text().as_bytes()))
+            .map_err(Error::io("written", path))?;
+    }
+    if args.out.is_none() || cx.json {
+        print!("{}", profile.text());
+    } else if !cx.quiet {
+        print!("{}", text(&profile, target.machine.desc));
     }
     Ok(())
+}
+
+/// What was measured beside what the target's description says.
+fn text(profile: &Profile, desc: &TargetDesc) -> String {
+    let cell = |value: Option<String>| value.unwrap_or_else(|| "–".into());
+    let mut rows = Vec::new();
+    for memory in desc.memories {
+        let measured = profile.bytes.get(memory.name);
+        if let Some(bytes) = measured {
+            rows.push(vec![format!("{} bytes", memory.name), memory.bytes.to_string(), bytes.to_string()]);
+        }
+        let measured = profile.bytes_per_cycle.get(memory.name).map(|rate| format!("{rate:.1}"));
+        rows.push(vec![
+            format!("{} bytes per cycle", memory.name),
+            format!("{:.1}", memory.bytes_per_cycle),
+            cell(measured),
+        ]);
+    }
+    for row in desc.menu {
+        let measured = profile.macs_per_cycle.get(row.name).map(|rate| format!("{rate:.1}"));
+        rows.push(vec![format!("{} MAC per cycle", row.name), format!("{:.1}", row.macs_per_cycle), cell(measured)]);
+    }
+    for (encoding, task) in &profile.task_rows {
+        rows.push(vec![format!("{encoding} rows of a task"), cell(None), task.to_string()]);
+    }
+    let table = Table { header: vec!["", "described", "measured"], rows };
+    format!("{} ({})\n{}", profile.cpu, profile.features, table.aligned())
 }

@@ -1,8 +1,10 @@
 //! Running compiled models: in this process, under an emulator, from text to text; and how fast.
 
+pub mod caches;
 pub mod chat;
 pub mod count;
 pub mod emulate;
+pub mod first;
 pub mod generate;
 pub mod host;
 pub mod ops;

@@ -68,7 +68,7 @@ impl Work {
         Ok(Seconds { rows, ..seconds })
     }
 
-    /// Seconds of each op per token on `threads` threads; `host` calls the op hooks.
+    /// Seconds of each op per token on `threads` threads, in the run whose time is the median; `host` calls the op hooks.
     pub fn op_times(&self, host: &HostModel, threads: u32) -> Result<OpTimes, Error> {
         let pool = Pool::new(threads).map_err(Error::io("started", "a thread"))?;
         let clock = OpClock::new(host.module().model().info().op_count, host.hooks(pool.hooks()));
@@ -87,14 +87,13 @@ impl Work {
             })?;
             runs.push(times);
         }
+        // One whole run: medians of its parts would not add up to the median of the whole.
         let middle = |of: fn(&OpTimes) -> &PhaseTimes| {
-            let ops = runs.first().map_or(0, |run| of(run).ops.len());
-            PhaseTimes {
-                ops: (0..ops).map(|op| median(runs.iter().map(|run| of(run).ops[op]))).collect(),
-                total: median(runs.iter().map(|run| of(run).total)),
-            }
+            runs.sort_by(|a, b| of(a).total.total_cmp(&of(b).total));
+            of(&runs[runs.len() / 2]).clone()
         };
-        Ok(OpTimes { prefill: middle(|run| &run.prefill), decode: middle(|run| &run.decode) })
+        let [prefill, decode] = [(|run| &run.prefill) as fn(&OpTimes) -> &PhaseTimes, |run| &run.decode].map(middle);
+        Ok(OpTimes { prefill, decode })
     }
 
     /// Does the work once in a session of its own, says after each phase how many seconds it took, and returns what

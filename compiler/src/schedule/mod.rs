@@ -175,14 +175,17 @@ pub fn choose(
     Ok(schedule)
 }
 
-/// The tile of one task: as many panels as the nearest memory holds, within the bounds on task size. More panels
-/// would gain nothing: weights pass once, and threads that share fewer tasks end a step further apart.
+/// The tile of one task: as many rows as were measured, else as many panels as the nearest memory holds, within the
+/// bounds on task size. More panels would gain nothing: weights pass once, and threads that share fewer tasks end a step
+/// further apart.
 fn task_tile(machine: &Machine, n: usize, k: usize, encoding: Encoding) -> Level {
     let (nr, panel_bytes) = (encoding.nr(), encoding.panel_bytes(k).max(1));
     let least = MIN_TASK_ROWS.next_multiple_of(nr);
     let most = (MAX_TASK_ROWS / nr).max(1) * nr;
     let nearest = machine.desc.memories.first().map_or(0, |memory| memory.bytes);
-    let rows = (nearest / panel_bytes * nr).clamp(least, most.max(least)).min(n.next_multiple_of(nr));
+    let measured = machine.desc.task_rows.iter().find(|(of, _)| *of == encoding);
+    let wanted = measured.map_or((nearest / panel_bytes * nr).clamp(least, most.max(least)), |(_, rows)| *rows);
+    let rows = wanted.min(n).next_multiple_of(nr);
     let holder = machine.desc.memories.iter().find(|memory| memory.bytes >= rows / nr * panel_bytes);
     Level { memory: holder.map_or("ram", |memory| memory.name), rows }
 }

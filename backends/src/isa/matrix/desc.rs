@@ -47,6 +47,7 @@ pub static DESC: TargetDesc = TargetDesc {
     cpus: &[],
     memories: &[],
     menu: MENU,
+    task_rows: &[],
     activations: QuantForm::Strips,
     float_encoding: Encoding::W2Nz(Panel { parts: 4, nr: 64, kp: 512 }),
 };

@@ -90,6 +90,7 @@ pub static DESC: TargetDesc = TargetDesc {
         Memory { name: "DRAM", bytes: 1 << 40, bytes_per_cycle: 4.0 },
     ],
     menu: MENU,
+    task_rows: &[],
     activations: QuantForm::Rows,
     float_encoding: float_ternary::ENCODING,
 };

@@ -128,6 +128,7 @@ pub(super) const DESC: TargetDesc = TargetDesc {
     cpus: CPUS,
     memories: MEMORIES,
     menu: MENU,
+    task_rows: &[],
     activations: QuantForm::Rows,
     float_encoding: float_ternary::ENCODING,
 };

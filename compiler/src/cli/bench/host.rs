@@ -1,11 +1,14 @@
 //! What this machine itself runs: rates, limits, and time by op.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use tcc_ir::plan::{Plan, StepList};
 use tcc_runtime::bandwidth::{Pages, read_bandwidth};
 
 use super::{Measure, cell, percent, section};
 use crate::error::Error;
+use crate::run::first;
 use crate::run::host::{HostError, HostModel};
 use crate::run::ops::{self, GroupSum, Point};
 use crate::run::peak::{Peak, peak};
@@ -28,8 +31,9 @@ struct Row {
     times: OpTimes,
 }
 
-/// Measures every number of `threads`, adds the rows to `value`, and returns them as text.
-pub(super) fn measure(measure: &Measure, threads: &[u32], value: &mut Value) -> Result<String, Error> {
+/// Measures every number of `threads` and the first token, adds the rows to `value`, and returns them as text; files go
+/// to `folder`.
+pub(super) fn measure(measure: &Measure, threads: &[u32], folder: &Path, value: &mut Value) -> Result<String, Error> {
     let loaded = |result: Result<HostModel, HostError>| {
         result.map_err(|error| match error {
             HostError::OtherMachine => {
@@ -42,6 +46,9 @@ pub(super) fn measure(measure: &Measure, threads: &[u32], value: &mut Value) -> 
     let host = loaded(HostModel::load(back, measure.weights))?.with_variant(measure.variant);
     let marked = loaded(HostModel::load_image(back, &back.image_with_op_hooks()?, measure.weights))?;
     let marked = marked.with_variant(measure.variant);
+    let object = folder.join("model.o");
+    back.write_object(&object, None)?;
+    let first_token = first::measure(measure.variant, &object, measure.weights, threads[0], measure.work.runs)?;
     let mut rows = Vec::new();
     for &threads in threads {
         let read = |pages| read_bandwidth(threads as usize, pages).map_err(Error::io("measured", "memory"));
@@ -57,7 +64,24 @@ pub(super) fn measure(measure: &Measure, threads: &[u32], value: &mut Value) -> 
     let first = rows[0].rates;
     value["bytes_per_token"] = measure.work.bytes_per_token(&measure.variant.plan, first.rows).into();
     value["rows"] = rows.iter().map(|row| row.json(measure, first)).collect();
-    Ok(text(&value["rows"]))
+    value["first_token"] = json!({
+        "threads": threads[0], "load_milliseconds": 1e3 * first_token.load,
+        "first_token_milliseconds": 1e3 * first_token.first, "later_token_milliseconds": 1e3 * first_token.later,
+        "beyond_later_milliseconds": 1e3 * first_token.beyond_later(), "page_faults": first_token.page_faults,
+    });
+    Ok(first_text(&value["first_token"]) + &text(&value["rows"]))
+}
+
+/// The line on loading and the first token.
+fn first_text(value: &Value) -> String {
+    let milliseconds = |key: &str| cell(value[format!("{key}_milliseconds")].as_f64(), 2);
+    let faults = value["page_faults"].as_u64().map_or_else(String::new, |n| format!(", with {n} page faults"));
+    format!(
+        "loaded in {} ms; first token after {} ms{faults}; the same later takes {} ms\n",
+        milliseconds("load"),
+        milliseconds("first_token"),
+        milliseconds("later_token"),
+    )
 }
 
 impl Limits {

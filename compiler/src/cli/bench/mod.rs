@@ -3,6 +3,7 @@
 mod count;
 mod host;
 mod matrix;
+mod plot;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -39,7 +40,7 @@ For a matrix unit (-t ascend) the simulator says cycles of decode behind --promp
 by op. They are simulated, not measured; tokens per second follow only where clock and memory rate are published or given.
 
 Examples:
-  tcc bench model/ --threads 1,2
+  tcc bench model/ --threads 1,2 --plot model.html
   tcc bench model/ -t aarch64 --features +dotprod
   tcc bench model/ -t riscv64 --features +v --vlen 256 --json
   tcc bench model/ -t ascend --machine ascend310b --trace trace.json --html timeline.html
@@ -84,6 +85,10 @@ pub struct BenchArgs {
     #[arg(short, long, value_name = "N", default_value_t = 32)]
     n: usize,
 
+    /// Draw shares of the roofline by op and rates by threads, or instructions by op: .svg, or a page .html
+    #[arg(long, value_name = "FILE.svg|html")]
+    plot: Option<PathBuf>,
+
     /// Runs of which the median counts
     #[arg(long, value_name = "N", default_value_t = 3)]
     runs: usize,
@@ -96,6 +101,7 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
     if crate::matrix::is_target(args.target.as_deref()) {
         return matrix::run(cx, &args);
     }
+    args.plot.as_deref().map_or(Ok(()), plot::check)?;
     prepare::no_matrix_unit(&args.matrix)?;
     let target = prepare::target(args.target.as_deref(), &args.machine)?;
     if target.is_host_isa && !target.runs_here {
@@ -133,15 +139,19 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
     bar.message("measuring");
     let measure = Measure { back: &back, variant, weights: &weights, work };
     let text = match target.is_host_isa {
-        true => host::measure(&measure, &args.threads, &mut value)?,
+        true => host::measure(&measure, &args.threads, folder.path(), &mut value)?,
         false => count::measure(&measure, folder.path(), &mut value)?,
     };
     drop(bar);
+    let head = variant.plan.lossy_head().map_or_else(String::new, report::lossy_head_line);
+    let text = heading(&value) + &head + &text;
+    if let Some(path) = &args.plot {
+        plot::write(path, &value, &text)?;
+    }
     if cx.json {
         println!("{value}");
     } else {
-        let head = variant.plan.lossy_head().map_or_else(String::new, report::lossy_head_line);
-        print!("{}{head}{text}", heading(&value));
+        print!("{text}");
     }
     Ok(())
 }

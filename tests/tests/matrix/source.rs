@@ -100,7 +100,7 @@ fn lines_have_the_numbers_of_the_records() {
     let programs = [
         product("kirin9030", 4, [1, 256, 640], false, None),
         product("kirin9030", 4, [40, 200, 700], true, None),
-        product("lite-generic", 4, [96, 256, 1300], true, Some("m32/16 k512/128/64")),
+        product("lite-generic", 4, [96, 256, 1300], true, Some("m32/16 k512/128/64 g1 u2 s16")),
         product("ascend310p", 4, [8, 1024, 512], false, None),
     ];
     for program in programs {
@@ -129,7 +129,7 @@ fn products_of_four_bits_have_no_source() {
 #[test]
 fn a_small_product_has_this_text() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/matrix/product.cpp");
-    let found = text(&product("lite-generic", 4, [2, 64, 128], false, Some("m2/2 k128/64/64")));
+    let found = text(&product("lite-generic", 4, [2, 64, 128], false, Some("m2/2 k128/64/64 g1 u2 s16")));
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
         std::fs::write(&path, &found).expect("writable");

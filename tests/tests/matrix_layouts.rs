@@ -9,6 +9,7 @@ use tcc::matrix::{self, MatrixOptions};
 use tcc::model::{Activations, Model};
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::preset::{PRESETS, preset};
+use tcc_backends::isa::matrix::program::CoreKind;
 use tcc_ir::ty::DType;
 use tcc_tests::oracle::fixture;
 
@@ -41,7 +42,11 @@ fn open(name: &str, activations: Option<Activations>) -> Model {
 }
 
 fn front(model: &Model, kv: DType) -> Front<'_> {
-    let options = BuildOptions { ctx: Some(72), prefill: 8, kv, ..BuildOptions::default() };
+    front_of(model, 8, kv)
+}
+
+fn front_of(model: &Model, prefill: usize, kv: DType) -> Front<'_> {
+    let options = BuildOptions { ctx: Some(72), prefill, kv, ..BuildOptions::default() };
     driver::front(model, &options, None, |_, _| {}).expect("it builds")
 }
 
@@ -89,5 +94,22 @@ fn caches_give_the_interpreters_logits() {
         for (kind, kv) in [DType::F32, DType::Q8].into_iter().enumerate() {
             check(2 * index + kind, &format!("{name} with a cache of {kv}"), &front(&open(name, None), kv));
         }
+    }
+}
+
+/// A longer prompt takes split machines to their cubes.
+#[test]
+fn prompts_on_cubes_of_split_machines_give_the_interpreters_logits() {
+    let model = open("llama-packed-bias-linearrope", None);
+    let front = front_of(&model, 32, DType::F16);
+    let tokens: Vec<u32> = (0..33).map(|i| i * 37 % 300).collect();
+    let want = golden::interpret(&front, &tokens).expect("the interpreter runs");
+    for machine in presets().iter().filter(|machine| machine.vector_cores() > 0) {
+        let compiled = matrix::build(&front, machine, &MatrixOptions::default()).expect("it lowers");
+        let streams = compiled.model.programs().flat_map(|body| &body.program.stages).flat_map(|stage| &stage.streams);
+        assert!(streams.map(|stream| stream.kind).any(|kind| kind == CoreKind::Cube), "{}", machine.name);
+        let weights = compiled.weights(&front).expect("weights");
+        let (logits, _) = matrix::run::logits(&compiled.model, &weights, &tokens, true).expect("it runs");
+        assert_eq!(golden::hex(&golden::hash(&logits)), golden::hex(&golden::hash(&want)), "{}", machine.name);
     }
 }

@@ -3,4 +3,5 @@
 pub mod emit;
 pub mod matmul;
 pub mod model;
+pub mod split;
 pub mod vector;

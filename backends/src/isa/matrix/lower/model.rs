@@ -1,7 +1,10 @@
 //! Whole models: a plan's steps become one program per graph, over one map of global memory.
 //!
 //! On a machine with one core the steps follow each other in one stage, behind barriers; with several, each step is a
-//! stage, whose products are shared among the cores. On a split machine everything runs on the vector cores.
+//! stage, whose products are shared among the cores. On a split machine products run on cube and vector cores, all else on
+//! vector cores.
+
+use std::cell::RefCell;
 
 use tcc_ir::encoding::Encoding;
 use tcc_ir::encoding::w2nz::Panel;
@@ -13,6 +16,7 @@ use thiserror::Error;
 use super::emit::Emit;
 use super::matmul::tile::{Memories, Mode, Shape, Tile};
 use super::matmul::{self, DoesNotFit, Product};
+use super::split;
 use super::vector::attention::{self, Attention};
 use super::vector::cache;
 use super::vector::dense::{self, Dense};
@@ -59,6 +63,8 @@ pub struct Map {
     pub hidden: SymbolId,
     pub logits: SymbolId,
     sums: SymbolId,
+    /// Unpacked weights, on split machines.
+    expanded: Option<SymbolId>,
     tables: Tables,
 }
 
@@ -94,17 +100,22 @@ pub fn lower(plan: &Plan, list: &StepList, machine: &Machine, choose: &Choose) -
         return Err(LowerError::Rounding { machine: machine.name.clone(), op });
     }
     let mut builder = ProgramBuilder::new(&list.name, machine);
-    let map = symbols(&mut builder, plan);
+    let map = symbols(&mut builder, plan, machine);
     let mode = mode(plan)?;
-    let cx = Cx { plan, machine, memories: memories(machine), map, mode, choose };
+    let tiles = RefCell::default();
+    let cx = Cx { plan, machine, memories: memories(machine), map, mode, choose, tiles };
     let mut streams = Streams::new(machine);
     for step in &list.steps {
         streams.e.op = builder.op(&step.label);
+        if let Some(both) = cx.split(step, streams.e.op)? {
+            streams.stages.push((step.label.clone(), both.into()));
+            continue;
+        }
         let shared = cx.step(&mut streams.e, step)?;
         streams.end_step(&step.label, shared);
     }
-    for (name, stream) in streams.finish(&list.name) {
-        builder.stage(&name, vec![stream]);
+    for (name, streams) in streams.finish(&list.name) {
+        builder.stage(&name, streams);
     }
     Ok(builder.finish()?)
 }
@@ -125,7 +136,7 @@ struct Streams {
     kind: CoreKind,
     /// Cores with a vector unit.
     cores: usize,
-    stages: Vec<(String, Stream)>,
+    stages: Vec<(String, Vec<Stream>)>,
 }
 
 impl Streams {
@@ -143,12 +154,12 @@ impl Streams {
             return;
         }
         let e = std::mem::take(&mut self.e);
-        self.stages.push((label.to_owned(), stream(e, self.kind, shared)));
+        self.stages.push((label.to_owned(), vec![stream(e, self.kind, shared)]));
     }
 
-    fn finish(mut self, name: &str) -> Vec<(String, Stream)> {
+    fn finish(mut self, name: &str) -> Vec<(String, Vec<Stream>)> {
         if self.cores == 1 {
-            self.stages.push((name.to_owned(), stream(self.e, self.kind, Shared::ONE)));
+            self.stages.push((name.to_owned(), vec![stream(self.e, self.kind, Shared::ONE)]));
         }
         self.stages
     }
@@ -170,13 +181,15 @@ fn vector_units(machine: &Machine) -> usize {
 }
 
 /// Declares the symbols, the same in every program of a plan.
-fn symbols(builder: &mut ProgramBuilder, plan: &Plan) -> Map {
+fn symbols(builder: &mut ProgramBuilder, plan: &Plan, machine: &Machine) -> Map {
     let arena = &plan.arena;
     let input = (TOKENS_OFFSET + 4 * plan.prefill()) as u64;
     let hidden = (4 * plan.facts.hidden * plan.prefill()) as u64;
     // Attention reads whole blocks of positions.
     let behind = (4 * ROWS * plan.kernels.iter().map(head_dim).max().unwrap_or(0)) as u64;
     let sums = plan.kernels.iter().map(sums_bytes).max().unwrap_or(0) as u64;
+    let expanded = plan.kernels.iter().filter_map(packed).map(|p| split::expanded_bytes(p.shape.n, p.shape.k)).max();
+    let expanded = expanded.filter(|_| machine.org.kind == OrganisationKind::Split);
     Map {
         input: builder.symbol("input", SymbolKind::Input, input, "u32"),
         weights: builder.symbol("weights", SymbolKind::Weights, plan.weights_bytes, "blob"),
@@ -185,6 +198,7 @@ fn symbols(builder: &mut ProgramBuilder, plan: &Plan) -> Map {
         hidden: builder.symbol("hidden", SymbolKind::State, hidden, "f32"),
         logits: builder.symbol("logits", SymbolKind::Output, arena.logits_bytes, "f32"),
         sums: builder.symbol("sums", SymbolKind::Scratch, sums.max(4), "s32"),
+        expanded: expanded.map(|bytes| builder.symbol("expanded", SymbolKind::Scratch, bytes as u64, "s8")),
         tables: Tables {
             transpose: (builder.constant("transpose", transpose_offsets(), "u32"), 0),
             mask: (builder.constant("mask", mask(), "f32"), 0),
@@ -257,6 +271,8 @@ struct Cx<'a> {
     map: Map,
     mode: Mode,
     choose: &'a Choose<'a>,
+    /// Tiles of split products that were searched.
+    tiles: RefCell<Vec<(split::search::Shape, Option<split::Tile>)>>,
 }
 
 impl Cx<'_> {
@@ -283,6 +299,48 @@ impl Cx<'_> {
         self.vector(e, step).map_err(|source| match source {
             VectorError::Ub(source) => LowerError::Ub { label: step.label.clone(), source },
             VectorError::Unsupported(what) => LowerError::Unsupported { label: step.label.clone(), what },
+        })
+    }
+
+    /// The streams of a product that cube and vector cores of a split machine share.
+    fn split(&self, step: &Step, op: u16) -> Result<Option<[Stream; 2]>, LowerError> {
+        let product = packed(self.plan.kernel(step.kernel)).filter(|product| product.panel == ternary::PANEL);
+        let (Some(Packed { shape, bias, residual, .. }), Some(expanded)) = (product, self.map.expanded) else {
+            return Ok(None);
+        };
+        if shape.activations == Activations::Floats || is_grouped(shape.scale) {
+            return Ok(None);
+        }
+        let (m, n, k, scale) = (shape.m, shape.n, shape.k, shape.scale);
+        let Some(tile) = self.split_tile(split::search::Shape { m, n, k, scale, bias, residual }) else {
+            return Ok(None);
+        };
+        let args: Vec<Place> = step.args.iter().map(|a| self.place(*a)).collect();
+        let product = split::Product {
+            m,
+            n,
+            k,
+            scale,
+            q: args[0],
+            act: args[1],
+            w: args[2],
+            scales: args[3],
+            bias: bias.then(|| args[4]),
+            residual: residual.then(|| args[4 + usize::from(bias)]),
+            out: args[args.len() - 1],
+            expanded: (expanded, 0),
+            sums: (self.map.sums, 0),
+        };
+        let label = || step.label.clone();
+        split::streams(self.machine, &product, tile, op).map_err(|source| LowerError::Ub { label: label(), source })
+    }
+
+    fn split_tile(&self, shape: split::search::Shape) -> Option<split::Tile> {
+        let known = self.tiles.borrow().iter().find(|(known, _)| *known == shape).map(|(_, tile)| *tile);
+        known.unwrap_or_else(|| {
+            let tile = split::search::choose(&shape, self.machine);
+            self.tiles.borrow_mut().push((shape, tile));
+            tile
         })
     }
 

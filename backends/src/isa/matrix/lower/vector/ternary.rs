@@ -21,6 +21,9 @@ use crate::isa::matrix::program::vec::VecOp;
 /// The layout of weights that the vector unit reads.
 pub const PANEL: Panel = Panel { parts: 4, nr: ROWS, kp: 512 };
 
+/// Output rows that results must be a multiple of for several cores to write them.
+pub const ALIGN: usize = BLOCK;
+
 /// Longest reduction of int8 codes whose f32 sums are exact: 2^24 / 128.
 pub const MAX_K: usize = 131_072;
 
@@ -105,9 +108,9 @@ impl Ternary {
         PANEL.codes_bytes(self.k) + PANEL.sums_bytes()
     }
 
-    /// Cores that share the op.
+    /// Cores that share the op: one where they would share blocks of 32 bytes.
     pub fn share(&self, cores: usize) -> usize {
-        cores.min(self.n.div_ceil(ROWS))
+        if self.n.is_multiple_of(ALIGN) { cores.min(self.n.div_ceil(ROWS)) } else { 1 }
     }
 }
 

@@ -1,0 +1,133 @@
+//! Ternary products on split machines, whose cube and vector cores meet in global memory: bits against the op's definition,
+//! with the checker on, and cycles.
+
+use tcc_backends::isa::matrix::lower::split::Tile;
+use tcc_backends::isa::matrix::lower::split::search::{self, Shape};
+use tcc_backends::isa::matrix::lower::vector::ternary::PANEL;
+use tcc_backends::isa::matrix::machine::Machine;
+use tcc_backends::isa::matrix::machine::preset::preset;
+use tcc_backends::isa::matrix::program::Program;
+use tcc_backends::isa::matrix::sim::memory::Gm;
+use tcc_backends::isa::matrix::sim::{self, Options};
+use tcc_ir::encoding::Encoding;
+use tcc_ir::kernel::ScaleKind;
+use tcc_ir::ops::Op;
+use tcc_ir::tensor::Tensor;
+use tcc_ir::ty::{DType, ValueType};
+use tcc_tests::random::Rng;
+
+const MACHINES: [&str; 2] = ["ascend910b", "ascend950pr"];
+
+fn machine(name: &str) -> Machine {
+    preset(name).expect("a preset").expect("it parses")
+}
+
+/// Codes in strips of 32 columns; padding columns are zero codes.
+fn strips(q: &[i8], shape: &Shape) -> Vec<u8> {
+    let (rows, k) = (shape.m.next_multiple_of(16), shape.k.next_multiple_of(128));
+    let mut out = vec![0u8; k * rows];
+    for (i, a) in q.iter().enumerate() {
+        let (token, c) = (i / shape.k, i % shape.k);
+        out[(c / 32 * rows + token) * 32 + c % 32] = a.cast_unsigned();
+    }
+    out
+}
+
+fn f32_bytes(x: &Tensor) -> Vec<u8> {
+    x.as_f32().iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// Runs a product of random operands and compares it with the op's meaning.
+fn check(machine: &Machine, shape: Shape, program: &Program) {
+    let (m, n, k) = (shape.m, shape.n, shape.k);
+    let what = format!("{} {shape:?}", machine.name);
+    let mut rng = Rng::named(&what);
+    let mut tensor = |dtype, shape: &[usize]| rng.tensor(&ValueType::new(dtype, shape));
+    let (q, act, w) = (tensor(DType::I8, &[m, k]), tensor(DType::F32, &[m]), tensor(DType::Trit, &[n, k]));
+    let scale = tensor(DType::F32, &[if shape.scale == ScaleKind::PerTensor { 1 } else { n }]);
+    let (bias, residual) = (tensor(DType::F32, &[n]), tensor(DType::F32, &[m, n]));
+    let mut operands = vec![&q, &act, &w, &scale];
+    operands.extend(shape.bias.then_some(&bias));
+    operands.extend(shape.residual.then_some(&residual));
+    let want = Op::TernaryLinear { bias: shape.bias, residual: shape.residual }.eval(&operands);
+    let mut gm = Gm::new(program);
+    let data = [
+        ("q", strips(q.as_i8(), &shape)),
+        ("act_scale", f32_bytes(&act)),
+        ("weights", Encoding::W2Nz(PANEL).pack(w.as_i8(), n, k)),
+        ("scale", f32_bytes(&scale)),
+        ("bias", f32_bytes(&bias)),
+        ("residual", f32_bytes(&residual)),
+    ];
+    for (name, bytes) in &data {
+        if let Some(symbol) = program.find_symbol(name) {
+            gm.bytes_mut(symbol)[..bytes.len()].copy_from_slice(bytes);
+        }
+    }
+    let options = Options { functional: true, check: true, ..Options::default() };
+    let report = sim::run(program, machine, &mut gm, options).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let found: Vec<String> = report.violations.iter().take(3).map(ToString::to_string).collect();
+    assert!(found.is_empty(), "{what}: {found:?}");
+    let out = gm.bytes(program.find_symbol("out").expect("an output"));
+    assert!(out == f32_bytes(&want[0]), "{what}: other bits");
+}
+
+/// Ragged in every direction, one block of rows and several, one panel at a time and two, tiles that all cores share
+/// unevenly, and fewer than there are.
+#[test]
+fn products_have_the_bits_of_the_definition() {
+    let shape = |m, n, k, scale, bias, residual| Shape { m, n, k, scale, bias, residual };
+    let cases = [
+        (shape(1, 64, 128, ScaleKind::PerTensor, false, false), 1, 1),
+        (shape(9, 200, 300, ScaleKind::PerRow, true, true), 9, 2),
+        (shape(70, 456, 1080, ScaleKind::PerTensor, false, true), 32, 1),
+        (shape(33, 3304, 200, ScaleKind::PerRow, false, false), 33, 1),
+        (shape(100, 4224, 640, ScaleKind::PerTensor, true, false), 48, 2),
+    ];
+    for name in MACHINES {
+        let machine = machine(name);
+        for (shape, block_m, panels) in cases {
+            let tile = Tile { block_m, panels };
+            let program = search::alone(&shape, tile, &machine).unwrap_or_else(|| panic!("{shape:?} {tile:?}"));
+            check(&machine, shape, &program);
+            if shape.m < 10 {
+                check(&machine, shape, &search::on_vector(&shape, &machine).expect("it fits"));
+            }
+        }
+        // Cores would write parts of one block of 32 bytes: one vector core does it.
+        let odd = shape(2, 150, 140, ScaleKind::PerRow, false, true);
+        assert!(search::alone(&odd, Tile { block_m: 2, panels: 1 }, &machine).is_none());
+        check(&machine, odd, &search::on_vector(&odd, &machine).expect("it fits"));
+    }
+}
+
+/// Percent of the int8 peak that chosen tiles reach on all cores: a regression gate a little below what was measured.
+const SHARES: &[(&str, [usize; 3], f64)] = &[
+    ("ascend910b", [256, 2560, 2560], 28.0),
+    ("ascend910b", [256, 6912, 2560], 37.0),
+    ("ascend910b", [256, 2560, 6912], 24.0),
+    ("ascend910b", [512, 6912, 2560], 43.0),
+    ("ascend910b", [512, 14336, 4096], 41.0),
+    ("ascend950pr", [256, 6912, 2560], 32.0),
+    ("ascend950pr", [512, 14336, 4096], 49.0),
+];
+
+#[test]
+fn chosen_tiles_keep_their_share_of_the_peak() {
+    let mut low = vec![];
+    for (name, [m, n, k], least) in SHARES {
+        let machine = machine(name);
+        let (scale, bias, residual) = (ScaleKind::PerTensor, false, false);
+        let shape = Shape { m: *m, n: *n, k: *k, scale, bias, residual };
+        let tile = search::choose(&shape, &machine).expect("the cube is faster");
+        let program = search::alone(&shape, tile, &machine).expect("it fits");
+        let cycles = search::cycles(&program, &machine).expect("it runs");
+        let peak = 100.0 * (m * n * k) as f64 / 8192.0 / f64::from(machine.cube_cores()) / cycles;
+        let line = format!("{name} {m}x{n}x{k} {tile:?}: {cycles:.0} cycles, {peak:.1} % of peak");
+        println!("{line}");
+        if peak < *least {
+            low.push(line);
+        }
+    }
+    assert!(low.is_empty(), "{}", low.join("\n"));
+}

@@ -1,7 +1,8 @@
 //! Ternary products on simulated matrix units: cycles of the chosen tile, how busy each pipe is, and the seconds that
 //! search and simulation take on this host.
 //!
-//! `cargo bench -p tcc-tests --bench matrix -- MACHINE COSTS MxNxK ENCODING [TILE]` runs one product.
+//! `cargo bench -p tcc-tests --bench matrix` runs [`PRODUCTS`], with `-- MACHINE COSTS MxNxK ROW [TILE]` behind it that one;
+//! ROW is of the target's menu.
 
 use std::time::Instant;
 
@@ -15,16 +16,39 @@ use tcc_backends::isa::matrix::sim::memory::Gm;
 use tcc_backends::isa::matrix::sim::{self, Options};
 use tcc_ir::encoding::Encoding;
 
+/// Machine, costs of the vector unit, m × n × k, row of the menu.
+const PRODUCTS: &[[&str; 4]] = &[
+    ["lite-generic", "measured", "1x2560x2560", "i4hl-x128"],
+    ["lite-generic", "measured", "1x6912x2560", "i8-x128"],
+    ["lite-generic", "documented", "256x6912x2560", "i8-x128"],
+    ["kirinx90", "measured", "256x6912x2560", "i8-x64"],
+    ["kirinx90", "measured", "256x2560x6912", "i8-x128"],
+    ["kirin9030", "documented", "256x6912x2560", "i8-x128"],
+    ["ascend310b", "measured", "256x6912x2560", "i8-x64"],
+    ["ascend310p", "measured", "256x6912x2560", "i8-x64"],
+];
+
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
-    let mut machine = preset(&args[0]).expect("a preset").expect("it parses");
-    machine.vector.costs = args[1].clone();
-    let dims: Vec<usize> = args[2].split('x').map(|n| n.parse().expect("a number")).collect();
-    let row = MENU.iter().find(|row| row.name == args[3]).expect("a row");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    if args.is_empty() {
+        PRODUCTS.iter().for_each(|product| run(product));
+    } else {
+        run(&args);
+    }
+}
+
+/// Chooses a tile, or takes the one given, and runs the product.
+fn run(args: &[&str]) {
+    let [name, costs, size, row, tile @ ..] = args else { panic!("expected MACHINE COSTS MxNxK ROW [TILE]") };
+    let mut machine = preset(name).expect("a preset").expect("it parses");
+    machine.vector.costs = (*costs).into();
+    let dims: Vec<usize> = size.split('x').map(|n| n.parse().expect("a number")).collect();
+    let row = MENU.iter().find(|known| known.name == *row).expect("a row of the menu");
     let Encoding::W2Nz(panel) = row.encoding else { panic!("fractals") };
     let shape = Shape { m: dims[0], n: dims[1], k: dims[2], panel, residual: false };
     let start = Instant::now();
-    let tile: Tile = match args.get(4) {
+    let tile: Tile = match tile.first() {
         Some(tile) => tile.parse().expect("a tile"),
         None => search::choose(&shape, &machine).expect("a tile"),
     };
@@ -38,11 +62,8 @@ fn main() {
     let cycles = report.stages[0].cores.iter().map(|c| c.cycles).fold(0.0, f64::max);
     let cores = report.stages[0].cores.len() as f64;
     println!(
-        "{} {} {} {}: {tile}: {cycles:.0} cycles, {:.1} % of peak, {:.1} % of 32 B/cycle; {} records; search {searched:.2} s, run {ran:.2} s",
-        args[0],
-        args[1],
-        args[2],
-        args[3],
+        "{name} {costs} {size} {}: {tile}: {cycles:.0} cycles, {:.1} % of peak, {:.1} % of 32 B/cycle; {} records; search {searched:.2} s, run {ran:.2} s",
+        row.name,
         100.0 * (m * n * k) as f64 / 8192.0 / cycles / cores,
         100.0 * (n * k / 4) as f64 / 32.0 / cycles / cores,
         core.records,

@@ -105,7 +105,7 @@ fn space(ub: usize, a: &Attention) -> Result<At, UbTooSmall> {
     let [q, raw, wide] = [pitch, ROWS * pitch, ROWS * pitch].map(|n| space.floats(n));
     let [lo, hi, transpose, sums] = [8 * ROWS; 4].map(|n| space.floats(n));
     let [mask, scores, max, p, acc] =
-        [ROWS, a.cache.ctx.next_multiple_of(ROWS), ROWS, BLOCK * BLOCK, pitch].map(|n| space.floats(n));
+        [ROWS, a.cache.ctx.next_multiple_of(ROWS), ROWS, BLOCK * ROWS, pitch].map(|n| space.floats(n));
     Ok(At {
         q: q?,
         raw: raw?,
@@ -193,6 +193,40 @@ fn load_scales(e: &mut Emit, a: &Attention, at: &At) {
     }
 }
 
+/// Loads 64 keys, which lie element by element for 16 positions each; returns where they are, element by element for all.
+fn load_keys(e: &mut Emit, a: &Attention, at: &At) -> usize {
+    let (ty, size) = element(a.cache.dtype);
+    let (d, parts) = (a.cache.d, ROWS / BLOCK);
+    let run = BLOCK * size;
+    if run.is_multiple_of(32) {
+        for part in 0..parts {
+            e.load(at.raw + part * run, behind(AT, part * run * d), d, run, run, ROWS * size);
+        }
+        e.loaded();
+        widen(e, at.wide, at.raw, ty, ROWS * d);
+        return at.wide;
+    }
+    // Shorter than a block: widened first, then blocks of 8 positions move.
+    e.load(at.raw, behind(AT, 0), 1, ROWS * size * d, 0, 0);
+    e.loaded();
+    widen(e, at.wide, at.raw, ty, ROWS * d);
+    for eighth in 0..ROWS / 8 {
+        let (from, to) = (at.wide + 4 * (eighth / 2 * BLOCK * d + eighth % 2 * 8), at.raw + 32 * eighth);
+        let (full, tail) = (d / 8, d % 8);
+        let mut moves = |first: usize, repeats: usize, lanes: usize| {
+            let (dst, src) = (strided(to + 4 * ROWS * first, 8, 64), strided(from + 4 * BLOCK * first, 2, 16));
+            e.vec(VecOp::Mov, F32, dst, src, Second::None, repeats, lanes);
+        };
+        if full > 0 {
+            moves(0, full, 64);
+        }
+        if tail > 0 {
+            moves(8 * full, 1, 8 * tail);
+        }
+    }
+    at.raw
+}
+
 fn scores(e: &mut Emit, a: &Attention, at: &At) {
     // MASK + 4 · (64 - min(left, 64)).
     e.scalar(ScalarOp::Min, MASK_AT, LEFT, ScalarOperand::Imm(ROWS as i64));
@@ -200,26 +234,20 @@ fn scores(e: &mut Emit, a: &Attention, at: &At) {
     e.add(MASK_AT, MASK_AT, 4 * ROWS as i64);
     e.scalar(ScalarOp::Add, MASK_AT, MASK_AT, ScalarOperand::Reg(MASK));
     e.load(at.mask, behind(MASK_AT, 0), 1, 4 * ROWS, 0, 0);
-    let (ty, size) = element(a.cache.dtype);
-    let d = a.cache.d;
-    e.load(at.raw, behind(AT, 0), 1, ROWS * size * d, 0, 0);
     load_scales(e, a, at);
-    e.loaded();
-    widen(e, at.wide, at.raw, ty, ROWS * d);
+    let keys = load_keys(e, a, at);
     let s = at.sums;
-    for part in 0..ROWS / BLOCK {
-        // Partial i mod 16 of sixteen positions.
-        e.fill(at.p, 0, BLOCK * BLOCK);
-        for first in (0..d).step_by(BLOCK) {
-            let keys = Second::Vector(strided(at.wide + 4 * BLOCK * (part * d + first), 1, 2));
-            let query = strided(at.query + 32 * first, 0, 1);
-            e.vec(VecOp::Mla, F32, strided(at.p, 1, 2), query, keys, (d - first).min(BLOCK), BLOCK);
-        }
-        for half in [8, 4, 2] {
-            e.each2(VecOp::Add, at.p, at.p, at.p + 4 * BLOCK * half, BLOCK * half);
-        }
-        e.each2(VecOp::Add, s + 4 * BLOCK * part, at.p, at.p + 4 * BLOCK, BLOCK);
+    // Partial i mod 16 of all positions.
+    e.fill(at.p, 0, BLOCK * ROWS);
+    for first in (0..a.cache.d).step_by(BLOCK) {
+        let keys = Second::Vector(dense(keys + 4 * ROWS * first));
+        let query = strided(at.query + 32 * first, 0, 1);
+        e.vec(VecOp::Mla, F32, dense(at.p), query, keys, (a.cache.d - first).min(BLOCK), ROWS);
     }
+    for half in [8, 4, 2] {
+        e.each2(VecOp::Add, at.p, at.p, at.p + 4 * ROWS * half, ROWS * half);
+    }
+    e.each2(VecOp::Add, s, at.p, at.p + 4 * ROWS, ROWS);
     if a.cache.has_scales() {
         e.compare(VecOp::CmpEq, at.bits, at.mask, 0.0, ROWS);
         e.fill(at.scaled, 0, ROWS);

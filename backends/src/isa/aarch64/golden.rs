@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::desc::DESC;
+use tcc_ir::ty::DType;
+
+use super::desc::{DESC, NEON};
 use super::inst::FORMS;
-use super::{abi, micro};
+use super::{abi, attention, dense, micro};
 use crate::code::Function;
+use crate::isa::AttentionPart;
 
 const GOLDEN: &str = include_str!("golden.txt");
 
@@ -20,7 +23,13 @@ fn golden() -> impl Iterator<Item = (&'static str, u32)> {
 
 fn functions() -> Vec<Function> {
     let rows = DESC.menu.iter().filter_map(micro::code);
-    rows.chain([abi::probe(), abi::start(), abi::syscall(), abi::hwcap()]).collect()
+    rows.chain(float_functions()).chain([abi::probe(), abi::start(), abi::syscall(), abi::hwcap()]).collect()
+}
+
+/// What runs on every core of the target.
+fn float_functions() -> impl Iterator<Item = Function> {
+    let dense = [DType::F32, DType::F16, DType::Bf16].map(dense::emit);
+    AttentionPart::ALL.into_iter().map(attention::emit).chain(dense)
 }
 
 fn words(function: &Function) -> impl Iterator<Item = u32> {
@@ -59,6 +68,12 @@ fn every_form_is_used_and_within_the_features_of_its_row() {
         for word in micro::code(row).iter().flat_map(words) {
             let (form, needs) = FORMS.iter().find(|(form, _)| form.matches(word)).expect("known, see above");
             assert!(DESC.close(row.needs).contains(*needs), "'{}' needs more than '{}'", form.text, row.name);
+        }
+    }
+    for function in float_functions() {
+        for word in words(&function) {
+            let (form, needs) = FORMS.iter().find(|(form, _)| form.matches(word)).expect("known, see above");
+            assert!(NEON.contains(*needs), "'{}' needs more than '{}' may", form.text, function.name);
         }
     }
 }

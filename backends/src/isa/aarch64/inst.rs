@@ -122,7 +122,11 @@ forms! {
         sub(d: X, n: X, m: X) BASE "sub x{d}, x{n}, x{m}" "11001011000 mmmmm 000000 nnnnn ddddd";       // SUB (shifted register)
         orr_lsl(d: X, n: X, m: X, i: i64) BASE "orr x{d}, x{n}, x{m}, lsl #{i}" "10101010000 mmmmm iiiiii nnnnn ddddd"; // ORR (shifted register)
         lsr(d: X, n: X, i: i64) BASE "lsr x{d}, x{n}, #{i}" "1101001101 iiiiii 111111 nnnnn ddddd";     // LSR (immediate)
+        add_sp(i: i64) BASE "add sp, sp, #{i}" "1001000100 iiiiiiiiiiii 11111 11111";                   // ADD (immediate)
+        sub_sp(i: i64) BASE "sub sp, sp, #{i}" "1101000100 iiiiiiiiiiii 11111 11111";                   // SUB (immediate)
+        movk_16(d: X, i: i64) BASE "movk x{d}, #{i}, lsl #16" "111100101 01 iiiiiiiiiiiiiiii ddddd";    // MOVK
         and_1(d: X, n: X) BASE "and x{d}, x{n}, #0x1" "1001001001 000000 000000 nnnnn ddddd";           // AND (immediate)
+        and_3(d: X, n: X) BASE "and x{d}, x{n}, #0x3" "1001001001 000000 000001 nnnnn ddddd";           // the same
         and_15(d: X, n: X) BASE "and x{d}, x{n}, #0xf" "1001001001 000000 000011 nnnnn ddddd";          // the same
         csel_lo(d: X, n: X, m: X) BASE "csel x{d}, x{n}, x{m}, lo" "10011010100 mmmmm 0011 00 nnnnn ddddd"; // CSEL
         cset_hs(d: X) BASE "cset x{d}, hs" "10011010100 11111 0011 01 11111 ddddd";                     // CSET
@@ -142,6 +146,16 @@ forms! {
         // Memory, vectors: C7.2.
         ldr_q(d: V, n: X, i: i64) NEON "ldr q{d}, [x{n}, #{i:u16}]" "0011110111 iiiiiiiiiiii nnnnn ddddd"; // LDR (immediate, SIMD&FP)
         ldr_q_post(d: V, n: X, i: i64) NEON "ldr q{d}, [x{n}], #{i:s1}" "00111100110 iiiiiiiii 01 nnnnn ddddd"; // the same
+        ldp_q(d: V, e: V, n: X, i: i64) NEON "ldp q{d}, q{e}, [x{n}, #{i:s16}]" "1010110101 iiiiiii eeeee nnnnn ddddd"; // LDP (SIMD&FP)
+        stp_q(d: V, e: V, n: X, i: i64) NEON "stp q{d}, q{e}, [x{n}, #{i:s16}]" "1010110100 iiiiiii eeeee nnnnn ddddd"; // STP (SIMD&FP)
+        stp_q_post(d: V, e: V, n: X, i: i64) NEON "stp q{d}, q{e}, [x{n}], #{i:s16}" "1010110010 iiiiiii eeeee nnnnn ddddd"; // the same
+        ldr_s(d: V, n: X, i: i64) NEON "ldr s{d}, [x{n}, #{i:u4}]" "1011110101 iiiiiiiiiiii nnnnn ddddd"; // LDR (immediate, SIMD&FP)
+        ldr_s_post(d: V, n: X, i: i64) NEON "ldr s{d}, [x{n}], #{i:s1}" "10111100010 iiiiiiiii 01 nnnnn ddddd"; // the same
+        ldr_h_post(d: V, n: X, i: i64) NEON "ldr h{d}, [x{n}], #{i:s1}" "01111100010 iiiiiiiii 01 nnnnn ddddd"; // the same
+        ldr_b_post(d: V, n: X, i: i64) NEON "ldr b{d}, [x{n}], #{i:s1}" "00111100010 iiiiiiiii 01 nnnnn ddddd"; // the same
+        str_s(d: V, n: X, i: i64) NEON "str s{d}, [x{n}, #{i:u4}]" "1011110100 iiiiiiiiiiii nnnnn ddddd"; // STR (immediate, SIMD&FP)
+        str_s_post(d: V, n: X, i: i64) NEON "str s{d}, [x{n}], #{i:s1}" "10111100000 iiiiiiiii 01 nnnnn ddddd"; // the same
+        str_h_post(d: V, n: X, i: i64) NEON "str h{d}, [x{n}], #{i:s1}" "01111100000 iiiiiiiii 01 nnnnn ddddd"; // the same
         str_q(d: V, n: X, i: i64) NEON "str q{d}, [x{n}, #{i:u16}]" "0011110110 iiiiiiiiiiii nnnnn ddddd"; // STR (immediate, SIMD&FP)
         ldp_q_post(d: V, e: V, n: X, i: i64) NEON "ldp q{d}, q{e}, [x{n}], #{i:s16}" "1010110011 iiiiiii eeeee nnnnn ddddd"; // LDP (SIMD&FP)
         stp_d(d: V, e: V, i: i64) NEON "stp d{d}, d{e}, [sp, #{i:s8}]" "0110110100 iiiiiii eeeee 11111 ddddd"; // STP (SIMD&FP)
@@ -169,6 +183,33 @@ forms! {
         trn2_d(d: V, n: V, m: V) NEON "trn2 v{d}.2d, v{n}.2d, v{m}.2d" "01001110110 mmmmm 011010 nnnnn ddddd"; // TRN2
         smmla(d: V, n: V, m: V) I8MM "smmla v{d}.4s, v{n}.16b, v{m}.16b" "01001110100 mmmmm 101001 nnnnn ddddd"; // SMMLA (vector)
         sdot_lane(d: V, n: V, m: V, i: i64) DOTPROD "sdot v{d}.4s, v{n}.16b, v{m}.4b[{i}]" "0100111110 I mmmmm 1110 i 0 nnnnn ddddd"; // SDOT (by element)
+        orr_v(d: V, n: V, m: V) NEON "orr v{d}.16b, v{n}.16b, v{m}.16b" "01001110101 mmmmm 000111 nnnnn ddddd"; // ORR (vector, register)
+        bic_v(d: V, n: V, m: V) NEON "bic v{d}.16b, v{n}.16b, v{m}.16b" "01001110011 mmmmm 000111 nnnnn ddddd"; // BIC (vector, register)
+        shl_s(d: V, n: V, i: i64) NEON "shl v{d}.4s, v{n}.4s, #{i}" "010011110 01 iiiii 010101 nnnnn ddddd"; // SHL
+        ext(d: V, n: V, m: V, i: i64) NEON "ext v{d}.16b, v{n}.16b, v{m}.16b, #{i}" "01101110000 mmmmm 0 iiii 0 nnnnn ddddd"; // EXT
+        dup_s(d: V, n: V) NEON "dup v{d}.4s, v{n}.s[0]" "01001110000 00100 000001 nnnnn ddddd";         // DUP (element)
+        dup_w(d: V, n: X) NEON "dup v{d}.4s, w{n}" "01001110000 00100 000011 nnnnn ddddd";              // DUP (general)
+        sshll_h(d: V, n: V) NEON "sshll v{d}.8h, v{n}.8b, #0" "000011110 0001 000 101001 nnnnn ddddd";  // SSHLL, SSHLL2
+        sshll2_h(d: V, n: V) NEON "sshll2 v{d}.8h, v{n}.16b, #0" "010011110 0001 000 101001 nnnnn ddddd"; // the same
+        sshll_s(d: V, n: V) NEON "sshll v{d}.4s, v{n}.4h, #0" "000011110 0010 000 101001 nnnnn ddddd";  // the same
+        sshll2_s(d: V, n: V) NEON "sshll2 v{d}.4s, v{n}.8h, #0" "010011110 0010 000 101001 nnnnn ddddd"; // the same
+        shll_s(d: V, n: V) NEON "shll v{d}.4s, v{n}.4h, #16" "0010111001 10000 10011 10 nnnnn ddddd";   // SHLL, SHLL2
+        shll2_s(d: V, n: V) NEON "shll2 v{d}.4s, v{n}.8h, #16" "0110111001 10000 10011 10 nnnnn ddddd"; // the same
+
+        // Floats in vectors: C7.2.
+        fcvtl(d: V, n: V) NEON "fcvtl v{d}.4s, v{n}.4h" "0000111000 10000 10111 10 nnnnn ddddd";        // FCVTL, FCVTL2
+        fcvtl2(d: V, n: V) NEON "fcvtl2 v{d}.4s, v{n}.8h" "0100111000 10000 10111 10 nnnnn ddddd";      // the same
+        scvtf(d: V, n: V) NEON "scvtf v{d}.4s, v{n}.4s" "0100111000 10000 11101 10 nnnnn ddddd";        // SCVTF (vector, integer)
+        fadd(d: V, n: V, m: V) NEON "fadd v{d}.4s, v{n}.4s, v{m}.4s" "01001110001 mmmmm 110101 nnnnn ddddd"; // FADD (vector)
+        fsub(d: V, n: V, m: V) NEON "fsub v{d}.4s, v{n}.4s, v{m}.4s" "01001110101 mmmmm 110101 nnnnn ddddd"; // FSUB (vector)
+        fmul(d: V, n: V, m: V) NEON "fmul v{d}.4s, v{n}.4s, v{m}.4s" "01101110001 mmmmm 110111 nnnnn ddddd"; // FMUL (vector)
+        fmla(d: V, n: V, m: V) NEON "fmla v{d}.4s, v{n}.4s, v{m}.4s" "01001110001 mmmmm 110011 nnnnn ddddd"; // FMLA (vector)
+        fmls(d: V, n: V, m: V) NEON "fmls v{d}.4s, v{n}.4s, v{m}.4s" "01001110101 mmmmm 110011 nnnnn ddddd"; // FMLS (vector)
+        fmla_lane(d: V, n: V, m: V, i: i64) NEON "fmla v{d}.4s, v{n}.4s, v{m}.s[{i}]" "0100111110 I mmmmm 0001 i 0 nnnnn ddddd"; // FMLA (by element)
+        fmax(d: V, n: V, m: V) NEON "fmax v{d}.4s, v{n}.4s, v{m}.4s" "01001110001 mmmmm 111101 nnnnn ddddd"; // FMAX (vector)
+        fmaxv(d: V, n: V) NEON "fmaxv s{d}, v{n}.4s" "0110111000 11000 01111 10 nnnnn ddddd";           // FMAXV
+        faddp(d: V, n: V) NEON "faddp s{d}, v{n}.2s" "0111111000 11000 01101 10 nnnnn ddddd";           // FADDP (scalar)
+        fcmgt(d: V, n: V, m: V) NEON "fcmgt v{d}.4s, v{n}.4s, v{m}.4s" "01101110101 mmmmm 111001 nnnnn ddddd"; // FCMGT (register)
 
         // Scalable vectors: C8.2.
         rdvl(d: X, i: i64) SVE "rdvl x{d}, #{i:s1}" "00000100 101 11111 01010 iiiiii ddddd";             // RDVL

@@ -1,9 +1,13 @@
 //! The aarch64 backend: Armv8.0 with NEON as the baseline; dotprod, i8mm and SVE where declared.
 //!
-//! [`desc`] says what the target is, [`abi`] how its code enters and leaves, [`inst`] encodes, [`micro`] multiplies.
+//! [`desc`] says what the target is, [`abi`] how its code enters and leaves, [`inst`] encodes, [`micro`] multiplies
+//! ternary weights, [`dense`] float ones, [`attention`] holds the loops of attention.
 
 mod abi;
+mod attention;
+mod dense;
 mod desc;
+mod floats;
 mod form;
 #[cfg(test)]
 mod golden;
@@ -11,9 +15,10 @@ mod inst;
 mod micro;
 
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
+use tcc_ir::ty::DType;
 
 use crate::code::{Function, RelocKind};
-use crate::isa::{Backend, ElfAbi, Syscalls};
+use crate::isa::{AttentionPart, Backend, ElfAbi, Syscalls};
 
 /// The aarch64 instruction set.
 pub struct Aarch64;
@@ -41,6 +46,14 @@ impl Backend for Aarch64 {
 
     fn micro(&self, row: &MicroKernel) -> Option<Function> {
         micro::code(row)
+    }
+
+    fn dense_dot(&self, weight: DType, features: Features) -> Option<Function> {
+        features.contains(desc::NEON).then(|| dense::emit(weight))
+    }
+
+    fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {
+        features.contains(desc::NEON).then(|| attention::emit(part))
     }
 
     fn probe(&self) -> Function {

@@ -15,8 +15,8 @@ mod sve_tile;
 use tcc_ir::target::{MicroKernel, micro_args};
 
 use super::abi::function;
+use super::floats::repeat;
 use super::inst::{A64, SAVED_BYTES, V, X};
-use crate::asm::Label;
 use crate::code::Function;
 
 /// Bytes of weights or activations in one block of one row of panels: one register.
@@ -103,16 +103,5 @@ fn for_panels(a: &mut A64, widest: usize, group: impl Fn(&mut A64, usize)) {
     group(a, 1);
     a.subs_imm(PANELS, PANELS, 1);
     a.b_ne(one);
-    a.asm.bind(done);
-}
-
-/// `for _ in 0..count`, with `count` left at 0; skipped if it is 0.
-fn repeat(a: &mut A64, count: X, body: impl FnOnce(&mut A64)) {
-    let done: Label = a.asm.label();
-    a.cbz(count, done);
-    let again = a.asm.bound();
-    body(a);
-    a.subs_imm(count, count, 1);
-    a.b_ne(again);
     a.asm.bind(done);
 }

@@ -25,6 +25,25 @@ impl V {
     }
 }
 
+/// A float register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct F(u32);
+
+pub const FT0: F = F(0);
+pub const FT1: F = F(1);
+pub const FT2: F = F(2);
+pub const FT3: F = F(3);
+pub const FT4: F = F(4);
+pub const FT5: F = F(5);
+pub const FT6: F = F(6);
+pub const FT7: F = F(7);
+pub const FA0: F = F(10);
+pub const FA1: F = F(11);
+pub const FA2: F = F(12);
+pub const FA3: F = F(13);
+pub const FA4: F = F(14);
+pub const FA5: F = F(15);
+
 pub const ZERO: X = X(0);
 pub const RA: X = X(1);
 pub const SP: X = X(2);
@@ -61,6 +80,7 @@ pub const T6: X = X(31);
 pub enum Sew {
     E8 = 0,
     E16 = 1,
+    E32 = 2,
 }
 
 /// Registers per group, `vtype` bits 2:0 (V 1.0, section 3.4.2).
@@ -82,6 +102,16 @@ impl Lmul {
             8 => Lmul::M8,
             other => panic!("no group of {other} registers"),
         }
+    }
+
+    /// Registers of a group.
+    pub fn registers(self) -> usize {
+        1 << self as usize
+    }
+
+    /// The `index`-th group.
+    pub fn group(self, index: usize) -> V {
+        V::new(index * self.registers())
     }
 }
 
@@ -125,7 +155,12 @@ fn b(rs2: X, rs1: X, funct3: u32) -> u32 {
     rs2.0 << 20 | rs1.0 << 15 | funct3 << 12 | 0x63
 }
 
-/// OP-V: funct6 | vm | vs2 | vs1, rs1 or immediate | funct3 | vd | 1010111, never masked.
+/// J-type without its displacement, which [`patch_jump`] fills in.
+fn j(rd: X) -> u32 {
+    rd.0 << 7 | 0x6f
+}
+
+/// OP-V: funct6 | vm | vs2 | vs1, rs1 or immediate | funct3 | vd | 1010111, not masked.
 fn op_v(funct6: u32, vs2: V, one: u32, funct3: u32, vd: V) -> u32 {
     funct6 << 26 | 1 << 25 | vs2.0 << 20 | one << 15 | funct3 << 12 | vd.0 << 7 | 0x57
 }
@@ -136,10 +171,18 @@ fn mem_v(nf: u32, lumop: u32, rs1: X, width: u32, vd: V, opcode: u32) -> u32 {
 }
 
 /// funct3 of OP-V by operand kinds (V 1.0, section 10.1).
+const OPIVV: u32 = 0;
+const OPFVV: u32 = 1;
 const OPMVV: u32 = 2;
 const OPIVI: u32 = 3;
 const OPIVX: u32 = 4;
+const OPFVF: u32 = 5;
 const OPMVX: u32 = 6;
+
+/// `vtype` (V 1.0, section 3.4): vma | vta | vsew | vlmul; masked-off elements are agnostic.
+fn vtype(vta: u32, sew: Sew, lmul: Lmul) -> u32 {
+    1 << 7 | vta << 6 | (sew as u32) << 3 | lmul as u32
+}
 
 macro_rules! instructions {
     ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*) = $word:expr;)*) => {
@@ -169,6 +212,7 @@ instructions! {
     /// U-type with immediate 0, which a relocation fills in.
     auipc(rd: X) = rd.0 << 7 | 0x17;
     jalr(rd: X, rs1: X, imm: i32) = i(imm, rs1, 0, rd, 0x67);
+    jal(rd: X) = j(rd);
     beq(rs1: X, rs2: X) = b(rs2, rs1, 0);
     bne(rs1: X, rs2: X) = b(rs2, rs1, 1);
     blt(rs1: X, rs2: X) = b(rs2, rs1, 4);
@@ -189,9 +233,16 @@ instructions! {
     csrr_vlenb(rd: X) = 0xc22 << 20 | 2 << 12 | rd.0 << 7 | 0x73;
     /// V 6.1: 0 | vma | vta | vsew | vlmul | rs1 | 111 | rd | 1010111, tail and mask agnostic.
     vsetvli(rd: X, avl: X, sew: Sew, lmul: Lmul) =
-        (3 << 6 | (sew as u32) << 3 | lmul as u32) << 20 | avl.0 << 15 | 7 << 12 | rd.0 << 7 | 0x57;
+        vtype(1, sew, lmul) << 20 | avl.0 << 15 | 7 << 12 | rd.0 << 7 | 0x57;
+    /// The same with elements behind the last left as they are.
+    vsetvli_tu(rd: X, avl: X, sew: Sew, lmul: Lmul) =
+        vtype(0, sew, lmul) << 20 | avl.0 << 15 | 7 << 12 | rd.0 << 7 | 0x57;
+    /// V 6.1: 11 | vtype\[9:0\] | uimm | 111 | rd | 1010111, for a length of up to 31.
+    vsetivli(rd: X, length: u32, sew: Sew, lmul: Lmul) =
+        3 << 30 | vtype(1, sew, lmul) << 20 | unsigned(length, 5) << 15 | 7 << 12 | rd.0 << 7 | 0x57;
     // V 7.4, unit stride.
     vle8(vd: V, rs1: X) = mem_v(0, 0, rs1, 0, vd, 0x07);
+    vle16(vd: V, rs1: X) = mem_v(0, 0, rs1, 5, vd, 0x07);
     vle32(vd: V, rs1: X) = mem_v(0, 0, rs1, 6, vd, 0x07);
     vse32(vs3: V, rs1: X) = mem_v(0, 0, rs1, 6, vs3, 0x27);
     // V 7.9, whole registers.
@@ -204,6 +255,35 @@ instructions! {
     vwmacc_vx(vd: V, rs1: X, vs2: V) = op_v(0x3d, vs2, rs1.0, OPMVX, vd);
     vmv_v_i(vd: V, imm: i32) = op_v(0x17, V(0), signed(imm, 5), OPIVI, vd);
     vslidedown_vx(vd: V, vs2: V, rs1: X) = op_v(0x0f, vs2, rs1.0, OPIVX, vd);
+    vslidedown_vi(vd: V, vs2: V, by: u32) = op_v(0x0f, vs2, unsigned(by, 5), OPIVI, vd);
+    vmv_v_v(vd: V, vs1: V) = op_v(0x17, V(0), vs1.0, OPIVV, vd);
+    // V 11.1, 11.3, 11.5, 11.6 and 11.15 (merge, masked by v0).
+    vadd_vv(vd: V, vs2: V, vs1: V) = op_v(0x00, vs2, vs1.0, OPIVV, vd);
+    vzext_vf2(vd: V, vs2: V) = op_v(0x12, vs2, 6, OPMVV, vd);
+    vsext_vf2(vd: V, vs2: V) = op_v(0x12, vs2, 7, OPMVV, vd);
+    vsext_vf4(vd: V, vs2: V) = op_v(0x12, vs2, 5, OPMVV, vd);
+    vand_vx(vd: V, vs2: V, rs1: X) = op_v(0x09, vs2, rs1.0, OPIVX, vd);
+    vsll_vi(vd: V, vs2: V, shamt: u32) = op_v(0x25, vs2, unsigned(shamt, 5), OPIVI, vd);
+    vmerge_vim(vd: V, vs2: V, imm: i32) = op_v(0x17, vs2, signed(imm, 5), OPIVI, vd) & !(1 << 25);
+    // V 13.2, 13.4, 13.6, 13.11, 13.13, 13.16, 13.17 (arithmetic, comparison, moves, conversion), 14.3, 16.2.
+    vfadd_vv(vd: V, vs2: V, vs1: V) = op_v(0x00, vs2, vs1.0, OPFVV, vd);
+    vfadd_vf(vd: V, vs2: V, rs1: F) = op_v(0x00, vs2, rs1.0, OPFVF, vd);
+    vfsub_vf(vd: V, vs2: V, rs1: F) = op_v(0x02, vs2, rs1.0, OPFVF, vd);
+    vfmul_vv(vd: V, vs2: V, vs1: V) = op_v(0x24, vs2, vs1.0, OPFVV, vd);
+    vfmul_vf(vd: V, vs2: V, rs1: F) = op_v(0x24, vs2, rs1.0, OPFVF, vd);
+    vfmacc_vv(vd: V, vs1: V, vs2: V) = op_v(0x2c, vs2, vs1.0, OPFVV, vd);
+    vfmacc_vf(vd: V, rs1: F, vs2: V) = op_v(0x2c, vs2, rs1.0, OPFVF, vd);
+    vfnmsac_vf(vd: V, rs1: F, vs2: V) = op_v(0x2f, vs2, rs1.0, OPFVF, vd);
+    vmflt_vf(vd: V, vs2: V, rs1: F) = op_v(0x1b, vs2, rs1.0, OPFVF, vd);
+    vfmv_v_f(vd: V, rs1: F) = op_v(0x17, V(0), rs1.0, OPFVF, vd);
+    vfmv_s_f(vd: V, rs1: F) = op_v(0x10, V(0), rs1.0, OPFVF, vd);
+    vfmv_f_s(rd: F, vs2: V) = op_v(0x10, vs2, 0, OPFVV, V(rd.0));
+    vfcvt_f_x_v(vd: V, vs2: V) = op_v(0x12, vs2, 3, OPFVV, vd);
+    vfredmax_vs(vd: V, vs2: V, vs1: V) = op_v(0x07, vs2, vs1.0, OPFVV, vd);
+    // F, 20.5 and 20.7.
+    flw(rd: F, imm: i32, rs1: X) = i(imm, rs1, 2, X(rd.0), 0x07);
+    fsw(rs2: F, imm: i32, rs1: X) = s(imm, X(rs2.0), rs1, 2) & !0x7f | 0x27;
+    fmv_w_x(rd: F, rs1: X) = r(0x78, ZERO, rs1, 0, X(rd.0), 0x53);
 }
 
 /// Bytes of the instruction that begins with the byte `first`: the low bits tell words from compressed forms (1.5).
@@ -236,6 +316,13 @@ pub fn patch_branch(word: u32, displacement: i64) -> u32 {
     let narrow = i32::try_from(displacement).expect("kernels are far below 2 GiB");
     let d = signed(narrow, 13);
     word | (d >> 12 & 1) << 31 | (d >> 5 & 63) << 25 | (d >> 1 & 15) << 8 | (d >> 11 & 1) << 7
+}
+
+/// Fills in a J-type displacement: imm\[20|10:1|11|19:12\] in bits 31:12. Panics beyond 1 MiB.
+pub fn patch_jump(word: u32, displacement: i64) -> u32 {
+    let narrow = i32::try_from(displacement).expect("kernels are far below 2 GiB");
+    let d = signed(narrow, 21);
+    word | (d >> 20 & 1) << 31 | (d >> 1 & 0x3ff) << 21 | (d >> 11 & 1) << 20 | (d >> 12 & 0xff) << 12
 }
 
 /// Completes the `addi` that follows an `auipc` of immediate 0 to the address of a label nearby. Panics beyond 2 KiB.
@@ -311,6 +398,38 @@ mod tests {
             ("vmv.v.i v16, 0", vmv_v_i(v(16), 0)),
             ("vmv.v.i v7, -16", vmv_v_i(v(7), -16)),
             ("vslidedown.vx v0, v8, a5", vslidedown_vx(v(0), v(8), A5)),
+            ("jal t0, -2048", patch_jump(jal(T0), -2048)),
+            ("jal ra, 1048574", patch_jump(jal(RA), 1048574)),
+            ("vsetvli zero, t0, e32, m2, tu, ma", vsetvli_tu(ZERO, T0, Sew::E32, Lmul::M2)),
+            ("vsetivli zero, 16, e32, m4, ta, ma", vsetivli(ZERO, 16, Sew::E32, Lmul::M4)),
+            ("vsetivli a0, 31, e8, m1, ta, ma", vsetivli(A0, 31, Sew::E8, Lmul::M1)),
+            ("vle16.v v12, (a7)", vle16(v(12), A7)),
+            ("vslidedown.vi v4, v8, 8", vslidedown_vi(v(4), v(8), 8)),
+            ("vmv.v.v v16, v24", vmv_v_v(v(16), v(24))),
+            ("vadd.vv v1, v2, v3", vadd_vv(v(1), v(2), v(3))),
+            ("vzext.vf2 v8, v4", vzext_vf2(v(8), v(4))),
+            ("vsext.vf2 v16, v28", vsext_vf2(v(16), v(28))),
+            ("vsext.vf4 v24, v2", vsext_vf4(v(24), v(2))),
+            ("vand.vx v8, v12, t1", vand_vx(v(8), v(12), T1)),
+            ("vsll.vi v31, v1, 23", vsll_vi(v(31), v(1), 23)),
+            ("vmerge.vim v4, v8, -1, v0", vmerge_vim(v(4), v(8), -1)),
+            ("vfadd.vv v4, v8, v12", vfadd_vv(v(4), v(8), v(12))),
+            ("vfadd.vf v5, v9, fa4", vfadd_vf(v(5), v(9), FA4)),
+            ("vfsub.vf v6, v10, ft7", vfsub_vf(v(6), v(10), FT7)),
+            ("vfmul.vv v7, v11, v13", vfmul_vv(v(7), v(11), v(13))),
+            ("vfmul.vf v8, v12, fa0", vfmul_vf(v(8), v(12), FA0)),
+            ("vfmacc.vv v9, v13, v15", vfmacc_vv(v(9), v(13), v(15))),
+            ("vfmacc.vf v10, ft0, v14", vfmacc_vf(v(10), FT0, v(14))),
+            ("vfnmsac.vf v11, fa5, v15", vfnmsac_vf(v(11), FA5, v(15))),
+            ("vmflt.vf v0, v4, fa1", vmflt_vf(v(0), v(4), FA1)),
+            ("vfmv.v.f v12, ft3", vfmv_v_f(v(12), FT3)),
+            ("vfmv.s.f v13, ft4", vfmv_s_f(v(13), FT4)),
+            ("vfmv.f.s fa3, v17", vfmv_f_s(FA3, v(17))),
+            ("vfcvt.f.x.v v16, v20", vfcvt_f_x_v(v(16), v(20))),
+            ("vfredmax.vs v1, v4, v2", vfredmax_vs(v(1), v(4), v(2))),
+            ("flw ft1, -4(s3)", flw(FT1, -4, S3)),
+            ("fsw ft2, 2047(a4)", fsw(FT2, 2047, A4)),
+            ("fmv.w.x fa2, t6", fmv_w_x(FA2, T6)),
         ]
     }
 

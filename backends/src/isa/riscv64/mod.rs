@@ -1,15 +1,19 @@
 //! The riscv64 backend: rv64gc, with or without the vector extension 1.0 at any vector length.
 
 mod abi;
+mod attention;
+mod dense;
 mod desc;
+mod floats;
 mod hwcap;
 mod inst;
 mod micro;
 
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
+use tcc_ir::ty::DType;
 
 use crate::code::{Function, RelocKind};
-use crate::isa::{Backend, ElfAbi, Syscalls};
+use crate::isa::{AttentionPart, Backend, ElfAbi, Syscalls};
 
 /// The riscv64 instruction set.
 pub struct Riscv64;
@@ -41,6 +45,14 @@ impl Backend for Riscv64 {
 
     fn micro(&self, row: &MicroKernel) -> Option<Function> {
         micro::micro(row)
+    }
+
+    fn dense_dot(&self, weight: DType, features: Features) -> Option<Function> {
+        features.contains(desc::V).then(|| dense::emit(weight))
+    }
+
+    fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {
+        features.contains(desc::V).then(|| attention::emit(part))
     }
 
     fn probe(&self) -> Function {

@@ -34,14 +34,14 @@ pub fn micro(row: &MicroKernel) -> Option<Function> {
 }
 
 /// Stack of a kernel: `words` 64-bit words of its own, then the callee-saved registers.
-struct Frame {
-    saved: &'static [X],
-    words: i32,
+pub(super) struct Frame {
+    pub saved: &'static [X],
+    pub words: i32,
 }
 
 impl Frame {
     /// Size in bytes, a multiple of 16 as the calling convention asks.
-    fn bytes(&self) -> i32 {
+    pub(super) fn bytes(&self) -> i32 {
         let saved = i32::try_from(self.saved.len()).expect("at most 32 registers");
         (8 * (self.words + saved) + 15) & !15
     }
@@ -50,12 +50,12 @@ impl Frame {
         self.saved.iter().copied().zip((self.words..).map(|word| 8 * word))
     }
 
-    fn enter(&self, asm: &mut Asm) {
+    pub(super) fn enter(&self, asm: &mut Asm) {
         asm.word(addi(SP, SP, -self.bytes()));
         self.slots().for_each(|(register, at)| asm.word(sd(register, at, SP)));
     }
 
-    fn leave(&self, asm: &mut Asm) {
+    pub(super) fn leave(&self, asm: &mut Asm) {
         self.slots().for_each(|(register, at)| asm.word(ld(register, at, SP)));
         put(asm, &[addi(SP, SP, self.bytes()), ret()]);
     }

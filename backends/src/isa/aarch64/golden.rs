@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
 
-use super::desc::{DESC, NEON};
+use super::desc::{DESC, DOTPROD, NEON};
 use super::inst::FORMS;
-use super::{abi, attention, dense, micro};
+use super::{abi, attention, dense, micro, screen};
 use crate::code::Function;
-use crate::isa::AttentionPart;
+use crate::isa::{AttentionPart, ScreenLoops};
 
 const GOLDEN: &str = include_str!("golden.txt");
 
@@ -23,13 +24,22 @@ fn golden() -> impl Iterator<Item = (&'static str, u32)> {
 
 fn functions() -> Vec<Function> {
     let rows = DESC.menu.iter().filter_map(micro::code);
-    rows.chain(float_functions()).chain([abi::probe(), abi::start(), abi::syscall(), abi::hwcap()]).collect()
+    rows.chain(float_functions())
+        .chain(screen_functions(DOTPROD))
+        .chain([abi::probe(), abi::start(), abi::syscall(), abi::hwcap()])
+        .collect()
+}
+
+/// What a screened head runs on a core with `features`.
+fn screen_functions(features: Features) -> [Function; 2] {
+    let ScreenLoops { panels, rows, byte_panels: _ } = screen::emit(features);
+    [panels, rows]
 }
 
 /// What runs on every core of the target.
 fn float_functions() -> impl Iterator<Item = Function> {
     let dense = [DType::F32, DType::F16, DType::Bf16].map(dense::emit);
-    AttentionPart::ALL.into_iter().map(attention::emit).chain(dense)
+    AttentionPart::ALL.into_iter().map(attention::emit).chain(dense).chain(screen_functions(NEON))
 }
 
 fn words(function: &Function) -> impl Iterator<Item = u32> {

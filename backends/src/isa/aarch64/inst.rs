@@ -128,12 +128,14 @@ forms! {
         and_1(d: X, n: X) BASE "and x{d}, x{n}, #0x1" "1001001001 000000 000000 nnnnn ddddd";           // AND (immediate)
         and_3(d: X, n: X) BASE "and x{d}, x{n}, #0x3" "1001001001 000000 000001 nnnnn ddddd";           // the same
         and_15(d: X, n: X) BASE "and x{d}, x{n}, #0xf" "1001001001 000000 000011 nnnnn ddddd";          // the same
+        madd(d: X, n: X, m: X, a: X) BASE "madd x{d}, x{n}, x{m}, x{a}" "10011011000 mmmmm 0 aaaaa nnnnn ddddd"; // MADD
         csel_lo(d: X, n: X, m: X) BASE "csel x{d}, x{n}, x{m}, lo" "10011010100 mmmmm 0011 00 nnnnn ddddd"; // CSEL
         cset_hs(d: X) BASE "cset x{d}, hs" "10011010100 11111 0011 01 11111 ddddd";                     // CSET
         cset_ne(d: X) BASE "cset x{d}, ne" "10011010100 11111 0000 01 11111 ddddd";                     // the same
 
         // Memory, general registers: C6.2.
         ldp(d: X, e: X, n: X, i: i64) BASE "ldp x{d}, x{e}, [x{n}, #{i:s8}]" "1010100101 iiiiiii eeeee nnnnn ddddd"; // LDP, signed offset
+        ldr_w_post(d: X, n: X, i: i64) BASE "ldr w{d}, [x{n}], #{i:s1}" "10111000010 iiiiiiiii 01 nnnnn ddddd"; // LDR (immediate), post-index
 
         // System and control: C6.2.
         ret() BASE "ret" "1101011001011111000000 11110 00000";                                          // RET
@@ -181,6 +183,7 @@ forms! {
         trn2_s(d: V, n: V, m: V) NEON "trn2 v{d}.4s, v{n}.4s, v{m}.4s" "01001110100 mmmmm 011010 nnnnn ddddd"; // TRN2
         trn1_d(d: V, n: V, m: V) NEON "trn1 v{d}.2d, v{n}.2d, v{m}.2d" "01001110110 mmmmm 001010 nnnnn ddddd"; // TRN1
         trn2_d(d: V, n: V, m: V) NEON "trn2 v{d}.2d, v{n}.2d, v{m}.2d" "01001110110 mmmmm 011010 nnnnn ddddd"; // TRN2
+        sdot(d: V, n: V, m: V) DOTPROD "sdot v{d}.4s, v{n}.16b, v{m}.16b" "01001110100 mmmmm 100101 nnnnn ddddd"; // SDOT (vector)
         smmla(d: V, n: V, m: V) I8MM "smmla v{d}.4s, v{n}.16b, v{m}.16b" "01001110100 mmmmm 101001 nnnnn ddddd"; // SMMLA (vector)
         sdot_lane(d: V, n: V, m: V, i: i64) DOTPROD "sdot v{d}.4s, v{n}.16b, v{m}.4b[{i}]" "0100111110 I mmmmm 1110 i 0 nnnnn ddddd"; // SDOT (by element)
         orr_v(d: V, n: V, m: V) NEON "orr v{d}.16b, v{n}.16b, v{m}.16b" "01001110101 mmmmm 000111 nnnnn ddddd"; // ORR (vector, register)

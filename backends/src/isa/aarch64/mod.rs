@@ -13,12 +13,13 @@ mod form;
 mod golden;
 mod inst;
 mod micro;
+mod screen;
 
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
 use tcc_ir::ty::DType;
 
 use crate::code::{Function, RelocKind};
-use crate::isa::{AttentionPart, Backend, ElfAbi, Syscalls};
+use crate::isa::{AttentionPart, Backend, ElfAbi, ScreenLoops, Syscalls};
 
 /// The aarch64 instruction set.
 pub struct Aarch64;
@@ -50,6 +51,10 @@ impl Backend for Aarch64 {
 
     fn dense_dot(&self, weight: DType, features: Features) -> Option<Function> {
         features.contains(desc::NEON).then(|| dense::emit(weight))
+    }
+
+    fn screen(&self, features: Features) -> Option<ScreenLoops> {
+        features.contains(desc::NEON).then(|| screen::emit(features))
     }
 
     fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {

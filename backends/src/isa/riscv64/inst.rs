@@ -259,11 +259,16 @@ instructions! {
     vmv_v_v(vd: V, vs1: V) = op_v(0x17, V(0), vs1.0, OPIVV, vd);
     // V 11.1, 11.3, 11.5, 11.6 and 11.15 (merge, masked by v0).
     vadd_vv(vd: V, vs2: V, vs1: V) = op_v(0x00, vs2, vs1.0, OPIVV, vd);
+    vadd_vx(vd: V, vs2: V, rs1: X) = op_v(0x00, vs2, rs1.0, OPIVX, vd);
     vzext_vf2(vd: V, vs2: V) = op_v(0x12, vs2, 6, OPMVV, vd);
     vsext_vf2(vd: V, vs2: V) = op_v(0x12, vs2, 7, OPMVV, vd);
     vsext_vf4(vd: V, vs2: V) = op_v(0x12, vs2, 5, OPMVV, vd);
     vand_vx(vd: V, vs2: V, rs1: X) = op_v(0x09, vs2, rs1.0, OPIVX, vd);
     vsll_vi(vd: V, vs2: V, shamt: u32) = op_v(0x25, vs2, unsigned(shamt, 5), OPIVI, vd);
+    vsra_vi(vd: V, vs2: V, shamt: u32) = op_v(0x29, vs2, unsigned(shamt, 5), OPIVI, vd);
+    vnsrl_wi(vd: V, vs2: V, shamt: u32) = op_v(0x2c, vs2, unsigned(shamt, 5), OPIVI, vd);
+    vwmacc_vv(vd: V, vs1: V, vs2: V) = op_v(0x3d, vs2, vs1.0, OPMVV, vd);
+    vmv_v_x(vd: V, rs1: X) = op_v(0x17, V(0), rs1.0, OPIVX, vd);
     vmerge_vim(vd: V, vs2: V, imm: i32) = op_v(0x17, vs2, signed(imm, 5), OPIVI, vd) & !(1 << 25);
     // V 13.2, 13.4, 13.6, 13.11, 13.13, 13.16, 13.17 (arithmetic, comparison, moves, conversion), 14.3, 16.2.
     vfadd_vv(vd: V, vs2: V, vs1: V) = op_v(0x00, vs2, vs1.0, OPFVV, vd);
@@ -283,6 +288,8 @@ instructions! {
     // F, 20.5 and 20.7.
     flw(rd: F, imm: i32, rs1: X) = i(imm, rs1, 2, X(rd.0), 0x07);
     fsw(rs2: F, imm: i32, rs1: X) = s(imm, X(rs2.0), rs1, 2) & !0x7f | 0x27;
+    /// Rounded as the control register says: to nearest, ties to even.
+    fmul_s(rd: F, rs1: F, rs2: F) = r(0x08, X(rs2.0), X(rs1.0), 7, X(rd.0), 0x53);
     fmv_w_x(rd: F, rs1: X) = r(0x78, ZERO, rs1, 0, X(rd.0), 0x53);
 }
 
@@ -430,6 +437,12 @@ mod tests {
             ("flw ft1, -4(s3)", flw(FT1, -4, S3)),
             ("fsw ft2, 2047(a4)", fsw(FT2, 2047, A4)),
             ("fmv.w.x fa2, t6", fmv_w_x(FA2, T6)),
+            ("vwmacc.vv v8, v20, v28", vwmacc_vv(v(8), v(20), v(28))),
+            ("vmv.v.x v16, t4", vmv_v_x(v(16), T4)),
+            ("vnsrl.wi v4, v8, 16", vnsrl_wi(v(4), v(8), 16)),
+            ("vsra.vi v2, v6, 31", vsra_vi(v(2), v(6), 31)),
+            ("vadd.vx v3, v5, a6", vadd_vx(v(3), v(5), A6)),
+            ("fmul.s fa5, ft7, fa1", fmul_s(FA5, FT7, FA1)),
         ]
     }
 

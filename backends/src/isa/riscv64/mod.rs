@@ -8,12 +8,13 @@ mod floats;
 mod hwcap;
 mod inst;
 mod micro;
+mod screen;
 
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
 use tcc_ir::ty::DType;
 
 use crate::code::{Function, RelocKind};
-use crate::isa::{AttentionPart, Backend, ElfAbi, Syscalls};
+use crate::isa::{AttentionPart, Backend, ElfAbi, ScreenLoops, Syscalls};
 
 /// The riscv64 instruction set.
 pub struct Riscv64;
@@ -49,6 +50,10 @@ impl Backend for Riscv64 {
 
     fn dense_dot(&self, weight: DType, features: Features) -> Option<Function> {
         features.contains(desc::V).then(|| dense::emit(weight))
+    }
+
+    fn screen(&self, features: Features) -> Option<ScreenLoops> {
+        features.contains(desc::V).then(screen::emit)
     }
 
     fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {

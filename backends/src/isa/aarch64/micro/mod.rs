@@ -72,7 +72,7 @@ fn load_args(a: &mut A64) {
 }
 
 /// The codes of one plane, shifted down.
-fn shift_plane(a: &mut A64, codes: V, packed: V, plane: i64, mask: V) {
+pub(super) fn shift_plane(a: &mut A64, codes: V, packed: V, plane: i64, mask: V) {
     match plane {
         0 => a.and_v(codes, packed, mask),
         3 => a.ushr_b(codes, packed, 6),

@@ -33,7 +33,8 @@ fn kernels() -> Vec<(String, Features, Function)> {
     });
     let screen = [Features::NONE, AVXVNNI, AVX512VNNI].into_iter().flat_map(|needs| {
         let loops = X86_64.screen(DESC.close(DESC.baseline.with(needs))).expect("assembled for every level");
-        [("panels", loops.panels), ("byte panels", loops.byte_panels), ("rows", loops.rows)]
+        let byte_panels = loops.byte_panels.expect("assembled for every level");
+        [("panels", loops.panels), ("byte panels", byte_panels), ("rows", loops.rows)]
             .map(|(part, code)| (format!("screen {part}, {}", DESC.feature_names(needs)), needs, code))
     });
     rows.chain(dense).chain(attention).chain(screen).collect()

@@ -102,7 +102,7 @@ impl TargetError {
             | TargetError::Feature { known, .. }
             | TargetError::NoHost { known, .. } => format!("known: {known}; `tcc targets` lists everything"),
             TargetError::Simulated { found } => {
-                format!("try `tcc compile MODEL -t {found} --machine NAME`; eval and inspect know it, too")
+                format!("try `tcc compile MODEL -t {found} --machine NAME`; eval, bench and inspect know it, too")
             }
             TargetError::Sign { .. } => "write --features +a,-b".into(),
             TargetError::Variant { known, .. } => format!("features: {known}; `tcc targets` lists CPUs"),
@@ -121,7 +121,8 @@ pub fn resolve(request: &TargetRequest, host_features: impl Fn() -> Vec<&'static
     let mut features = match &request.cpu {
         Some(cpu) if cpu == "host" => named(desc, &host_features()),
         Some(cpu) => cpu_features(desc, cpu)?,
-        None if is_host => named(desc, &host_features()),
+        // Variants say what they add, and to be carried elsewhere they start from every machine's features.
+        None if is_host && request.variants.is_empty() => named(desc, &host_features()),
         None => desc.baseline,
     };
     features = change(desc, desc.close(features.with(desc.baseline)), request.features.as_deref().unwrap_or(""))?;

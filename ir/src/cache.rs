@@ -31,6 +31,18 @@ pub enum CacheOrder {
     Values,
 }
 
+/// Bytes of an element of a cache of type `dtype`, scales apart. Panics on a type that no cache has.
+pub fn element_bytes(dtype: DType) -> usize {
+    match dtype {
+        DType::F32 => 4,
+        DType::F16 => 2,
+        DType::Q8 => 1,
+        DType::Bf16 | DType::I8 | DType::I32 | DType::U32 | DType::Trit => {
+            unreachable!("type rules admit no cache of {dtype}")
+        }
+    }
+}
+
 impl CacheLayout {
     /// The layout of a state of type `ty`. Panics on a type that no cache has.
     pub fn of(ty: &ValueType) -> CacheLayout {
@@ -40,14 +52,7 @@ impl CacheLayout {
 
     /// Bytes of an element, scales apart.
     pub fn element_bytes(&self) -> usize {
-        match self.dtype {
-            DType::F32 => 4,
-            DType::F16 => 2,
-            DType::Q8 => 1,
-            DType::Bf16 | DType::I8 | DType::I32 | DType::U32 | DType::Trit => {
-                unreachable!("type rules admit no cache of {}", self.dtype)
-            }
-        }
+        element_bytes(self.dtype)
     }
 
     /// True if every position of a head has a scale.

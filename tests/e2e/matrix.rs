@@ -127,7 +127,17 @@ fn tiles_are_printed_and_forced() {
     };
     fails("m1 n256: m1/1", 2, "line 1: 'm1 n256: m1/1'");
     fails("m1 n5 k768 w2nz4-x128-k512: m1/1 k768/128/128 g1 u3 s16", 2, "no product 'm1 n5 k768 w2nz4-x128-k512'");
-    fails("m1 n256 k256 w2nz4-x128-k512: m1/1 k256/99999/99999 g1 u3 s16", 3, "does not fit");
+    let product = "m1 n256 k256 w2nz4-x128-k512: ";
+    // Too large; more rows in a tile than in its block; steps that are no parts; steps that do not divide; out of range.
+    for tile in [
+        "m1/1 k256/99999/99999 g1 u3 s16",
+        "m1/16 k256/64/64 g1 u3 s16",
+        "m1/1 k256/96/96 g1 u3 s16",
+        "m1/1 k256/128/96 g1 u3 s16",
+        "m18446744073709551615/1 k256/64/64 g1 u3 s16",
+    ] {
+        fails(&format!("{product}{tile}"), 3, "does not fit");
+    }
 }
 
 #[test]

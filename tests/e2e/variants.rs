@@ -68,7 +68,10 @@ fn every_variant_has_the_hash_of_the_model() {
     for fat in FATS {
         for (variant, feature) in fat.variants {
             match feature.filter(|f| !here.contains(f)) {
-                Some(lacking) => eprintln!("skipped: {} {variant}: this machine lacks {lacking}", fat.target),
+                Some(lacking) => {
+                    eprintln!("skipped: {} {variant}: this machine lacks {lacking}", fat.target);
+                    is_refused_here(fat, variant, lacking);
+                }
                 None => jobs.push((fat, *variant)),
             }
         }
@@ -81,6 +84,28 @@ fn every_variant_has_the_hash_of_the_model() {
     });
     let wrong: Vec<String> = wrong.into_iter().flatten().collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Code that would trap on this machine is not run, even if asked for by name.
+fn is_refused_here(fat: &Fat, variant: &str, lacking: &str) {
+    let model = example();
+    let model = model.to_str().expect("UTF-8");
+    let list = fat.list();
+    let args = ["eval", model, "--ids", "1", "-t", fat.target, "--variants", &list, "--variant", variant];
+    let output = tcc(&args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains(lacking) && stderr.contains("lacks"), "{stderr}");
+}
+
+#[test]
+fn variants_of_the_default_target_start_from_its_baseline() {
+    for fat in FATS.iter().filter(|fat| fat.target == std::env::consts::ARCH) {
+        let (model, list) = (example(), fat.list());
+        let model = model.to_str().expect("UTF-8");
+        let sizes = |more: &[&str]| json(&[&["check", model, "--variants", &list], more].concat());
+        assert_eq!(sizes(&[])["variants"], sizes(&["-t", fat.target])["variants"]);
+    }
 }
 
 #[test]

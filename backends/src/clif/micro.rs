@@ -29,7 +29,7 @@ pub fn cache_loop_symbols(cache: DType) -> [String; 2] {
     [format!("attention_scores_{cache}"), format!("attention_values_{cache}")]
 }
 
-/// Names of the estimates of a head's panels of four and of eight bits, and of their refinement for some rows, in an image.
+/// Names in an image of the estimates of a head's panels of four and of eight bits, and of their refinement for some rows.
 pub const SCREEN_PANELS: &str = "screen_panels";
 pub const BYTE_PANELS: &str = "byte_panels";
 pub const SCREEN_ROWS: &str = "screen_rows";

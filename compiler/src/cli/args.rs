@@ -73,7 +73,7 @@ pub enum Head {
     /// `screened` for heads of 32 MiB and more, else `exact`
     #[default]
     Auto,
-    /// About 4.7 bits per weight are read for the best tokens of trained models; 7.1 more are stored
+    /// The same tokens: 4.5 bits of each weight are read, then more of some rows; 7.1 bits more are stored
     Screened,
     /// Every weight of the head is read for every token
     Exact,

@@ -17,7 +17,6 @@ use crate::driver::{self, Back, Front};
 use crate::error::Error;
 use crate::header::{self, HeaderParts, WeightsMode};
 use crate::model::Model;
-use crate::output::{self, Mode};
 use crate::{golden, listing, object, pieces, report, run};
 
 const EXAMPLES: &str = "\
@@ -182,6 +181,9 @@ impl Job<'_> {
     fn finish(&self, mut back: Back) -> Result<Value, Error> {
         let args = self.args;
         let emits = |kind| args.emit.contains(&kind);
+        if emits(Emit::Program) || emits(Emit::Source) {
+            return Err(not_for(&back.target.triple, "programs are for matrix units"));
+        }
         if args.weights == Weights::Object && (emits(Emit::Obj) || emits(Emit::Exe)) {
             object::check_embeddable(back.plan().weights_bytes)?;
         }
@@ -229,9 +231,7 @@ impl Job<'_> {
                 Emit::Header => text(".h", &self.header(back, golden))?,
                 Emit::Exe => back.write_executable(&path(""), weights)?,
                 Emit::Asm => text(".s", &listing::text(back))?,
-                Emit::Program | Emit::Source => {
-                    return Err(not_for(&back.target.triple, "programs are for matrix units"));
-                }
+                Emit::Program | Emit::Source => unreachable!("refused before anything is made"),
                 Emit::Ir => self.ir(&back.name)?,
                 Emit::Dot => self.dot(&back.name)?,
                 Emit::Report => text(".report.json", &format!("{report:#}\n"))?,
@@ -251,8 +251,7 @@ impl Job<'_> {
     }
 
     fn text(&self, name: &str, suffix: &str, text: &str) -> Result<(), Error> {
-        let path = self.path(name, suffix);
-        output::write_whole(&path, Mode::Data, |out| out.write_all(text.as_bytes())).map_err(Error::io("written", path))
+        prepare::write_file(&self.path(name, suffix), text.as_bytes())
     }
 
     fn ir(&self, name: &str) -> Result<(), Error> {

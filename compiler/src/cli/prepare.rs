@@ -22,6 +22,7 @@ use crate::load::{self, DensePolicy, LoadOptions};
 use crate::matrix::MatrixOptions;
 use crate::matrix::tiles;
 use crate::model::{Activations, Model};
+use crate::output::{self, Mode};
 use crate::plan::{HeadChoice, PlanOptions};
 use crate::profile::{Profile, ProfileError};
 use crate::run::tune;
@@ -92,16 +93,22 @@ pub fn missing_here(target: &Target, needs: Features) -> Result<String, Error> {
 }
 
 /// The variant of `back` called `forced`; else the one that `init` chooses on this machine, or the first for code that
-/// is emulated.
+/// is emulated. Code that this machine would have to run and cannot is refused.
 pub fn variant<'b>(back: &'b Back, forced: Option<&str>) -> Result<&'b Variant, Error> {
-    let here = self::target(None, &MachineArgs::default())?.machine.features;
-    match forced {
-        Some(name) => back.variant(name),
-        None if back.target.is_host_isa => {
-            Ok(back.variants.iter().find(|v| here.contains(v.plan.needs)).unwrap_or(&back.variants[0]))
-        }
-        None => Ok(&back.variants[0]),
+    if !back.target.is_host_isa {
+        return forced.map_or(Ok(&back.variants[0]), |name| back.variant(name));
     }
+    let Some(name) = forced else {
+        let here = self::target(None, &MachineArgs::default())?.machine.features;
+        return Ok(back.variants.iter().find(|v| here.contains(v.plan.needs)).unwrap_or(&back.variants[0]));
+    };
+    let variant = back.variant(name)?;
+    let missing = missing_here(&back.target, variant.plan.needs)?;
+    if missing.is_empty() {
+        return Ok(variant);
+    }
+    let message = format!("this machine lacks {missing}, which variant '{name}' needs");
+    Err(Error::usage(message, "leave out --variant, or name one that fits"))
 }
 
 /// Refuses tokens outside the vocabulary and more of them than the context holds.
@@ -253,6 +260,11 @@ fn is_identifier(name: &str) -> bool {
     let mut chars = name.chars();
     chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Writes all of a file, or nothing.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    output::write_whole(path, Mode::Data, |out| out.write_all(bytes)).map_err(Error::io("written", path))
 }
 
 /// Creates `folder` and what is above it.

@@ -10,7 +10,6 @@ use super::progress::Progress;
 use super::table::Table;
 use super::{Cx, prepare};
 use crate::error::Error;
-use crate::output::{self, Mode};
 use crate::profile::Profile;
 use crate::run::tune;
 
@@ -45,8 +44,7 @@ pub(super) fn run(cx: &Cx, args: TuneArgs) -> Result<(), Error> {
     let profile = tune::measure(&target, args.threads as usize, |what| bar.message(format!("measuring {what}")))?;
     drop(bar);
     if let Some(path) = &args.out {
-        output::write_whole(path, Mode::Data, |out| out.write_all(profile.text().as_bytes()))
-            .map_err(Error::io("written", path))?;
+        prepare::write_file(path, profile.text().as_bytes())?;
     }
     if args.out.is_none() || cx.json {
         print!("{}", profile.text());

@@ -284,6 +284,8 @@ fn check(descriptor: &Descriptor, model: &MatrixModel) -> Result<(), ReadError> 
             format!("symbol '{name}' is missing or smaller than {least} bytes")
         })?;
     }
+    let input = head.find_symbol(INPUT).map(|id| head.symbol(id).kind);
+    ensure(input == Some(SymbolKind::Input), || format!("symbol '{INPUT}' is no input"))?;
     ensure(bytes(WEIGHTS) == Some(descriptor.weights_bytes), || {
         format!("symbol '{WEIGHTS}' is missing or has not {} bytes", descriptor.weights_bytes)
     })?;

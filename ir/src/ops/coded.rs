@@ -3,7 +3,9 @@
 //! * `coded_embed tokens, table { scale, code }`: `u32[m], float[vocab, h]` → `f32[m, h]`, what the codes of the row stand
 //!   for, times `scale` where that is not 1.
 //! * `coded_linear x, w { code }`: `f32[m, k], float[n, k]` → `f32[m, n]`. Each row of x is quantized to int8 in groups of
-//!   32 columns (`screen::query`); sums of a group are exact, and `r = fma(f32(sum), scales, r)` in increasing groups.
+//!   32 columns (`screen::query`); sums of a group are exact, and `r = fma(f32(sum), scales, r)` in increasing groups. With
+//!   eight bits the row's scale multiplies at the end; last, 0 times the norm of the row of x is added, so that what is not
+//!   finite shows.
 
 use crate::coded::RowCode;
 use crate::coded::row::Row;

@@ -157,7 +157,9 @@ fn renamed(function: &Function, symbol: impl Fn(&str) -> String, variant: &str) 
 /// The function under the name of `entry` that calls the one of the instance's variant.
 fn branch(api: &Api<'_>, entry: &Function) -> Result<Function, EmitError> {
     let is_suffix = |suffix: &str| entry.name == format!("{}_{suffix}", api.options.name);
-    let words = ENTRIES.iter().find(|(suffix, _)| is_suffix(suffix)).map_or(1, |(_, words)| *words);
+    // The golden run is the one without a name of the interface.
+    let listed = ENTRIES.iter().find(|(suffix, _)| is_suffix(suffix));
+    let words = if entry.name == GOLDEN_RUN { 1 } else { listed.expect("every entry is listed").1 };
     let signature = status_signature(&vec![I64; words]);
     let code = api.baseline.function(&entry.name, &signature, |f| {
         let words: Vec<_> = (0..words).map(|i| f.param(i)).collect();

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Prints N (by default 1) greedy ids, or with `--logits` the f32 little-endian logits of every given position;
-//! `--self-test` prints `ok` and the CPU features of the code that ran. A status that is not OK goes to standard error by name and becomes the exit code.
+//! `--self-test` prints `ok` and the CPU features of the code that ran. A status that is not OK goes to standard error by
+//! name and becomes the exit code.
 //! `--threads N` runs the tasks of every step one after the other, backwards and from another one each time.
 
 mod options;

@@ -7,7 +7,7 @@
 //! columns are eight products for each byte of a lane, each at most 15 · 128 in magnitude, and pairs of those are
 //! added before they are widened: 30720.
 
-use tcc_ir::screen::query::{LOW_UNIT, QueryLayout};
+use tcc_ir::screen::query::LOW_UNIT;
 use tcc_ir::screen::{BLOCK, BLOCK_BYTES, GROUP, PANEL_ROWS, PIECE_BYTES, PIECE_GROUPS};
 use tcc_ir::target::Features;
 
@@ -113,7 +113,7 @@ fn panels(a: &mut A64, sums: Sums) {
     repeat(a, panels, |a| {
         a.mov(q, codes);
         a.add_lsl(scales, codes, blocks, BLOCK.trailing_zeros().into());
-        a.add_lsl(offsets, scales, blocks, 3);
+        a.add_lsl(offsets, scales, blocks, i64::from((4 * BLOCK / GROUP).trailing_zeros()));
         LANES.iter().for_each(|lane| a.movi(*lane, 0));
         a.mov(left, blocks);
         repeat(a, left, |a| {
@@ -222,6 +222,3 @@ fn piece_sums(a: &mut A64, sums: Sums, record: X, codes: X) {
     }
     sums.finish(a);
 }
-
-// Scales lie behind all codes, offsets behind all scales, as the shifts above take for granted.
-const _: () = assert!(BLOCK == 64 && QueryLayout::CODES.is_multiple_of(64));

@@ -110,7 +110,14 @@ fn panels(asm: &mut Asm, lmul: Lmul) {
     put(asm, &[li(groups.bytes, int(LANES_BYTES)), li(groups.pairs, int(LANES_BYTES / 2))]);
     repeat(asm, panels, |asm| {
         put(asm, &[mv(q, codes), mv(left, blocks), slli(scales, blocks, BLOCK.trailing_zeros())]);
-        put(asm, &[add(scales, scales, codes), slli(offsets, blocks, 3), add(offsets, offsets, scales)]);
+        put(
+            asm,
+            &[
+                add(scales, scales, codes),
+                slli(offsets, blocks, (4 * BLOCK / GROUP).trailing_zeros()),
+                add(offsets, offsets, scales),
+            ],
+        );
         set_sixteen(asm, lmul);
         asm.word(vmv_v_i(groups.lanes(), 0));
         repeat(asm, left, |asm| {

@@ -12,7 +12,6 @@ use crate::error::Error;
 use crate::matrix::bench::{self, Phase};
 use crate::matrix::object::ObjectFile;
 use crate::matrix::{self, MatrixModel};
-use crate::output::{self, Mode};
 
 /// Stalls that the text lists of each phase.
 const MOST_STALLS: usize = 8;
@@ -66,7 +65,7 @@ fn simulate(cx: &Cx, args: &BenchArgs, model: &MatrixModel) -> Result<(), Error>
 /// Writes what `make` gives to `path`, if there is one.
 fn write(path: Option<&Path>, make: impl FnOnce() -> String) -> Result<(), Error> {
     let Some(path) = path else { return Ok(()) };
-    output::write_whole(path, Mode::Data, |out| out.write_all(make().as_bytes())).map_err(Error::io("written", path))
+    prepare::write_file(path, make().as_bytes())
 }
 
 fn text(value: &Value, phases: &[Phase<'_>]) -> String {

@@ -99,7 +99,14 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
         return Err(Error::usage("nothing to measure", "give at least 1 for --runs, --threads, --prompt and -n"));
     }
     if crate::matrix::is_target(args.target.as_deref()) {
+        if args.plot.is_some() || args.variant.variant.is_some() {
+            let help = "leave them out; --html and --trace show what is simulated";
+            return Err(Error::usage("--plot and --variant are for CPUs, and the target is a matrix unit", help));
+        }
         return matrix::run(cx, &args);
+    }
+    if args.trace.is_some() || args.html.is_some() {
+        return Err(Error::usage("--trace and --html show a simulated matrix unit", "give -t ascend, or --plot"));
     }
     args.plot.as_deref().map_or(Ok(()), plot::check)?;
     prepare::no_matrix_unit(&args.matrix)?;

@@ -6,8 +6,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use serde_json::Value;
 
+use crate::cli::prepare;
 use crate::error::Error;
-use crate::output::{self, Mode};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -58,7 +58,7 @@ pub(super) fn write(path: &Path, value: &Value, text: &str) -> Result<(), Error>
         }
         _ => svg,
     };
-    output::write_whole(path, Mode::Data, |out| out.write_all(content.as_bytes())).map_err(Error::io("written", path))
+    prepare::write_file(path, content.as_bytes())
 }
 
 fn svg(value: &Value) -> Result<String, String> {

@@ -13,9 +13,8 @@ use crate::golden;
 use crate::matrix::descriptor::{self, Descriptor, Digest};
 use crate::matrix::object::{self, Parts};
 use crate::matrix::tiles::Product;
-use crate::matrix::{self, Compiled, header, source};
+use crate::matrix::{self, Compiled, header, inspect, source};
 use crate::object::WeightsSource;
-use crate::output::{self, Mode};
 use crate::pieces;
 use crate::report::{self, human};
 
@@ -28,6 +27,9 @@ impl Job<'_> {
         let args = self.args;
         if args.weights == Weights::File {
             return Err(not_for(NAME, "weights are a section of the object"));
+        }
+        if args.emit.contains(&Emit::Exe) {
+            return Err(not_for(NAME, "a matrix unit runs no executable"));
         }
         if args.op_hooks {
             return Err(not_for(NAME, "programs call no hooks: `tcc bench` has the cycles of each op"));
@@ -92,9 +94,7 @@ impl Job<'_> {
                 Emit::Program => {
                     for body in model.programs() {
                         let path = self.path(name, &format!(".{}.dvp", body.program.name));
-                        let bytes = codec::encode(&body.program);
-                        output::write_whole(&path, Mode::Data, |out| out.write_all(&bytes))
-                            .map_err(Error::io("written", path))?;
+                        prepare::write_file(&path, &codec::encode(&body.program))?;
                     }
                 }
                 Emit::Source => {
@@ -107,7 +107,7 @@ impl Job<'_> {
                         self.text(name, &format!(".{}.s", body.program.name), &text::print(&body.program))?;
                     }
                 }
-                Emit::Exe => return Err(not_for(NAME, "a matrix unit runs no executable")),
+                Emit::Exe => unreachable!("refused before anything is made"),
                 Emit::Ir => self.ir(name)?,
                 Emit::Dot => self.dot(name)?,
                 Emit::Report => self.text(name, ".report.json", &format!("{report:#}\n"))?,
@@ -127,17 +127,10 @@ fn describe(descriptor: &Descriptor, compiled: &Compiled) -> Value {
         json!({ "product": Product(&choice.shape).to_string(), "tile": choice.tile.map(|t| t.to_string()),
                 "steps": choice.steps })
     });
-    let symbols = compiled
-        .model
-        .head
-        .program
-        .symbols
-        .iter()
-        .map(|s| json!({ "name": s.name, "kind": s.kind.name(), "address": s.address, "bytes": s.bytes }));
     json!({
         "schema": SCHEMA, "descriptor": descriptor, "target": NAME,
         "ram": report::ram(&compiled.plan),
-        "memory": symbols.collect::<Vec<_>>(),
+        "memory": inspect::symbols(&compiled.model.head.program),
         "programs": programs.collect::<Vec<_>>(),
         "tiles": tiles.collect::<Vec<_>>(),
     })

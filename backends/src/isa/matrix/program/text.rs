@@ -164,7 +164,8 @@ fn last_stream(program: &mut Program) -> Result<&mut Stream, String> {
     stage.and_then(|s| s.streams.last_mut()).ok_or_else(|| "a record stands before the first stream".to_owned())
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Two digits for each byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

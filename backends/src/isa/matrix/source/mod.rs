@@ -15,6 +15,7 @@ use crate::isa::matrix::program::inst::{
     Copy, CopyForm, CopyPath, Count, Fix, FixLayout, FixPath, FixScale, FlagId, Inst, LoadL0, Mmad, MmadInit, Quant,
     ScalarOp, ScalarOperand, ScalarSpace, Side, UnitFlag, Update,
 };
+use crate::isa::matrix::program::text::hex;
 use crate::isa::matrix::program::ty::{CubeType, ElemType};
 use crate::isa::matrix::program::{CoreKind, Program, Stream, SymbolId};
 
@@ -82,8 +83,8 @@ pub fn text(program: &Program, about: &[String]) -> Result<String, SourceError> 
     for line in about {
         let _ = writeln!(out, "// {line}");
     }
-    let _ =
-        writeln!(out, "// {} core(s); machine '{}', description {}.", stream.cores, program.machine, digest(program));
+    let digest = hex(&program.machine_digest);
+    let _ = writeln!(out, "// {} core(s); machine '{}', description {digest}.", stream.cores, program.machine);
     out += PRELUDE;
     let parameters: Vec<String> =
         program.symbols.iter().map(|s| format!("__gm__ uint8_t *{}", name(&s.name))).collect();
@@ -103,10 +104,6 @@ pub fn text(program: &Program, about: &[String]) -> Result<String, SourceError> 
     }
     out += "}\n";
     Ok(out)
-}
-
-fn digest(program: &Program) -> String {
-    program.machine_digest.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// A symbol's name as an identifier.

@@ -98,7 +98,7 @@ fn multiply_by(asm: &mut Asm, scales: X) {
     asm.bind(none);
 }
 
-/// Multiplies by the scale and finds the largest; leaves minus infinity in every lane of group [`NEXT`].
+/// Multiplies by the scale; leaves the largest in the first lane of group [`P`].
 fn scale(asm: &mut Asm) {
     put(asm, &[vsetvli(ZERO, SEEN, Sew::E32, LMUL), vfmv_s_f(v(P), LARGEST)]);
     strips(asm, SEEN, |asm| {

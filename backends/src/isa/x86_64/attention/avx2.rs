@@ -10,7 +10,7 @@ use iced_x86::code_asm::{
     AsmMemoryOperand, AsmRegisterXmm, AsmRegisterYmm, CodeAssembler, byte_ptr, dword_ptr, qword_ptr, word_ptr,
     xmmword_ptr, ymmword_ptr,
 };
-use tcc_ir::cache::BLOCK;
+use tcc_ir::cache::{BLOCK, element_bytes};
 use tcc_ir::numerics::LANES;
 use tcc_ir::ty::DType;
 
@@ -41,7 +41,7 @@ const LOADED_LANE: AsmRegisterXmm = xmm8;
 
 /// `extern "C" fn(from, to, n)`.
 pub(super) fn widen(cache: DType) -> Function {
-    let (from, to, n, element_bytes) = (rdi, rsi, rdx, if cache == DType::F16 { 2 } else { 1 });
+    let (from, to, n, element_bytes) = (rdi, rsi, rdx, element_bytes(cache));
     function("attention_widen", 8, |a| {
         for registers in [&SUM[..], &SUM[..1]] {
             let elements = registers.len() * WIDTH;

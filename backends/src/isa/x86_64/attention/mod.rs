@@ -11,6 +11,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::registers::gpr64::*;
 use iced_x86::code_asm::registers::zmm::*;
 use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, qword_ptr};
+use tcc_ir::cache::element_bytes;
 use tcc_ir::ty::DType;
 
 use super::dense::int;
@@ -49,20 +50,12 @@ impl Elements {
 
     /// Elements as the cache stores them. 64 rows of 128 cover the latency of a memory; more would not stay near.
     fn stored(cache: DType) -> Elements {
-        let bytes = Elements { dtype: cache, ahead: None }.bytes();
-        Elements { dtype: cache, ahead: Some((8192 * bytes).min(16384)) }
+        Elements { dtype: cache, ahead: Some((8192 * element_bytes(cache)).min(16384)) }
     }
 
     /// Bytes of an element.
     fn bytes(self) -> usize {
-        match self.dtype {
-            DType::F32 => 4,
-            DType::F16 => 2,
-            DType::Q8 => 1,
-            DType::Bf16 | DType::I8 | DType::I32 | DType::U32 | DType::Trit => {
-                unreachable!("no cache of {}", self.dtype)
-            }
-        }
+        element_bytes(self.dtype)
     }
 }
 

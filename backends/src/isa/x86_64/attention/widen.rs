@@ -6,6 +6,7 @@ use iced_x86::code_asm::registers::zmm::*;
 use iced_x86::code_asm::{
     AsmMemoryOperand, AsmRegisterZmm, CodeAssembler, byte_ptr, xmmword_ptr, ymmword_ptr, zmmword_ptr,
 };
+use tcc_ir::cache::element_bytes;
 use tcc_ir::numerics::LANES;
 use tcc_ir::ty::DType;
 
@@ -19,7 +20,7 @@ pub(super) const PREFETCH_BYTES: i32 = 8192;
 
 /// `extern "C" fn(from, to, n)`.
 pub(super) fn widen(cache: DType) -> Function {
-    let (from, to, n, element_bytes) = (rdi, rsi, rdx, if cache == DType::F16 { 2 } else { 1 });
+    let (from, to, n, element_bytes) = (rdi, rsi, rdx, element_bytes(cache));
     function("attention_widen", 8, |a| {
         let mut done = a.create_label();
         tail_mask(a, n)?;

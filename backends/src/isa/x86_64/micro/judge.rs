@@ -4,6 +4,7 @@
 use iced_x86::{
     CpuidFeature, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register,
 };
+use tcc_ir::ops::kv_write::CACHE_TYPES;
 use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
 
@@ -27,9 +28,17 @@ fn kernels() -> Vec<(String, Features, Function)> {
         let code = X86_64.dense_dot(weight, DESC.close(AVX512)).expect("assembled for these features");
         (format!("dense {weight}"), AVX512, code)
     });
-    let attention = AttentionPart::ALL.map(|part| {
-        let code = X86_64.attention(part, DESC.close(AVX512)).expect("assembled for these features");
-        (part.symbol(), AVX512, code)
+    let attention = [Features::NONE, AVX512].into_iter().flat_map(|needs| {
+        let parts = AttentionPart::ALL.into_iter();
+        parts.filter_map(move |part| {
+            let code = X86_64.attention(part, DESC.close(DESC.baseline.with(needs)))?;
+            Some((format!("{}, {}", part.symbol(), DESC.feature_names(needs)), needs, code))
+        })
+    });
+    let as_they_are = CACHE_TYPES.into_iter().flat_map(|cache| {
+        let loops = X86_64.cache_loops(cache, DESC.close(AVX512)).expect("assembled for these features");
+        [("scores", loops.scores), ("values", loops.values)]
+            .map(|(part, code)| (format!("{part} of {cache}"), AVX512, code))
     });
     let screen = [Features::NONE, AVXVNNI, AVX512VNNI].into_iter().flat_map(|needs| {
         let loops = X86_64.screen(DESC.close(DESC.baseline.with(needs))).expect("assembled for every level");
@@ -37,7 +46,7 @@ fn kernels() -> Vec<(String, Features, Function)> {
         [("panels", loops.panels), ("byte panels", byte_panels), ("rows", loops.rows)]
             .map(|(part, code)| (format!("screen {part}, {}", DESC.feature_names(needs)), needs, code))
     });
-    rows.chain(dense).chain(attention).chain(screen).collect()
+    rows.chain(dense).chain(attention).chain(as_they_are).chain(screen).collect()
 }
 
 /// Features beyond the baseline that an instruction of the CPUID feature `used` needs; `None` if no row may use it.
@@ -52,6 +61,7 @@ fn needed(used: CpuidFeature) -> Option<Features> {
         | CpuidFeature::AVX
         | CpuidFeature::AVX2
         | CpuidFeature::FMA
+        | CpuidFeature::F16C
         | CpuidFeature::BMI2 => Some(Features::NONE),
         CpuidFeature::AVX_VNNI => Some(AVXVNNI),
         CpuidFeature::AVX512F | CpuidFeature::AVX512BW | CpuidFeature::AVX512DQ | CpuidFeature::AVX512VL => {

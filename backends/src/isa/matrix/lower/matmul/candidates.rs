@@ -38,11 +38,8 @@ pub fn candidates(shape: &Shape, memories: &Memories) -> Vec<Tile> {
 
 /// Adds the steps that fit `tile`, longest first.
 fn steps(shape: &Shape, memories: &Memories, tile: Tile, tiles: &mut Vec<Tile>) {
-    let part = shape.part(shape.panel.kp.min(shape.padded_k()));
     for kb in STEPS.into_iter().rev() {
-        // A step is whole parts, or divides one.
-        let is_whole = kb.is_multiple_of(part) && shape.panel.parts.is_multiple_of(kb / part);
-        if !(is_whole || part.is_multiple_of(kb)) || kb < shape.mode().strip() {
+        if !shape.has_step(kb) || kb < shape.mode().strip() {
             continue;
         }
         for kc in STEPS.into_iter().rev().filter(|kc| *kc <= kb && *kc >= shape.mode().strip()) {

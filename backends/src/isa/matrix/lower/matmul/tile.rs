@@ -119,6 +119,22 @@ impl Tile {
         DEPTH / (part.div_ceil(self.kc) * self.block_m.div_ceil(self.tile_m) * STEP)
     }
 
+    /// True if its sizes agree with each other and with the product, as the loops of the lowering take for granted.
+    fn is_consistent(&self, shape: &Shape) -> bool {
+        // Far above any local memory, so that products of sizes stay in range.
+        const MOST: usize = 1 << 20;
+        let sizes = [self.block_m, self.tile_m, self.block_k, self.kb, self.kc, self.group, self.slice];
+        let kp = shape.panel.kp.min(shape.padded_k());
+        sizes.iter().all(|size| (1..=MOST).contains(size))
+            && self.slice.is_multiple_of(16)
+            && self.block_m.is_multiple_of(self.tile_m)
+            && (self.block_m == self.tile_m || self.tile_m.is_multiple_of(16))
+            && (self.block_k >= shape.padded_k() || self.block_k.is_multiple_of(kp))
+            && shape.has_step(self.kb)
+            && self.kb.is_multiple_of(self.kc)
+            && self.kc.is_multiple_of(shape.mode().strip())
+    }
+
     /// True if the local memories hold what it needs.
     pub fn fits(&self, shape: &Shape, memories: &Memories) -> bool {
         Rings::fit(shape, self, memories).is_some()
@@ -159,6 +175,12 @@ impl Shape {
     /// Rows of the activation strips in global memory.
     pub fn strip_rows(&self) -> usize {
         (self.m * self.mode().rows()).next_multiple_of(16)
+    }
+
+    /// True if a step of `kb` columns is whole parts, or divides one.
+    pub fn has_step(&self, kb: usize) -> bool {
+        let part = self.part(self.panel.kp.min(self.padded_k()));
+        part.is_multiple_of(kb) || kb.is_multiple_of(part) && self.panel.parts.is_multiple_of(kb / part)
     }
 
     /// Columns of the part that one panel of `columns` gives at once.
@@ -202,8 +224,7 @@ impl Rings {
     /// The most generous rings that fit, or `None`.
     pub fn fit(shape: &Shape, tile: &Tile, memories: &Memories) -> Option<Rings> {
         let (mode, nr) = (shape.mode(), shape.panel.nr);
-        let sizes = [tile.block_m, tile.tile_m, tile.block_k, tile.kb, tile.kc, tile.group, tile.slice];
-        if sizes.contains(&0) || !tile.slice.is_multiple_of(16) {
+        if !tile.is_consistent(shape) {
             return None;
         }
         let rows = (tile.tile_m * mode.rows()).next_multiple_of(16);

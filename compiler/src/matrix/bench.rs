@@ -61,11 +61,6 @@ impl Phase<'_> {
         self.runs.iter().map(|(body, _)| body.weights_bytes).sum()
     }
 
-    /// The line that says what binds.
-    pub fn roofline(&self) -> String {
-        show::roofline(&self.report(), self.machine, self.weights_bytes())
-    }
-
     /// Everything about the phase.
     pub fn describe(&self) -> Value {
         let (report, cycles) = (self.report(), self.cycles());
@@ -81,7 +76,7 @@ impl Phase<'_> {
             "tokens": self.tokens, "pos": self.pos, "programs": bodies, "cycles": cycles,
             "cycles_per_token": cycles / self.tokens as f64,
             "weights_bytes": self.weights_bytes(), "moved_bytes": moved, "cube_macs": macs,
-            "roofline": self.roofline(), "tokens_per_second": self.tokens_per_second(),
+            "roofline": show::roofline(&report, self.machine, self.weights_bytes()), "tokens_per_second": self.tokens_per_second(),
             "pipes": pipes.collect::<Vec<_>>(), "stalls": self.stalls(&report), "ops": ops.collect::<Vec<_>>(),
         })
     }

@@ -90,8 +90,8 @@ fn text(value: &Value, phases: &[Phase<'_>]) -> String {
 fn phase_text(phase: &Phase<'_>, value: &Value) -> String {
     let list = |key: &str| value[key].as_array().cloned().unwrap_or_default();
     let word = |v: &Value| v.as_str().unwrap_or("").to_owned();
-    let mut out =
-        format!("\n{}: {} token(s) from position {}\n  {}\n", phase.name, phase.tokens, phase.pos, phase.roofline());
+    let roofline = word(&value["roofline"]);
+    let mut out = format!("\n{}: {} token(s) from position {}\n  {roofline}\n", phase.name, phase.tokens, phase.pos);
     out += &format!("  {:.0} cycles per token", phase.cycles() / phase.tokens as f64);
     out += &phase.tokens_per_second().map_or_else(String::new, |rate| format!(", {rate:.1} tokens/s simulated"));
     out.push('\n');

@@ -26,6 +26,7 @@ use super::vector::ternary::{self, Activations, Ternary};
 use super::vector::{Place, ROWS, Tables, UbTooSmall, mask, transpose_offsets};
 use crate::isa::matrix::desc;
 use crate::isa::matrix::machine::{Machine, OrganisationKind};
+use crate::isa::matrix::program::addr::Queue;
 use crate::isa::matrix::program::builder::ProgramBuilder;
 use crate::isa::matrix::program::ty::CubeType;
 use crate::isa::matrix::program::verify::ProgramError;
@@ -74,11 +75,12 @@ pub const TOKENS_OFFSET: usize = 64;
 /// Chooses the tile of a product.
 pub type Choose<'a> = dyn Fn(&Shape) -> Option<Tile> + 'a;
 
-/// The local memories that streams may use.
+/// What streams may use of the local memories and queues.
 pub fn memories(machine: &Machine) -> Memories {
     let b = &machine.buffer;
     let [l1, l0a, l0b, l0c, ub] = [&b.l1, &b.l0a, &b.l0b, &b.l0c, &b.ub].map(|b| b.usable() as usize);
-    Memories { l1, l0a, l0b, l0c, ub }
+    let entries = machine.queue_depth(Queue::Mte1).min(machine.queue_depth(Queue::M)) as usize;
+    Memories { l1, l0a, l0b, l0c, ub, entries }
 }
 
 /// What the rows of the menu that `machine` can run need (`desc.rs`).

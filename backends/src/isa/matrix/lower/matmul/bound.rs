@@ -14,8 +14,8 @@ pub struct Bound {
     pub cycles: f64,
 }
 
-/// The limits of all pipes, for the core with the most panels; `None` where the machine lacks the mode or a path.
-pub fn bounds(shape: &Shape, tile: &Tile, machine: &Machine) -> Option<Vec<Bound>> {
+/// The limits of all pipes, for the core with the most panels; infinite where the machine lacks the mode or a path.
+pub fn bounds(shape: &Shape, tile: &Tile, machine: &Machine) -> Vec<Bound> {
     let cores = share(shape, machine.cube_cores() as usize);
     let panels = shape.panels().div_ceil(cores);
     let rows: Vec<usize> = (0..shape.m).step_by(tile.block_m).map(|first| tile.block_m.min(shape.m - first)).collect();
@@ -24,18 +24,13 @@ pub fn bounds(shape: &Shape, tile: &Tile, machine: &Machine) -> Option<Vec<Bound
     let each = |cycles: f64| cycles * panels as f64;
     let of_blocks = |cycles: &dyn Fn(usize) -> f64| each(rows.iter().map(|m| cycles(*m)).sum());
     let vector = of_blocks(&|m| unpack(shape, tile, machine) + finish(shape, tile, machine, m, cuts));
-    Some(vec![
+    vec![
         Bound { pipe: "M", cycles: of_blocks(&|m| cube(shape, tile, machine, m).unwrap_or(f64::INFINITY)) },
         Bound { pipe: "MTE1", cycles: of_blocks(&|m| loads(shape, tile, machine, m)) },
         Bound { pipe: "V", cycles: vector },
         Bound { pipe: "MTE3", cycles: of_blocks(&|m| moves(shape, machine, m, cuts).unwrap_or(f64::INFINITY)) },
         Bound { pipe: "DDR", cycles: memory(shape, machine, rows.len(), cuts) },
-    ])
-}
-
-/// The pipe that binds.
-pub fn binding(bounds: &[Bound]) -> Option<Bound> {
-    bounds.iter().copied().max_by(|a, b| a.cycles.total_cmp(&b.cycles))
+    ]
 }
 
 /// Rows of the cube that `m` tokens take, in each tile of accumulators.

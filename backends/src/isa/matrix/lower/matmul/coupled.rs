@@ -238,7 +238,7 @@ impl<'a> Gen<'a> {
         let held = self.rings.b * self.tile.parts_per_unit(&self.shape) / self.tile.group;
         let (delay, rest) = match self.rings.c / self.tiles_of_block() {
             // The cube waits for the accumulators: as soon as what L1 holds is unpacked.
-            1 => (held.min(self.tile.parts_ahead(&self.shape)).min(parts) - 1, 1),
+            1 => (held.min(self.rings.ahead).min(parts) - 1, 1),
             _ => {
                 let delay = (self.rings.unpacked + held + 2).min(parts - 1);
                 (delay, parts - delay)

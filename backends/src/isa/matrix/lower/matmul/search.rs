@@ -3,7 +3,7 @@
 
 use tcc_ir::kernel::ScaleKind;
 
-use super::bound::{binding, bounds};
+use super::bound::bounds;
 use super::candidates::{candidates, groups, rings};
 use super::tile::{Shape, Tile};
 use super::{Product, emit, share};
@@ -77,7 +77,7 @@ pub fn choose(shape: &Shape, machine: &Machine) -> Option<Tile> {
         timed.sort_by(|a, b| a.0.total_cmp(&b.0));
         timed
     };
-    let least = |tile: &Tile| bounds(&few, tile, machine).and_then(|b| binding(&b)).map_or(f64::INFINITY, |b| b.cycles);
+    let least = |tile: &Tile| bounds(&few, tile, machine).iter().map(|bound| bound.cycles).fold(0.0, f64::max);
     let mut sizes = candidates(shape, &memories);
     sizes.sort_by(|a, b| least(a).total_cmp(&least(b)));
     let sizes = time(sizes.into_iter().take(MOST).collect());

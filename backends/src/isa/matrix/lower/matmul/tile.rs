@@ -110,13 +110,12 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// Group parts whose products the queues hold while the cube waits for its accumulators.
-    pub fn parts_ahead(&self, shape: &Shape) -> usize {
+    /// Group parts whose products queues of `entries` hold while the cube waits for its accumulators.
+    fn parts_ahead(&self, shape: &Shape, entries: usize) -> usize {
         // Entries of a step: operands of MTE1 with their flags. The scalar unit must get past them to free accumulators.
         const STEP: usize = 6;
-        const DEPTH: usize = 32;
         let part = shape.part(shape.panel.kp.min(shape.padded_k())) * self.group;
-        DEPTH / (part.div_ceil(self.kc) * self.block_m.div_ceil(self.tile_m) * STEP)
+        entries / (part.div_ceil(self.kc) * self.block_m.div_ceil(self.tile_m) * STEP)
     }
 
     /// True if its sizes agree with each other and with the product, as the loops of the lowering take for granted.
@@ -189,7 +188,7 @@ impl Shape {
     }
 }
 
-/// Usable bytes of the local memories.
+/// Usable bytes of the local memories, and entries of the queues of the cube and its operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memories {
     pub l1: usize,
@@ -197,6 +196,7 @@ pub struct Memories {
     pub l0b: usize,
     pub l0c: usize,
     pub ub: usize,
+    pub entries: usize,
 }
 
 /// How a tile shares the local memories: offsets follow from these numbers.
@@ -213,6 +213,8 @@ pub struct Rings {
     pub segments: usize,
     /// Accumulator tiles in L0C.
     pub c: usize,
+    /// Group parts that may wait in the queues for accumulators.
+    pub ahead: usize,
     /// Rows of one slice of the epilogue, and slices in UB.
     pub slice_rows: usize,
     pub slices: usize,
@@ -241,7 +243,8 @@ impl Rings {
         let tiles = tile.block_m / tile.tile_m;
         let fits = |c: &usize| c * rows * nr * 4 <= memories.l0c && *c <= 4;
         let c = [2 * tiles, tiles].into_iter().find(fits)?;
-        if c == tiles && tile.parts_ahead(shape) == 0 {
+        let ahead = tile.parts_ahead(shape, memories.entries);
+        if c == tiles && ahead == 0 {
             return None;
         }
         let kp = shape.panel.kp.min(shape.padded_k());
@@ -256,7 +259,8 @@ impl Rings {
         let room = memories.l1.checked_sub(tile.units * unit_bytes)?;
         let a = (segments..=6).rev().find(|a| Rings::a_bytes(shape, tile, segments, *a) <= room)?;
         let slice_rows = tile.slice.min(rows);
-        let rings = Rings { packed: 0, unpacked: 0, b: tile.units, a, segments, c, slice_rows, slices: 2, residual: 0 };
+        let b = tile.units;
+        let rings = Rings { packed: 0, unpacked: 0, b, a, segments, c, ahead, slice_rows, slices: 2, residual: 0 };
         rings.ub(shape, tile, memories.ub, tile.group * part_bytes)
     }
 

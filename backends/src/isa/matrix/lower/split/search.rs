@@ -29,14 +29,14 @@ pub struct Shape {
     pub residual: bool,
 }
 
-/// Tiles that fit, at most two for each number of panels: the fewest blocks of rows, and one more.
-fn candidates(shape: &Shape, machine: &Machine) -> Vec<Tile> {
-    let mut tiles: Vec<Tile> = vec![];
+/// Tiles that fit, with their programs; at most two for each number of panels: the fewest blocks of rows, and one more.
+fn candidates(shape: &Shape, machine: &Machine) -> Vec<(Tile, Program)> {
+    let mut tiles = vec![];
     for panels in [2, 1] {
         let block = |blocks: usize| shape.m.div_ceil(blocks).next_multiple_of(16).min(shape.m);
         let mut all: Vec<Tile> = (1..=MOST_BLOCKS).map(|blocks| Tile { block_m: block(blocks), panels }).collect();
         all.dedup();
-        tiles.extend(all.into_iter().filter(|tile| alone(shape, *tile, machine).is_some()).take(2));
+        tiles.extend(all.into_iter().filter_map(|tile| Some((tile, alone(shape, tile, machine)?))).take(2));
     }
     tiles
 }
@@ -111,8 +111,8 @@ pub fn choose(shape: &Shape, machine: &Machine) -> Option<Tile> {
     let row = on_vector(&Shape { m: 1, ..*shape }, machine).and_then(|program| cycles(&program, machine));
     // Token rows of one graph: exact.
     let mut best = (row.unwrap_or(f64::INFINITY) * shape.m as f64, None);
-    for tile in candidates(shape, machine) {
-        let Some(cycles) = alone(shape, tile, machine).and_then(|program| cycles(&program, machine)) else { continue };
+    for (tile, program) in candidates(shape, machine) {
+        let Some(cycles) = cycles(&program, machine) else { continue };
         if cycles < best.0 {
             best = (cycles, Some(tile));
         }

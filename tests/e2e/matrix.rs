@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tcc_backends::isa::matrix::program::{SymbolKind, codec};
+
 use super::files::{compile, run, text};
 use super::harness::{example, hash, json, ok, root, tcc};
 
@@ -96,6 +98,25 @@ fn damaged_objects_are_refused() {
     let vocab = text.find("\"vocab\": 4096").expect("the descriptor is text") + 9;
     other[vocab..vocab + 4].copy_from_slice(b"9999");
     fails(&other, 3, "symbol 'logits' is missing or smaller than 39996 bytes");
+    fails(&without_input(&bytes, folder.path()), 3, "symbol 'input' is no input");
+}
+
+/// The object `bytes`, whose programs stand in `folder` too, with scratch memory in place of its input.
+fn without_input(bytes: &[u8], folder: &Path) -> Vec<u8> {
+    compiled(folder, &["--golden", "off", "--emit", "obj,program"]);
+    let mut object = bytes.to_vec();
+    let files = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    for file in files.filter(|file| file.extension().is_some_and(|e| e == "dvp")) {
+        let right = std::fs::read(file).expect("a program");
+        let mut program = codec::decode(&right).expect("it decodes");
+        let input = program.symbols.iter_mut().find(|s| s.name == "input").expect("the input");
+        input.kind = SymbolKind::Scratch;
+        let wrong = codec::encode(&program);
+        let at = object.windows(right.len()).position(|window| window == right).expect("a section of the object");
+        object.splice(at..at + right.len(), wrong);
+    }
+    assert_eq!(object.len(), bytes.len());
+    object
 }
 
 #[test]

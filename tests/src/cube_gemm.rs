@@ -4,8 +4,8 @@ use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::program::addr::{Addr, Queue, Reg};
 use tcc_backends::isa::matrix::program::builder::{ProgramBuilder, StreamBuilder};
 use tcc_backends::isa::matrix::program::inst::{
-    Copy, CopyForm, CopyPath, Count, Fix, FixLayout, FixPath, FixScale, FlagId, Inst, LoadL0, Mmad, MmadInit, Quant,
-    ScalarOp, ScalarOperand, Side, UnitFlag, Update,
+    Copy, CopyForm, CopyPath, Count, Fix, FixLayout, FixPath, FixScale, FlagId, LoadL0, Mmad, MmadInit, Quant,
+    ScalarOp, ScalarOperand, Side, UnitFlag, Update, Work,
 };
 use tcc_backends::isa::matrix::program::ty::{CubeType, ElemType};
 use tcc_backends::isa::matrix::program::{CoreKind, Program, SymbolKind};
@@ -166,8 +166,8 @@ impl Gemm {
         if self.is_double() { FlagId::Reg { base: 0, reg: PARITY } } else { FlagId::Fixed(0) }
     }
 
-    fn load(&self, rows: u32, src: Reg, l1: u32) -> Inst {
-        Inst::Copy(Copy {
+    fn load(&self, rows: u32, src: Reg, l1: u32) -> Work {
+        Work::Copy(Copy {
             path: CopyPath::GmToL1,
             form: CopyForm::Nz,
             dst: Addr::behind(L1_BLOCK, l1 as i32),
@@ -191,7 +191,7 @@ impl Gemm {
             let half = step % u32::from(self.buffers());
             let id = FlagId::Fixed(half as u8);
             let l0 = |side, rows: u32, l1: u32| {
-                Inst::LoadL0(LoadL0 {
+                Work::LoadL0(LoadL0 {
                     side,
                     dst: Addr::at((half * rows * self.bk * 2) as i32),
                     src: Addr::behind(L1_BLOCK, (l1 + step * rows * self.bk * 2) as i32),
@@ -222,13 +222,13 @@ impl Gemm {
         }
     }
 
-    fn mmad(&self, half: u32, starts: bool, ends: bool) -> Inst {
+    fn mmad(&self, half: u32, starts: bool, ends: bool) -> Work {
         let unit_flag = match (self.unit_flag, ends) {
             (false, _) => UnitFlag::Off,
             (true, false) => UnitFlag::Keep,
             (true, true) => UnitFlag::Last,
         };
-        Inst::Mmad(Mmad {
+        Work::Mmad(Mmad {
             ty: CubeType::F16,
             c: Addr::at(0),
             a: Addr::at((half * self.bm * self.bk * 2) as i32),
@@ -245,7 +245,7 @@ impl Gemm {
         if !self.unit_flag {
             s.order(Queue::M, Queue::Fix, 0);
         }
-        s.push(Inst::Fix(Fix {
+        s.push(Work::Fix(Fix {
             path: FixPath::Gm,
             dst: Addr::behind(C_TILE, 0),
             src: Addr::at(0),

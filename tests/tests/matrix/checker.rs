@@ -4,7 +4,7 @@ use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::preset::preset;
 use tcc_backends::isa::matrix::program::addr::{Addr, Queue};
 use tcc_backends::isa::matrix::program::builder::{ProgramBuilder, StreamBuilder};
-use tcc_backends::isa::matrix::program::inst::{Copy, CopyForm, CopyPath, FlagId, Inst};
+use tcc_backends::isa::matrix::program::inst::{Control, Copy, CopyForm, CopyPath, FlagId, Inst, Order, Work};
 use tcc_backends::isa::matrix::program::ty::ElemType;
 use tcc_backends::isa::matrix::program::vec::{Operand, Stride, VecOp, Vector};
 use tcc_backends::isa::matrix::program::{CoreKind, Program, SymbolId, SymbolKind};
@@ -90,12 +90,21 @@ pub fn reg(index: u8) -> tcc_backends::isa::matrix::program::addr::Reg {
 }
 
 pub fn copy(path: CopyPath, dst: Addr, src: Addr) -> Inst {
-    Inst::Copy(Copy { path, form: CopyForm::Linear, dst, src, rows: 1, row_bytes: 256, src_stride: 0, dst_stride: 0 })
+    Inst::Work(Work::Copy(Copy {
+        path,
+        form: CopyForm::Linear,
+        dst,
+        src,
+        rows: 1,
+        row_bytes: 256,
+        src_stride: 0,
+        dst_stride: 0,
+    }))
 }
 
 pub fn add(dst: i32, src: i32) -> Inst {
     let dense = Stride { block: 1, repeat: 8 };
-    Inst::Vec(Vector {
+    Inst::Work(Work::Vec(Vector {
         op: VecOp::Add,
         dst_ty: ElemType::F32,
         src_ty: ElemType::F32,
@@ -107,11 +116,11 @@ pub fn add(dst: i32, src: i32) -> Inst {
         dst_stride: dense,
         src0_stride: dense,
         src1_stride: dense,
-    })
+    }))
 }
 
 fn is_sync(inst: &Inst) -> bool {
-    matches!(inst, Inst::Set { .. } | Inst::Wait { .. } | Inst::Bar { .. })
+    matches!(inst, Inst::Order(Order::Set { .. } | Order::Wait { .. } | Order::Bar { .. }))
 }
 
 #[test]
@@ -141,14 +150,15 @@ fn planted_mistakes_have_their_rule() {
     let broken = |edit: fn(&mut Inst)| {
         let mut program = vector(2);
         let records = &mut program.stages[0].streams[0].records;
-        let index = records.iter().position(|r| matches!(r.inst, Inst::Vec(_))).expect("a vector operation");
+        let index =
+            records.iter().position(|r| matches!(r.inst, Inst::Work(Work::Vec(_)))).expect("a vector operation");
         edit(&mut records[index].inst);
         rules(&program)
     };
     let with = |edit: fn(&mut Vector)| {
         let mut program = vector(2);
         for record in &mut program.stages[0].streams[0].records {
-            if let Inst::Vec(vector) = &mut record.inst {
+            if let Inst::Work(Work::Vec(vector)) = &mut record.inst {
                 edit(vector);
                 break;
             }
@@ -159,7 +169,8 @@ fn planted_mistakes_have_their_rule() {
     assert!(with(|v| v.dst = Addr::at(130_944)).contains(&Rule::OutOfBounds));
     assert!(with(|v| v.dst = Addr::at(260)).contains(&Rule::Misaligned));
     assert!(
-        broken(|i| *i = Inst::Set { src: Queue::V, dst: Queue::S, id: FlagId::Fixed(7) }).contains(&Rule::OperandRange)
+        broken(|i| *i = Inst::Order(Order::Set { src: Queue::V, dst: Queue::S, id: FlagId::Fixed(7) }))
+            .contains(&Rule::OperandRange)
     );
 }
 
@@ -168,7 +179,7 @@ fn a_write_to_an_input_is_refused() {
     let mut program = vector(2);
     let records = &mut program.stages[0].streams[0].records;
     for record in records.iter_mut() {
-        if let Inst::AddrReg { symbol, .. } = &mut record.inst {
+        if let Inst::Control(Control::AddrReg { symbol, .. }) = &mut record.inst {
             *symbol = Some(SymbolId(0));
         }
     }
@@ -195,7 +206,8 @@ fn queues_that_wait_for_each_other_are_named() {
 fn a_race_names_both_records_and_the_edge() {
     let mut program = vector(2);
     let records = &mut program.stages[0].streams[0].records;
-    let wait = records.iter().position(|r| matches!(r.inst, Inst::Wait { src: Queue::Mte2, dst: Queue::V, .. }));
+    let wait =
+        records.iter().position(|r| matches!(r.inst, Inst::Order(Order::Wait { src: Queue::Mte2, dst: Queue::V, .. })));
     let wait = wait.expect("V waits for MTE2");
     records.remove(wait);
     let found = check(&program);

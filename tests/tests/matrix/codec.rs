@@ -4,7 +4,9 @@ use tcc_backends::isa::matrix::machine::preset::preset;
 use tcc_backends::isa::matrix::program::addr::{Addr, Queue, Reg};
 use tcc_backends::isa::matrix::program::builder::{ProgramBuilder, StreamBuilder};
 use tcc_backends::isa::matrix::program::codec::{DecodeError, decode, encode};
-use tcc_backends::isa::matrix::program::inst::{Count, FlagId, Inst, ScalarOp, ScalarOperand, ScalarSpace, Update};
+use tcc_backends::isa::matrix::program::inst::{
+    Count, FlagId, Inst, ScalarLoad, ScalarOp, ScalarOperand, ScalarSpace, Update, Work,
+};
 use tcc_backends::isa::matrix::program::ty::ElemType;
 use tcc_backends::isa::matrix::program::vec::{Operand, Stride, Types, VEC_OPS, Vector};
 use tcc_backends::isa::matrix::program::{CoreKind, Program, SymbolKind, text};
@@ -42,7 +44,7 @@ fn everything() -> Program {
             let op = row.op;
             let vector =
                 Vector { op, dst_ty, src_ty, dst, src0, src1, repeats, lanes, dst_stride, src0_stride, src1_stride };
-            s.push(Inst::Vec(vector));
+            s.push(Work::Vec(vector));
         }
     }
     s.begin_loop(Count::Fixed(3));
@@ -54,7 +56,7 @@ fn everything() -> Program {
     s.address(r(3), symbol, -7);
     s.immediate(r(3), i64::MIN);
     s.scalar(ScalarOp::Shr, r(1), r(2), ScalarOperand::Reg(r(3)));
-    s.push(Inst::ScalarLoad { reg: r(1), space: ScalarSpace::Ub, src: Addr::at(4), ty: ElemType::S16 });
+    s.push(Inst::ScalarLoad(ScalarLoad { reg: r(1), space: ScalarSpace::Ub, src: Addr::at(4), ty: ElemType::S16 }));
     let updates = [Update::Add(r(1), -1), Update::Xor(r(2), 1), Update::Add(r(3), 1), Update::Add(r(4), 2)];
     s.end_loop(&[&updates[..], &[Update::Xor(r(5), 7)]].concat());
     s.end_loop(&[]);

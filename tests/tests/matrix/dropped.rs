@@ -10,7 +10,7 @@ use tcc::matrix::{self, MatrixOptions};
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::preset::{PRESETS, preset};
 use tcc_backends::isa::matrix::program::addr::Queue;
-use tcc_backends::isa::matrix::program::inst::{FlagId, Inst};
+use tcc_backends::isa::matrix::program::inst::{FlagId, Inst, Order};
 use tcc_backends::isa::matrix::program::{Program, Record, Stage, SymbolKind};
 use tcc_backends::isa::matrix::sim::memory::Gm;
 use tcc_backends::isa::matrix::sim::{Options, SimError, run};
@@ -53,7 +53,10 @@ fn findings(program: &Program, machine: &Machine) -> Vec<String> {
 }
 
 fn is_flag(record: &Record) -> bool {
-    matches!(record.inst, Inst::Set { .. } | Inst::Wait { .. } | Inst::XSet { .. } | Inst::XWait { .. })
+    matches!(
+        record.inst,
+        Inst::Order(Order::Set { .. } | Order::Wait { .. } | Order::XSet { .. } | Order::XWait { .. })
+    )
 }
 
 /// True if a record is ever reached: bodies of loops that no core enters are not.
@@ -62,7 +65,8 @@ fn runs(program: &Program, (stream, index): (usize, usize), machine: &Machine) -
     let queue = program.stages[0].streams[stream].records[index].inst.queue();
     // No machine gives programs the last flag.
     let other = if queue == Queue::S { Queue::Mte2 } else { Queue::S };
-    faulty.stages[0].streams[stream].records[index].inst = Inst::Set { src: queue, dst: other, id: FlagId::Fixed(7) };
+    faulty.stages[0].streams[stream].records[index].inst =
+        Inst::Order(Order::Set { src: queue, dst: other, id: FlagId::Fixed(7) });
     !findings(&faulty, machine).is_empty()
 }
 

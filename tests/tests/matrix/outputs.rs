@@ -4,7 +4,7 @@ use tcc_backends::isa::matrix::machine::preset::preset;
 use tcc_backends::isa::matrix::program::Record;
 use tcc_backends::isa::matrix::program::addr::Queue;
 use tcc_backends::isa::matrix::program::codec::decode;
-use tcc_backends::isa::matrix::program::inst::Inst;
+use tcc_backends::isa::matrix::program::inst::{Inst, Order};
 use tcc_backends::isa::matrix::sim::memory::Gm;
 use tcc_backends::isa::matrix::sim::timeline::{Part, html, ops, trace_json};
 use tcc_backends::isa::matrix::sim::{Options, run, show};
@@ -39,7 +39,7 @@ fn reports_say_what_ran() {
     // An arrow for each wait, from a set before it.
     let (sets, waits) = (events.iter().filter(|e| e["ph"] == "s"), events.iter().filter(|e| e["ph"] == "f"));
     let arrows: Vec<_> = sets.zip(waits).collect();
-    let is_wait = |r: &&Record| matches!(r.inst, Inst::Wait { .. });
+    let is_wait = |r: &&Record| matches!(r.inst, Inst::Order(Order::Wait { .. }));
     let records = &program.stages[0].streams[0].records;
     assert!(arrows.len() >= 2 * records.iter().filter(is_wait).count());
     for (set, wait) in arrows {

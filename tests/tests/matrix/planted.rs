@@ -5,7 +5,7 @@ use tcc_backends::isa::matrix::machine::preset::preset;
 use tcc_backends::isa::matrix::program::addr::{Addr, Queue};
 use tcc_backends::isa::matrix::program::builder::{ProgramBuilder, StreamBuilder};
 use tcc_backends::isa::matrix::program::inst::{
-    CopyPath, CrossMode, FlagId, Inst, ScalarOp, ScalarOperand, Side, UnitFlag,
+    CopyPath, CrossMode, FlagId, Inst, Order, ScalarOp, ScalarOperand, Side, UnitFlag, Work,
 };
 use tcc_backends::isa::matrix::program::ty::{CubeType, ElemType};
 use tcc_backends::isa::matrix::program::vec::{Operand, VecOp, Vector};
@@ -29,7 +29,7 @@ fn breaks(rule: Rule, program: &Program) {
 }
 
 fn is_flag(inst: &Inst, from: Queue, to: Queue) -> bool {
-    matches!(inst, Inst::Set { src, dst, .. } | Inst::Wait { src, dst, .. } if *src == from && *dst == to)
+    matches!(inst, Inst::Order(Order::Set { src, dst, .. } | Order::Wait { src, dst, .. }) if *src == from && *dst == to)
 }
 
 fn position(records: &[Record], is: impl Fn(&Inst) -> bool) -> usize {
@@ -56,7 +56,7 @@ fn races_of_writes_are_told_apart() {
 
 #[test]
 fn flags_are_set_once_and_taken_once() {
-    let set = |inst: &Inst| matches!(inst, Inst::Set { src: Queue::Mte2, dst: Queue::V, .. });
+    let set = |inst: &Inst| matches!(inst, Inst::Order(Order::Set { src: Queue::Mte2, dst: Queue::V, .. }));
     let twice = edited(vector(2), |r| {
         let at = position(r, set);
         r.insert(at, r[at]);
@@ -65,27 +65,34 @@ fn flags_are_set_once_and_taken_once() {
     breaks(Rule::WaitNeverSet, &edited(vector(2), |r| r.retain(|r| !set(&r.inst))));
     let left = edited(vector(2), |r| {
         let halt = r.len() - 1;
-        r.insert(halt, Record { inst: Inst::Set { src: Queue::V, dst: Queue::Mte3, id: FlagId::Fixed(3) }, op: 0 });
+        r.insert(
+            halt,
+            Record { inst: Inst::Order(Order::Set { src: Queue::V, dst: Queue::Mte3, id: FlagId::Fixed(3) }), op: 0 },
+        );
     });
     breaks(Rule::FlagLeftSet, &left);
 }
 
 #[test]
 fn dependent_operations_need_their_barrier() {
-    breaks(Rule::MissingBarrier, &edited(vector(2), |r| r.retain(|r| !matches!(r.inst, Inst::Bar { .. }))));
-    let sums = edited(gemm(2, false), |r| r.retain(|r| !matches!(r.inst, Inst::Bar { queue: Some(Queue::M) })));
+    breaks(
+        Rule::MissingBarrier,
+        &edited(vector(2), |r| r.retain(|r| !matches!(r.inst, Inst::Order(Order::Bar { .. })))),
+    );
+    let sums =
+        edited(gemm(2, false), |r| r.retain(|r| !matches!(r.inst, Inst::Order(Order::Bar { queue: Some(Queue::M) }))));
     breaks(Rule::MissingBarrier, &sums);
 }
 
 #[test]
 fn what_the_machine_lacks_is_refused() {
     // Signals between cores on a machine with one.
-    let signal = Inst::XSet { queue: Queue::V, mode: CrossMode::All, id: 0 };
+    let signal = Inst::Order(Order::XSet { queue: Queue::V, mode: CrossMode::All, id: 0 });
     breaks(Rule::NotOnMachine, &edited(vector(2), |r| r.insert(0, Record { inst: signal, op: 0 })));
     // A mode of the cube that only other machines have.
     let program = edited(gemm(1, false), |records| {
         for record in records {
-            if let Inst::Mmad(mmad) = &mut record.inst {
+            if let Inst::Work(Work::Mmad(mmad)) = &mut record.inst {
                 mmad.ty = CubeType::Bf16;
             }
         }
@@ -99,7 +106,7 @@ fn unit_flags_agree_on_both_sides() {
     let fix = |edit: fn(&mut UnitFlag)| {
         edited(gemm(2, true), |records| {
             for record in records {
-                if let Inst::Fix(fix) = &mut record.inst {
+                if let Inst::Work(Work::Fix(fix)) = &mut record.inst {
                     edit(&mut fix.unit_flag);
                 }
             }
@@ -109,7 +116,7 @@ fn unit_flags_agree_on_both_sides() {
     breaks(Rule::UnitFlag, &fix(|flag| *flag = UnitFlag::Keep));
     let product = edited(gemm(2, true), |records| {
         for record in records {
-            if let Inst::Mmad(mmad) = &mut record.inst {
+            if let Inst::Work(Work::Mmad(mmad)) = &mut record.inst {
                 mmad.unit_flag = UnitFlag::Off;
             }
         }
@@ -122,26 +129,26 @@ fn operands_are_read_as_they_were_written() {
     let change = |edit: &dyn Fn(&mut Inst)| edited(gemm(2, false), |r| r.iter_mut().for_each(|r| edit(&mut r.inst)));
     // Half the columns of B that were loaded: what follows is not the next step of k.
     let narrow = change(&|inst| {
-        if let Inst::Mmad(mmad) = inst {
+        if let Inst::Work(Work::Mmad(mmad)) = inst {
             mmad.n = 16;
         }
     });
     breaks(Rule::Layout, &narrow);
     let as_integers = change(&|inst| {
-        if let Inst::Fix(fix) = inst {
+        if let Inst::Work(Work::Fix(fix)) = inst {
             fix.from = ElemType::S32;
         }
     });
     breaks(Rule::Layout, &as_integers);
     let apart = change(&|inst| {
-        if let Inst::Fix(fix) = inst {
+        if let Inst::Work(Work::Fix(fix)) = inst {
             fix.src_stride *= 2;
         }
     });
     let found = rules(&apart);
     assert!(found.contains(&Rule::Layout) || found.contains(&Rule::OutOfBounds), "{found:?}");
     let rows = change(&|inst| {
-        if let Inst::LoadL0(load) = inst
+        if let Inst::Work(Work::LoadL0(load)) = inst
             && load.side == Side::B
         {
             load.src_stride /= 2;
@@ -167,15 +174,15 @@ fn signalled(sets: usize, waits: usize) -> Program {
         s.address(reg(1), shared, 0);
         s.scalar(ScalarOp::Add, reg(to), reg(1), ScalarOperand::Reg(reg(by)));
     }
-    let Inst::Vec(fill) = add(0, 0) else { panic!("a vector operation") };
-    s.push(Inst::Vec(Vector { op: VecOp::Dup, src1: Operand::Scalar(0x3f80_0000), ..fill }));
+    let Inst::Work(Work::Vec(fill)) = add(0, 0) else { panic!("a vector operation") };
+    s.push(Work::Vec(Vector { op: VecOp::Dup, src1: Operand::Scalar(0x3f80_0000), ..fill }));
     s.order(Queue::V, Queue::Mte3, 0);
     s.push(copy(CopyPath::UbToGm, Addr::behind(reg(4), 0), Addr::at(0)));
     for _ in 0..sets {
-        s.push(Inst::XSet { queue: Queue::Mte3, mode: CrossMode::All, id: 2 });
+        s.push(Order::XSet { queue: Queue::Mte3, mode: CrossMode::All, id: 2 });
     }
     for _ in 0..waits {
-        s.push(Inst::XWait { queue: Queue::Mte2, mode: CrossMode::All, id: 2 });
+        s.push(Order::XWait { queue: Queue::Mte2, mode: CrossMode::All, id: 2 });
     }
     s.push(copy(CopyPath::GmToUb, Addr::at(1024), Addr::behind(reg(5), 0)));
     program.stage("pass on", vec![s.finish()]);
@@ -205,13 +212,13 @@ fn signals_of_another_mode_or_number_do_not_order() {
     let other = |edit: fn(&mut Inst)| {
         let mut program = signalled(1, 1);
         let stream: &mut Stream = &mut program.stages[0].streams[0];
-        let waits = stream.records.iter_mut().filter(|r| matches!(r.inst, Inst::XWait { .. }));
+        let waits = stream.records.iter_mut().filter(|r| matches!(r.inst, Inst::Order(Order::XWait { .. })));
         waits.for_each(|r| edit(&mut r.inst));
         split_rules(&program)
     };
-    let number = other(|inst| *inst = Inst::XWait { queue: Queue::Mte2, mode: CrossMode::All, id: 3 });
+    let number = other(|inst| *inst = Inst::Order(Order::XWait { queue: Queue::Mte2, mode: CrossMode::All, id: 3 }));
     assert!(number.contains(&Rule::Deadlock) || number.contains(&Rule::WaitNeverSet), "{number:?}");
     // The queue that waits is the one that is ordered.
-    let queue = other(|inst| *inst = Inst::XWait { queue: Queue::V, mode: CrossMode::All, id: 2 });
+    let queue = other(|inst| *inst = Inst::Order(Order::XWait { queue: Queue::V, mode: CrossMode::All, id: 2 }));
     assert!(queue.contains(&Rule::ReadAfterWrite), "{queue:?}");
 }

@@ -5,7 +5,7 @@ use tcc_backends::isa::matrix::lower::matmul::tile::{Shape, Tile};
 use tcc_backends::isa::matrix::machine::preset::preset;
 use tcc_backends::isa::matrix::program::Program;
 use tcc_backends::isa::matrix::program::addr::{Addr, Reg};
-use tcc_backends::isa::matrix::program::inst::{CopyPath, FlagId, Inst};
+use tcc_backends::isa::matrix::program::inst::{Control, CopyPath, FlagId, Inst, Order, ScalarLoad, Work};
 use tcc_backends::isa::matrix::program::vec::Operand;
 use tcc_backends::isa::matrix::source;
 use tcc_ir::encoding::w2nz::Panel;
@@ -36,7 +36,7 @@ fn address(at: Addr) -> String {
 /// What the line of a record must contain: its sizes, addresses, flags.
 fn expected(inst: &Inst) -> Vec<String> {
     match inst {
-        Inst::Copy(copy) => {
+        Inst::Work(Work::Copy(copy)) => {
             let size = match copy.path {
                 CopyPath::GmToUb | CopyPath::UbToGm => format!(", {}>", copy.row_bytes),
                 CopyPath::GmToL1 => format!("GmNz<{}, {}, ", copy.rows, copy.row_bytes / 32),
@@ -44,7 +44,7 @@ fn expected(inst: &Inst) -> Vec<String> {
             };
             vec![size, address(copy.dst), address(copy.src)]
         }
-        Inst::LoadL0(load) => {
+        Inst::Work(Work::LoadL0(load)) => {
             let (rows, k) = (load.rows * 16, load.cols * 32);
             vec![
                 rows.to_string(),
@@ -54,7 +54,7 @@ fn expected(inst: &Inst) -> Vec<String> {
                 address(load.src),
             ]
         }
-        Inst::Mmad(mmad) => vec![
+        Inst::Work(Work::Mmad(mmad)) => vec![
             format!("{}, {}> c;", mmad.m, mmad.n),
             format!("{}, {}> a;", mmad.m, mmad.k),
             format!("{}, {}> b;", mmad.k, mmad.n),
@@ -65,20 +65,20 @@ fn expected(inst: &Inst) -> Vec<String> {
                 address(mmad.b)
             ),
         ],
-        Inst::Fix(fix) => vec![
+        Inst::Work(Work::Fix(fix)) => vec![
             format!("TileAcc<int32_t, {}, {}, {}, {}>", fix.src_stride / 64, fix.n, fix.m, fix.n),
             format!("Vec<int32_t, {}, {}, {}, {}>", fix.m, fix.dst_stride / 4, fix.m, fix.n),
             address(fix.dst),
             address(fix.src),
         ],
-        Inst::Vec(vector) => {
+        Inst::Work(Work::Vec(vector)) => {
             let mut parts = vec![format!("TASSIGN(d, {})", address(vector.dst))];
             if let Operand::Vector(at) = vector.src1 {
                 parts.push(format!("TASSIGN(b, {})", address(at)));
             }
             parts
         }
-        Inst::Set { src, dst, id } | Inst::Wait { src, dst, id } => {
+        Inst::Order(Order::Set { src, dst, id } | Order::Wait { src, dst, id }) => {
             let id = match id {
                 FlagId::Fixed(id) => format!("EVENT_ID{id}"),
                 FlagId::Iteration { base, level, modulo } => format!("event({base} + i{level} % {modulo})"),
@@ -86,12 +86,16 @@ fn expected(inst: &Inst) -> Vec<String> {
             };
             vec![format!("(PIPE_{}, PIPE_{}, {id});", src.name(), dst.name())]
         }
-        Inst::Bar { queue } => vec![format!("pipe_barrier(PIPE_{});", queue.map_or("ALL", |q| q.name()))],
-        Inst::Loop { .. } => vec!["for (".into()],
-        Inst::End { .. } => vec!["}".into()],
-        Inst::AddrReg { reg, offset, .. } => vec![format!("{reg} = "), offset.to_string()],
-        Inst::Scalar { reg, .. } | Inst::ScalarLoad { reg, .. } => vec![format!("{reg} = ")],
-        Inst::LoadTable(_) | Inst::XSet { .. } | Inst::XWait { .. } | Inst::Halt => vec![],
+        Inst::Order(Order::Bar { queue }) => vec![format!("pipe_barrier(PIPE_{});", queue.map_or("ALL", |q| q.name()))],
+        Inst::Control(Control::Loop { .. }) => vec!["for (".into()],
+        Inst::Control(Control::End { .. }) => vec!["}".into()],
+        Inst::Control(Control::AddrReg { reg, offset, .. }) => vec![format!("{reg} = "), offset.to_string()],
+        Inst::Control(Control::Scalar { reg, .. }) | Inst::ScalarLoad(ScalarLoad { reg, .. }) => {
+            vec![format!("{reg} = ")]
+        }
+        Inst::Work(Work::LoadTable(_))
+        | Inst::Order(Order::XSet { .. } | Order::XWait { .. })
+        | Inst::Control(Control::Halt) => vec![],
     }
 }
 

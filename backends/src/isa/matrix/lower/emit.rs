@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
 use crate::isa::matrix::program::inst::{
-    Copy, CopyForm, CopyPath, Count, FlagId, Inst, ScalarOp, ScalarOperand, ScalarSpace,
+    Control, Copy, CopyForm, CopyPath, Count, FlagId, Inst, Order, ScalarLoad, ScalarOp, ScalarOperand, ScalarSpace,
+    Work,
 };
 use crate::isa::matrix::program::ty::ElemType;
 use crate::isa::matrix::program::vec::{Operand, Stride, VecForm, VecOp, Vector};
@@ -81,16 +82,16 @@ pub struct Emit {
 }
 
 impl Emit {
-    pub fn push(&mut self, inst: Inst) {
-        self.records.push(Record { inst, op: self.op });
+    pub fn push(&mut self, inst: impl Into<Inst>) {
+        self.records.push(Record { inst: inst.into(), op: self.op });
     }
 
     pub fn set(&mut self, src: Queue, dst: Queue, id: u8) {
-        self.push(Inst::Set { src, dst, id: FlagId::Fixed(id) });
+        self.push(Order::Set { src, dst, id: FlagId::Fixed(id) });
     }
 
     pub fn wait(&mut self, src: Queue, dst: Queue, id: u8) {
-        self.push(Inst::Wait { src, dst, id: FlagId::Fixed(id) });
+        self.push(Order::Wait { src, dst, id: FlagId::Fixed(id) });
     }
 
     /// Lets `dst` go on only after all that `src` has been given.
@@ -100,7 +101,7 @@ impl Emit {
     }
 
     pub fn bar(&mut self, queue: Option<Queue>) {
-        self.push(Inst::Bar { queue });
+        self.push(Order::Bar { queue });
         if queue.is_none_or(|q| q == Queue::V) {
             self.written.clear();
             self.read.clear();
@@ -112,7 +113,7 @@ impl Emit {
         self.settle();
         let level = self.depth;
         self.depth += 1;
-        self.push(Inst::Loop { level, count });
+        self.push(Control::Loop { level, count });
         level
     }
 
@@ -125,7 +126,7 @@ impl Emit {
         for (update, (reg, step)) in updates.iter_mut().zip(adds) {
             *update = Some(Update::Add(*reg, *step));
         }
-        self.push(Inst::End { level: self.depth, updates });
+        self.push(Control::End { level: self.depth, updates });
     }
 
     /// Orders vector work before what comes next, where any is open.
@@ -136,11 +137,11 @@ impl Emit {
     }
 
     pub fn address(&mut self, reg: Reg, symbol: Option<SymbolId>, offset: i64) {
-        self.push(Inst::AddrReg { reg, symbol, offset });
+        self.push(Control::AddrReg { reg, symbol, offset });
     }
 
     pub fn scalar(&mut self, op: ScalarOp, reg: Reg, a: Reg, b: ScalarOperand) {
-        self.push(Inst::Scalar { op, reg, a, b });
+        self.push(Control::Scalar { op, reg, a, b });
     }
 
     pub fn add(&mut self, reg: Reg, a: Reg, value: i64) {
@@ -148,7 +149,7 @@ impl Emit {
     }
 
     pub fn scalar_load(&mut self, reg: Reg, src: Addr) {
-        self.push(Inst::ScalarLoad { reg, space: ScalarSpace::Gm, src, ty: ElemType::U32 });
+        self.push(Inst::ScalarLoad(ScalarLoad { reg, space: ScalarSpace::Gm, src, ty: ElemType::U32 }));
     }
 
     /// `rows` rows of `row_bytes`, `from` and `to` bytes apart.
@@ -160,7 +161,7 @@ impl Emit {
         (from, to): (usize, usize),
     ) {
         // Sizes of local memories and strides of arrays: below 4 GiB, rows below 65536.
-        self.push(Inst::Copy(Copy {
+        self.push(Work::Copy(Copy {
             path,
             form: CopyForm::Linear,
             dst,
@@ -215,7 +216,7 @@ impl Emit {
         }
         self.written.extend(written);
         self.read.extend(read);
-        self.push(Inst::Vec(vector));
+        self.push(Work::Vec(vector));
     }
 
     /// `count` contiguous elements of every operand, which lie at offsets in UB; a second vector too. Comparisons have
@@ -271,7 +272,7 @@ impl Emit {
 
     /// Ends the stream.
     pub fn halt(&mut self) {
-        self.push(Inst::Halt);
+        self.push(Control::Halt);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::addr::{Queue, Reg};
-use crate::isa::matrix::program::inst::{Count, FlagId, Inst, ScalarOp, ScalarOperand, Update};
+use crate::isa::matrix::program::inst::{Control, Count, FlagId, Inst, Order, ScalarOp, ScalarOperand, Update};
 use crate::isa::matrix::program::verify::{self, ProgramError};
 use crate::isa::matrix::program::{
     Constant, CoreKind, Program, Record, SYMBOL_ALIGN, Stage, StartValues, Stream, Symbol, SymbolId, SymbolKind,
@@ -96,16 +96,16 @@ impl StreamBuilder {
         self.stream.start.push(StartValues { reg, values });
     }
 
-    pub fn push(&mut self, inst: Inst) {
-        self.stream.records.push(Record { inst, op: self.op });
+    pub fn push(&mut self, inst: impl Into<Inst>) {
+        self.stream.records.push(Record { inst: inst.into(), op: self.op });
     }
 
     pub fn set(&mut self, src: Queue, dst: Queue, id: FlagId) {
-        self.push(Inst::Set { src, dst, id });
+        self.push(Order::Set { src, dst, id });
     }
 
     pub fn wait(&mut self, src: Queue, dst: Queue, id: FlagId) {
-        self.push(Inst::Wait { src, dst, id });
+        self.push(Order::Wait { src, dst, id });
     }
 
     /// Sets and waits for a flag at once: `dst` continues after everything in `src`.
@@ -115,18 +115,18 @@ impl StreamBuilder {
     }
 
     pub fn bar(&mut self, queue: Queue) {
-        self.push(Inst::Bar { queue: Some(queue) });
+        self.push(Order::Bar { queue: Some(queue) });
     }
 
     pub fn bar_all(&mut self) {
-        self.push(Inst::Bar { queue: None });
+        self.push(Order::Bar { queue: None });
     }
 
     /// Opens a loop inside those that are open; its level.
     pub fn begin_loop(&mut self, count: Count) -> u8 {
         let level = self.depth;
         self.depth += 1;
-        self.push(Inst::Loop { level, count });
+        self.push(Control::Loop { level, count });
         level
     }
 
@@ -147,26 +147,26 @@ impl StreamBuilder {
         }
         // An end without a loop is refused by `verify`.
         self.depth = self.depth.wrapping_sub(1);
-        self.push(Inst::End { level: self.depth, updates: slots });
+        self.push(Control::End { level: self.depth, updates: slots });
     }
 
     /// `reg = address of symbol + offset`.
     pub fn address(&mut self, reg: Reg, symbol: SymbolId, offset: i64) {
-        self.push(Inst::AddrReg { reg, symbol: Some(symbol), offset });
+        self.push(Control::AddrReg { reg, symbol: Some(symbol), offset });
     }
 
     /// `reg = value`.
     pub fn immediate(&mut self, reg: Reg, value: i64) {
-        self.push(Inst::AddrReg { reg, symbol: None, offset: value });
+        self.push(Control::AddrReg { reg, symbol: None, offset: value });
     }
 
     pub fn scalar(&mut self, op: ScalarOp, reg: Reg, a: Reg, b: ScalarOperand) {
-        self.push(Inst::Scalar { op, reg, a, b });
+        self.push(Control::Scalar { op, reg, a, b });
     }
 
     /// The stream, ended by `HALT`.
     pub fn finish(mut self) -> Stream {
-        self.push(Inst::Halt);
+        self.push(Control::Halt);
         self.stream
     }
 }

@@ -6,8 +6,9 @@
 use crate::isa::matrix::program::SymbolId;
 use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
 use crate::isa::matrix::program::inst::{
-    Copy, CopyForm, CopyPath, Count, CrossMode, Fix, FixLayout, FixPath, FixScale, FlagId, Inst, LoadL0, LoadTable,
-    Mmad, MmadInit, Quant, ScalarOp, ScalarOperand, ScalarSpace, Side, Table, UnitFlag, Update,
+    Control, Copy, CopyForm, CopyPath, Count, CrossMode, Fix, FixLayout, FixPath, FixScale, FlagId, Inst, LoadL0,
+    LoadTable, Mmad, MmadInit, Order, Quant, ScalarLoad, ScalarOp, ScalarOperand, ScalarSpace, Side, Table, UnitFlag,
+    Update, Work,
 };
 use crate::isa::matrix::program::ty::{CubeType, ElemType};
 use crate::isa::matrix::program::vec::{Operand, Stride, VEC_OPS, VecOp, Vector};
@@ -41,23 +42,26 @@ pub(crate) trait Fields {
 
 /// Name of each kind of record and an instruction of that kind to fill in; the code is the position.
 pub(crate) const KINDS: &[(&str, Inst)] = &[
-    ("copy", Inst::Copy(COPY)),
-    ("load_l0", Inst::LoadL0(LOAD)),
-    ("load_table", Inst::LoadTable(LoadTable { table: Table::Bias, dst: ZERO, src: ZERO, bytes: 0 })),
-    ("mmad", Inst::Mmad(MMAD)),
-    ("fix", Inst::Fix(FIX)),
-    ("vec", Inst::Vec(VECTOR)),
-    ("set", Inst::Set { src: Queue::S, dst: Queue::S, id: FlagId::Fixed(0) }),
-    ("wait", Inst::Wait { src: Queue::S, dst: Queue::S, id: FlagId::Fixed(0) }),
-    ("bar", Inst::Bar { queue: None }),
-    ("xset", Inst::XSet { queue: Queue::S, mode: CrossMode::All, id: 0 }),
-    ("xwait", Inst::XWait { queue: Queue::S, mode: CrossMode::All, id: 0 }),
-    ("loop", Inst::Loop { level: 0, count: Count::Fixed(0) }),
-    ("end", Inst::End { level: 0, updates: [None; 4] }),
-    ("areg", Inst::AddrReg { reg: Reg::ZERO, symbol: None, offset: 0 }),
-    ("scalar", Inst::Scalar { op: ScalarOp::Add, reg: Reg::ZERO, a: Reg::ZERO, b: ScalarOperand::Imm(0) }),
-    ("load", Inst::ScalarLoad { reg: Reg::ZERO, space: ScalarSpace::Gm, src: ZERO, ty: ElemType::U32 }),
-    ("halt", Inst::Halt),
+    ("copy", Inst::Work(Work::Copy(COPY))),
+    ("load_l0", Inst::Work(Work::LoadL0(LOAD))),
+    ("load_table", Inst::Work(Work::LoadTable(LoadTable { table: Table::Bias, dst: ZERO, src: ZERO, bytes: 0 }))),
+    ("mmad", Inst::Work(Work::Mmad(MMAD))),
+    ("fix", Inst::Work(Work::Fix(FIX))),
+    ("vec", Inst::Work(Work::Vec(VECTOR))),
+    ("set", Inst::Order(Order::Set { src: Queue::S, dst: Queue::S, id: FlagId::Fixed(0) })),
+    ("wait", Inst::Order(Order::Wait { src: Queue::S, dst: Queue::S, id: FlagId::Fixed(0) })),
+    ("bar", Inst::Order(Order::Bar { queue: None })),
+    ("xset", Inst::Order(Order::XSet { queue: Queue::S, mode: CrossMode::All, id: 0 })),
+    ("xwait", Inst::Order(Order::XWait { queue: Queue::S, mode: CrossMode::All, id: 0 })),
+    ("loop", Inst::Control(Control::Loop { level: 0, count: Count::Fixed(0) })),
+    ("end", Inst::Control(Control::End { level: 0, updates: [None; 4] })),
+    ("areg", Inst::Control(Control::AddrReg { reg: Reg::ZERO, symbol: None, offset: 0 })),
+    (
+        "scalar",
+        Inst::Control(Control::Scalar { op: ScalarOp::Add, reg: Reg::ZERO, a: Reg::ZERO, b: ScalarOperand::Imm(0) }),
+    ),
+    ("load", Inst::ScalarLoad(ScalarLoad { reg: Reg::ZERO, space: ScalarSpace::Gm, src: ZERO, ty: ElemType::U32 })),
+    ("halt", Inst::Control(Control::Halt)),
 ];
 
 const ZERO: Addr = Addr::at(0);
@@ -116,23 +120,23 @@ const VECTOR: Vector = Vector {
 /// The code of an instruction's kind.
 pub(crate) fn kind(inst: &Inst) -> u8 {
     match inst {
-        Inst::Copy(_) => 0,
-        Inst::LoadL0(_) => 1,
-        Inst::LoadTable(_) => 2,
-        Inst::Mmad(_) => 3,
-        Inst::Fix(_) => 4,
-        Inst::Vec(_) => 5,
-        Inst::Set { .. } => 6,
-        Inst::Wait { .. } => 7,
-        Inst::Bar { .. } => 8,
-        Inst::XSet { .. } => 9,
-        Inst::XWait { .. } => 10,
-        Inst::Loop { .. } => 11,
-        Inst::End { .. } => 12,
-        Inst::AddrReg { .. } => 13,
-        Inst::Scalar { .. } => 14,
-        Inst::ScalarLoad { .. } => 15,
-        Inst::Halt => 16,
+        Inst::Work(Work::Copy(_)) => 0,
+        Inst::Work(Work::LoadL0(_)) => 1,
+        Inst::Work(Work::LoadTable(_)) => 2,
+        Inst::Work(Work::Mmad(_)) => 3,
+        Inst::Work(Work::Fix(_)) => 4,
+        Inst::Work(Work::Vec(_)) => 5,
+        Inst::Order(Order::Set { .. }) => 6,
+        Inst::Order(Order::Wait { .. }) => 7,
+        Inst::Order(Order::Bar { .. }) => 8,
+        Inst::Order(Order::XSet { .. }) => 9,
+        Inst::Order(Order::XWait { .. }) => 10,
+        Inst::Control(Control::Loop { .. }) => 11,
+        Inst::Control(Control::End { .. }) => 12,
+        Inst::Control(Control::AddrReg { .. }) => 13,
+        Inst::Control(Control::Scalar { .. }) => 14,
+        Inst::ScalarLoad(_) => 15,
+        Inst::Control(Control::Halt) => 16,
     }
 }
 
@@ -183,8 +187,8 @@ const ELEMS: (&[ElemType], &[&str], u32) =
 /// Shows every field of `inst` to `f`, in the order of the format.
 pub(crate) fn walk<F: Fields>(inst: &mut Inst, f: &mut F) -> Result<(), F::Error> {
     match inst {
-        Inst::Copy(copy) => walk_copy(copy, f),
-        Inst::LoadL0(load) => {
+        Inst::Work(Work::Copy(copy)) => walk_copy(copy, f),
+        Inst::Work(Work::LoadL0(load)) => {
             choice(f, "side", &mut load.side, (&[Side::A, Side::B], &["a", "b"], 1))?;
             choice(f, "transpose", &mut load.transpose, BOOL)?;
             f.addr("dst", &mut load.dst)?;
@@ -193,21 +197,21 @@ pub(crate) fn walk<F: Fields>(inst: &mut Inst, f: &mut F) -> Result<(), F::Error
             int(f, "cols", &mut load.cols)?;
             int(f, "src_stride", &mut load.src_stride)
         }
-        Inst::LoadTable(load) => {
+        Inst::Work(Work::LoadTable(load)) => {
             choice(f, "table", &mut load.table, (&[Table::Bias, Table::Scale], &["bias", "scale"], 1))?;
             f.addr("dst", &mut load.dst)?;
             f.addr("src", &mut load.src)?;
             int(f, "bytes", &mut load.bytes)
         }
-        Inst::Mmad(mmad) => walk_mmad(mmad, f),
-        Inst::Fix(fix) => walk_fix(fix, f),
-        Inst::Vec(vector) => walk_vector(vector, f),
-        Inst::Set { src, dst, id } | Inst::Wait { src, dst, id } => {
+        Inst::Work(Work::Mmad(mmad)) => walk_mmad(mmad, f),
+        Inst::Work(Work::Fix(fix)) => walk_fix(fix, f),
+        Inst::Work(Work::Vec(vector)) => walk_vector(vector, f),
+        Inst::Order(Order::Set { src, dst, id } | Order::Wait { src, dst, id }) => {
             choice(f, "src", src, QUEUES)?;
             choice(f, "dst", dst, QUEUES)?;
             walk_flag(id, f)
         }
-        Inst::Bar { queue } => {
+        Inst::Order(Order::Bar { queue }) => {
             let mut has_queue = queue.is_some();
             choice(f, "one", &mut has_queue, BOOL)?;
             let mut one = queue.unwrap_or(Queue::S);
@@ -217,17 +221,17 @@ pub(crate) fn walk<F: Fields>(inst: &mut Inst, f: &mut F) -> Result<(), F::Error
             *queue = has_queue.then_some(one);
             Ok(())
         }
-        Inst::XSet { queue, mode, id } | Inst::XWait { queue, mode, id } => {
+        Inst::Order(Order::XSet { queue, mode, id } | Order::XWait { queue, mode, id }) => {
             choice(f, "queue", queue, QUEUES)?;
             choice(f, "mode", mode, MODES)?;
             int(f, "id", id)
         }
-        Inst::Loop { level, count } => walk_loop(level, count, f),
-        Inst::End { level, updates } => {
+        Inst::Control(Control::Loop { level, count }) => walk_loop(level, count, f),
+        Inst::Control(Control::End { level, updates }) => {
             int(f, "level", level)?;
             updates.iter_mut().try_for_each(|u| walk_update(u, f))
         }
-        Inst::AddrReg { reg, symbol, offset } => {
+        Inst::Control(Control::AddrReg { reg, symbol, offset }) => {
             let mut has_symbol = symbol.is_some();
             choice(f, "at_symbol", &mut has_symbol, BOOL)?;
             f.reg("reg", reg)?;
@@ -238,14 +242,14 @@ pub(crate) fn walk<F: Fields>(inst: &mut Inst, f: &mut F) -> Result<(), F::Error
             *symbol = has_symbol.then_some(SymbolId(id));
             int(f, "offset", offset)
         }
-        Inst::Scalar { op, reg, a, b } => walk_scalar(op, [reg, a], b, f),
-        Inst::ScalarLoad { reg, space, src, ty } => {
+        Inst::Control(Control::Scalar { op, reg, a, b }) => walk_scalar(op, [reg, a], b, f),
+        Inst::ScalarLoad(ScalarLoad { reg, space, src, ty }) => {
             choice(f, "space", space, (&ScalarSpace::ALL, &["gm", "ub"], 1))?;
             choice(f, "ty", ty, ELEMS)?;
             f.reg("reg", reg)?;
             f.addr("src", src)
         }
-        Inst::Halt => Ok(()),
+        Inst::Control(Control::Halt) => Ok(()),
     }
 }
 

@@ -15,9 +15,22 @@ pub const FRACTAL: u32 = 16;
 /// Bytes of a fractal of operands.
 pub const FRACTAL_BYTES: u32 = 512;
 
-/// One instruction.
+/// One instruction, by who runs it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Inst {
+    /// A queue, on bytes of the memories.
+    Work(Work),
+    /// A queue, or all of them: when others may go on.
+    Order(Order),
+    /// The scalar unit itself, on registers.
+    Control(Control),
+    /// The scalar unit, which waits for a value of a memory.
+    ScalarLoad(ScalarLoad),
+}
+
+/// What moves and computes, in the queue that stands behind each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Work {
     /// Rows of bytes between memories: LD (MTE2), ST and MV (MTE3).
     Copy(Copy),
     /// Fractals from L1 to L0A or L0B: LA and LB (MTE1).
@@ -30,6 +43,11 @@ pub enum Inst {
     Fix(Fix),
     /// Vector operation: VEC (V).
     Vec(Vector),
+}
+
+/// What joins queues and cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
     /// Fires once all earlier work of `src` has ended; runs in `src`.
     Set { src: Queue, dst: Queue, id: FlagId },
     /// Blocks `dst` until the flag is set, and clears it; runs in `dst`.
@@ -40,6 +58,11 @@ pub enum Inst {
     XSet { queue: Queue, mode: CrossMode, id: u8 },
     /// Blocks `queue` until the signal's counter is above 0, and takes one.
     XWait { queue: Queue, mode: CrossMode, id: u8 },
+}
+
+/// What the scalar unit does as it fetches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
     /// Runs the records up to the `End` of the same level `count` times; 0 skips them.
     Loop { level: u8, count: Count },
     /// Updates registers, then repeats the loop of `level` or leaves it.
@@ -48,10 +71,35 @@ pub enum Inst {
     AddrReg { reg: Reg, symbol: Option<SymbolId>, offset: i64 },
     /// `reg = op(a, b)` on 64-bit integers.
     Scalar { op: ScalarOp, reg: Reg, a: Reg, b: ScalarOperand },
-    /// `reg = value at src`, zero- or sign-extended; the scalar unit waits for it.
-    ScalarLoad { reg: Reg, space: ScalarSpace, src: Addr, ty: ElemType },
     /// Ends the stream.
     Halt,
+}
+
+/// `reg = value at src`, zero- or sign-extended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScalarLoad {
+    pub reg: Reg,
+    pub space: ScalarSpace,
+    pub src: Addr,
+    pub ty: ElemType,
+}
+
+impl From<Work> for Inst {
+    fn from(work: Work) -> Inst {
+        Inst::Work(work)
+    }
+}
+
+impl From<Order> for Inst {
+    fn from(order: Order) -> Inst {
+        Inst::Order(order)
+    }
+}
+
+impl From<Control> for Inst {
+    fn from(control: Control) -> Inst {
+        Inst::Control(control)
+    }
 }
 
 /// Which memories a [`Copy`] connects.
@@ -464,25 +512,38 @@ impl Inst {
     /// The queue that the instruction runs in; the scalar unit keeps what needs no other.
     pub fn queue(&self) -> Queue {
         match self {
-            Inst::Copy(copy) => copy.path.queue(),
-            Inst::LoadL0(_) => Queue::Mte1,
-            Inst::LoadTable(load) => match load.table {
+            Inst::Work(work) => work.queue(),
+            Inst::Order(order) => order.queue(),
+            Inst::Control(_) | Inst::ScalarLoad(_) => Queue::S,
+        }
+    }
+}
+
+impl Work {
+    /// The queue that the instruction runs in.
+    pub fn queue(&self) -> Queue {
+        match self {
+            Work::Copy(copy) => copy.path.queue(),
+            Work::LoadL0(_) => Queue::Mte1,
+            Work::LoadTable(load) => match load.table {
                 Table::Bias => Queue::Mte1,
                 Table::Scale => Queue::Fix,
             },
-            Inst::Mmad(_) => Queue::M,
-            Inst::Fix(_) => Queue::Fix,
-            Inst::Vec(_) => Queue::V,
-            Inst::Set { src, .. } => *src,
-            Inst::Wait { dst, .. } => *dst,
-            Inst::XSet { queue, .. } | Inst::XWait { queue, .. } => *queue,
-            Inst::Bar { queue } => queue.unwrap_or(Queue::S),
-            Inst::Loop { .. }
-            | Inst::End { .. }
-            | Inst::AddrReg { .. }
-            | Inst::Scalar { .. }
-            | Inst::ScalarLoad { .. }
-            | Inst::Halt => Queue::S,
+            Work::Mmad(_) => Queue::M,
+            Work::Fix(_) => Queue::Fix,
+            Work::Vec(_) => Queue::V,
+        }
+    }
+}
+
+impl Order {
+    /// The queue that the instruction runs in, the scalar unit's for a barrier of all queues.
+    pub fn queue(&self) -> Queue {
+        match self {
+            Order::Set { src, .. } => *src,
+            Order::Wait { dst, .. } => *dst,
+            Order::XSet { queue, .. } | Order::XWait { queue, .. } => *queue,
+            Order::Bar { queue } => queue.unwrap_or(Queue::S),
         }
     }
 }

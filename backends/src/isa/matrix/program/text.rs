@@ -6,7 +6,7 @@ use tcc_ir::text::lexer::{Lexer, Token, quote};
 
 use crate::isa::matrix::program::addr::{Addr, Reg};
 use crate::isa::matrix::program::fields::{Fields, KINDS, kind, walk};
-use crate::isa::matrix::program::inst::Inst;
+use crate::isa::matrix::program::inst::{Control, Inst};
 use crate::isa::matrix::program::ty::ElemType;
 use crate::isa::matrix::program::verify::{self, ProgramError};
 use crate::isa::matrix::program::{
@@ -57,13 +57,13 @@ pub fn print(program: &Program) -> String {
 fn print_records(out: &mut String, records: &[Record]) {
     let mut depth = 1;
     for record in records {
-        if matches!(record.inst, Inst::End { .. }) {
+        if matches!(record.inst, Inst::Control(Control::End { .. })) {
             depth -= 1;
         }
         out.extend(std::iter::repeat_n("  ", depth));
         *out += &record_text(record);
         out.push('\n');
-        if matches!(record.inst, Inst::Loop { .. }) {
+        if matches!(record.inst, Inst::Control(Control::Loop { .. })) {
             depth += 1;
         }
     }

@@ -6,7 +6,8 @@ use thiserror::Error;
 
 use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
 use crate::isa::matrix::program::inst::{
-    Copy, Fix, FixScale, FlagId, Inst, LOOP_LEVELS, LoadL0, LoadTable, Mmad, MmadInit, ScalarOperand, Update,
+    Control, Copy, Fix, FixScale, FlagId, Inst, LOOP_LEVELS, LoadL0, LoadTable, Mmad, MmadInit, Order, ScalarLoad,
+    ScalarOperand, Update, Work,
 };
 use crate::isa::matrix::program::vec::{Operand, VecForm, Vector};
 use crate::isa::matrix::program::{CoreKind, Program, SYMBOL_ALIGN, Stage, Stream, Symbol};
@@ -112,32 +113,21 @@ fn loops(stream: &Stream) -> Result<(), (usize, &'static str)> {
     let mut open = 0u8;
     for (index, record) in stream.records.iter().enumerate() {
         match record.inst {
-            Inst::Loop { level, .. } if level == open && level < LOOP_LEVELS => open += 1,
-            Inst::Loop { .. } => return Err((index, "loop levels count from 0 inward, up to 7")),
-            Inst::End { level, .. } if open > 0 && level == open - 1 => open -= 1,
-            Inst::End { .. } => return Err((index, "the innermost open loop has another level")),
-            Inst::Halt if open > 0 || index + 1 != stream.records.len() => {
+            Inst::Control(Control::Loop { level, .. }) if level == open && level < LOOP_LEVELS => open += 1,
+            Inst::Control(Control::Loop { .. }) => return Err((index, "loop levels count from 0 inward, up to 7")),
+            Inst::Control(Control::End { level, .. }) if open > 0 && level == open - 1 => open -= 1,
+            Inst::Control(Control::End { .. }) => return Err((index, "the innermost open loop has another level")),
+            Inst::Control(Control::Halt) if open > 0 || index + 1 != stream.records.len() => {
                 return Err((index, "a halt stands at the end of its stream, outside loops"));
             }
-            Inst::Halt
-            | Inst::Copy(_)
-            | Inst::LoadL0(_)
-            | Inst::LoadTable(_)
-            | Inst::Mmad(_)
-            | Inst::Fix(_)
-            | Inst::Vec(_)
-            | Inst::Set { .. }
-            | Inst::Wait { .. }
-            | Inst::Bar { .. }
-            | Inst::XSet { .. }
-            | Inst::XWait { .. }
-            | Inst::AddrReg { .. }
-            | Inst::Scalar { .. }
-            | Inst::ScalarLoad { .. } => {}
+            Inst::Work(_)
+            | Inst::Order(_)
+            | Inst::Control(Control::Halt | Control::AddrReg { .. } | Control::Scalar { .. })
+            | Inst::ScalarLoad(_) => {}
         }
     }
     match stream.records.last().map(|r| r.inst) {
-        Some(Inst::Halt) => Ok(()),
+        Some(Inst::Control(Control::Halt)) => Ok(()),
         Some(_) | None => Err((stream.records.len(), "the stream does not end with a halt")),
     }
 }
@@ -150,22 +140,11 @@ fn owner(kind: CoreKind, inst: &Inst) -> Result<(), &'static str> {
         CoreKind::Vector => matches!(queue, Queue::S | Queue::V | Queue::Mte2 | Queue::Mte3),
     };
     let flag_ends = match inst {
-        Inst::Set { src, dst, .. } | Inst::Wait { src, dst, .. } => has(*src) && has(*dst),
-        Inst::Copy(_)
-        | Inst::LoadL0(_)
-        | Inst::LoadTable(_)
-        | Inst::Mmad(_)
-        | Inst::Fix(_)
-        | Inst::Vec(_)
-        | Inst::Bar { .. }
-        | Inst::XSet { .. }
-        | Inst::XWait { .. }
-        | Inst::Loop { .. }
-        | Inst::End { .. }
-        | Inst::AddrReg { .. }
-        | Inst::Scalar { .. }
-        | Inst::ScalarLoad { .. }
-        | Inst::Halt => true,
+        Inst::Order(Order::Set { src, dst, .. } | Order::Wait { src, dst, .. }) => has(*src) && has(*dst),
+        Inst::Work(_)
+        | Inst::Order(Order::Bar { .. } | Order::XSet { .. } | Order::XWait { .. })
+        | Inst::Control(_)
+        | Inst::ScalarLoad(_) => true,
     };
     if has(inst.queue()) && flag_ends { Ok(()) } else { Err("the core has no such queue") }
 }
@@ -185,41 +164,43 @@ fn written(reg: Reg) -> Result<(), &'static str> {
 /// The rules of one instruction, whatever stands around it.
 pub fn inst(program: &Program, inst: &Inst) -> Result<(), &'static str> {
     match inst {
-        Inst::Copy(copy) => copy_rules(copy),
-        Inst::LoadL0(load) => load_rules(load),
-        Inst::LoadTable(LoadTable { dst, src, bytes, .. }) => {
+        Inst::Work(Work::Copy(copy)) => copy_rules(copy),
+        Inst::Work(Work::LoadL0(load)) => load_rules(load),
+        Inst::Work(Work::LoadTable(LoadTable { dst, src, bytes, .. })) => {
             addr(*dst)?;
             addr(*src)?;
             ensure(*bytes > 0, "a table load has no bytes")
         }
-        Inst::Mmad(mmad) => mmad_rules(mmad),
-        Inst::Fix(fix) => fix_rules(fix),
-        Inst::Vec(vector) => vector_rules(vector),
-        Inst::Set { src, dst, id } | Inst::Wait { src, dst, id } => {
+        Inst::Work(Work::Mmad(mmad)) => mmad_rules(mmad),
+        Inst::Work(Work::Fix(fix)) => fix_rules(fix),
+        Inst::Work(Work::Vec(vector)) => vector_rules(vector),
+        Inst::Order(Order::Set { src, dst, id } | Order::Wait { src, dst, id }) => {
             ensure(src != dst, "a flag joins two queues")?;
             flag(*id)
         }
-        Inst::Bar { .. } | Inst::Halt => Ok(()),
-        Inst::XSet { id, .. } | Inst::XWait { id, .. } => ensure(*id < CROSS_IDS, "cross-core ids are 0..=10"),
-        Inst::Loop { level, .. } => ensure(*level < LOOP_LEVELS, "loop levels are 0..=7"),
-        Inst::End { level, updates } => {
+        Inst::Order(Order::Bar { .. }) | Inst::Control(Control::Halt) => Ok(()),
+        Inst::Order(Order::XSet { id, .. } | Order::XWait { id, .. }) => {
+            ensure(*id < CROSS_IDS, "cross-core ids are 0..=10")
+        }
+        Inst::Control(Control::Loop { level, .. }) => ensure(*level < LOOP_LEVELS, "loop levels are 0..=7"),
+        Inst::Control(Control::End { level, updates }) => {
             ensure(*level < LOOP_LEVELS, "loop levels are 0..=7")?;
             updates.iter().flatten().try_for_each(|u| match u {
                 Update::Add(reg, _) | Update::Xor(reg, _) => written(*reg),
             })
         }
-        Inst::AddrReg { reg, symbol, .. } => {
+        Inst::Control(Control::AddrReg { reg, symbol, .. }) => {
             written(*reg)?;
             let exists = symbol.is_none_or(|s| usize::from(s.0) < program.symbols.len());
             ensure(exists, "the symbol does not exist")
         }
-        Inst::Scalar { reg, b, .. } => {
+        Inst::Control(Control::Scalar { reg, b, .. }) => {
             written(*reg)?;
             match b {
                 ScalarOperand::Reg(_) | ScalarOperand::Imm(_) => Ok(()),
             }
         }
-        Inst::ScalarLoad { reg, src, ty, .. } => {
+        Inst::ScalarLoad(ScalarLoad { reg, src, ty, .. }) => {
             written(*reg)?;
             addr(*src)?;
             ensure(ty.bits() >= 8, "the scalar unit loads whole bytes")

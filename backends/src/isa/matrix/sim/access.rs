@@ -3,8 +3,8 @@
 use crate::isa::matrix::machine::{FractalOrder, Machine};
 use crate::isa::matrix::program::addr::{Addr, Reg, Space};
 use crate::isa::matrix::program::inst::{
-    Copy, CopyForm, FRACTAL, FRACTAL_BYTES, Fix, FixLayout, FixScale, Inst, LoadL0, LoadTable, Mmad, MmadInit, Side,
-    Table,
+    Copy, CopyForm, FRACTAL, FRACTAL_BYTES, Fix, FixLayout, FixScale, Inst, LoadL0, LoadTable, Mmad, MmadInit,
+    ScalarLoad, Side, Table, Work,
 };
 use crate::isa::matrix::program::vec::{BLOCK_BYTES, Operand, Stride, VecForm, Vector};
 
@@ -24,24 +24,26 @@ impl Resolved {
         let at = |a: Addr| regs[usize::from(a.reg.index())].wrapping_add(i64::from(a.offset));
         let none = Resolved::default();
         match inst {
-            Inst::Copy(Copy { dst, src, .. })
-            | Inst::LoadL0(LoadL0 { dst, src, .. })
-            | Inst::LoadTable(LoadTable { dst, src, .. }) => Resolved { dst: at(*dst), src0: at(*src), ..none },
-            Inst::Mmad(mmad) => {
+            Inst::Work(
+                Work::Copy(Copy { dst, src, .. })
+                | Work::LoadL0(LoadL0 { dst, src, .. })
+                | Work::LoadTable(LoadTable { dst, src, .. }),
+            ) => Resolved { dst: at(*dst), src0: at(*src), ..none },
+            Inst::Work(Work::Mmad(mmad)) => {
                 let extra = match mmad.init {
                     MmadInit::Bias(bias) => at(bias),
                     MmadInit::Zero | MmadInit::Accumulate => 0,
                 };
                 Resolved { dst: at(mmad.c), src0: at(mmad.a), src1: at(mmad.b), extra, ..none }
             }
-            Inst::Fix(fix) => {
+            Inst::Work(Work::Fix(fix)) => {
                 let extra = match fix.scale {
                     FixScale::Columns(table) => at(table),
                     FixScale::Tile(_) => 0,
                 };
                 Resolved { dst: at(fix.dst), src0: at(fix.src), extra, ..none }
             }
-            Inst::Vec(vector) => {
+            Inst::Work(Work::Vec(vector)) => {
                 let (src1, scalar) = match vector.src1 {
                     Operand::None => (0, 0),
                     Operand::Vector(addr) => (at(addr), 0),
@@ -51,17 +53,8 @@ impl Resolved {
                 };
                 Resolved { dst: at(vector.dst), src0: at(vector.src0), src1, scalar, ..none }
             }
-            Inst::Set { .. }
-            | Inst::Wait { .. }
-            | Inst::Bar { .. }
-            | Inst::XSet { .. }
-            | Inst::XWait { .. }
-            | Inst::Loop { .. }
-            | Inst::End { .. }
-            | Inst::AddrReg { .. }
-            | Inst::Scalar { .. }
-            | Inst::Halt => none,
-            Inst::ScalarLoad { src, .. } => Resolved { src0: at(*src), ..none },
+            Inst::Order(_) | Inst::Control(_) => none,
+            Inst::ScalarLoad(ScalarLoad { src, .. }) => Resolved { src0: at(*src), ..none },
         }
     }
 }
@@ -129,29 +122,22 @@ impl Access {
 /// What an instruction reads and writes.
 pub(crate) fn accesses(inst: &Inst, at: &Resolved, machine: &Machine) -> Vec<Access> {
     match inst {
-        Inst::Copy(copy) => copy_accesses(copy, at),
-        Inst::LoadL0(load) => load_accesses(load, at),
-        Inst::LoadTable(load) => {
+        Inst::Work(Work::Copy(copy)) => copy_accesses(copy, at),
+        Inst::Work(Work::LoadL0(load)) => load_accesses(load, at),
+        Inst::Work(Work::LoadTable(load)) => {
             let dst = match load.table {
                 Table::Bias => Space::Bt,
                 Table::Scale => Space::Fb,
             };
             vec![Access::run(Space::L1, false, at.src0, load.bytes), Access::run(dst, true, at.dst, load.bytes)]
         }
-        Inst::Mmad(mmad) => mmad_accesses(mmad, at, machine),
-        Inst::Fix(fix) => fix_accesses(fix, at),
-        Inst::Vec(vector) => vector_accesses(vector, at),
-        Inst::ScalarLoad { space, ty, .. } => vec![Access::run(space.space(), false, at.src0, ty.bits() / 8)],
-        Inst::Set { .. }
-        | Inst::Wait { .. }
-        | Inst::Bar { .. }
-        | Inst::XSet { .. }
-        | Inst::XWait { .. }
-        | Inst::Loop { .. }
-        | Inst::End { .. }
-        | Inst::AddrReg { .. }
-        | Inst::Scalar { .. }
-        | Inst::Halt => vec![],
+        Inst::Work(Work::Mmad(mmad)) => mmad_accesses(mmad, at, machine),
+        Inst::Work(Work::Fix(fix)) => fix_accesses(fix, at),
+        Inst::Work(Work::Vec(vector)) => vector_accesses(vector, at),
+        Inst::ScalarLoad(ScalarLoad { space, ty, .. }) => {
+            vec![Access::run(space.space(), false, at.src0, ty.bits() / 8)]
+        }
+        Inst::Order(_) | Inst::Control(_) => vec![],
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::isa::matrix::program::addr::{Queue, Reg};
-use crate::isa::matrix::program::inst::{Count, CrossMode, FlagId, Inst, LOOP_LEVELS, ScalarOperand, Update};
+use crate::isa::matrix::program::inst::{Control, Count, CrossMode, FlagId, Inst, LOOP_LEVELS, ScalarOperand, Update};
 use crate::isa::matrix::program::ty::ElemType;
 use crate::isa::matrix::program::{Record, Stream, SymbolId};
 use crate::isa::matrix::sim::access::Resolved;
@@ -138,38 +138,26 @@ impl<'a> Core<'a> {
     }
 
     /// Runs an instruction of the scalar unit that touches registers only, and moves on.
-    pub fn scalar(&mut self, inst: &Inst, symbol_address: impl Fn(SymbolId) -> u64) {
-        match inst {
-            Inst::AddrReg { reg, symbol, offset } => {
+    pub fn scalar(&mut self, control: &Control, symbol_address: impl Fn(SymbolId) -> u64) {
+        match control {
+            Control::AddrReg { reg, symbol, offset } => {
                 // Addresses are below 2^41.
                 let base = symbol.map_or(0, |s| symbol_address(s) as i64);
                 self.regs[usize::from(reg.index())] = base.wrapping_add(*offset);
             }
-            Inst::Scalar { op, reg, a, b } => {
+            Control::Scalar { op, reg, a, b } => {
                 let b = match b {
                     ScalarOperand::Reg(b) => self.regs[usize::from(b.index())],
                     ScalarOperand::Imm(b) => *b,
                 };
                 self.regs[usize::from(reg.index())] = op.eval(self.regs[usize::from(a.index())], b);
             }
-            Inst::Loop { count, .. } => return self.begin_loop(*count),
-            Inst::End { updates, .. } => return self.end_loop(updates),
-            Inst::Halt => {
+            Control::Loop { count, .. } => return self.begin_loop(*count),
+            Control::End { updates, .. } => return self.end_loop(updates),
+            Control::Halt => {
                 self.blocked = Blocked::Halted;
                 return;
             }
-            Inst::Copy(_)
-            | Inst::LoadL0(_)
-            | Inst::LoadTable(_)
-            | Inst::Mmad(_)
-            | Inst::Fix(_)
-            | Inst::Vec(_)
-            | Inst::Set { .. }
-            | Inst::Wait { .. }
-            | Inst::Bar { .. }
-            | Inst::XSet { .. }
-            | Inst::XWait { .. }
-            | Inst::ScalarLoad { .. } => {}
         }
         self.pc += 1;
     }
@@ -193,23 +181,12 @@ impl<'a> Core<'a> {
         let mut depth = 0;
         for (index, record) in self.stream.records.iter().enumerate().skip(self.pc) {
             match record.inst {
-                Inst::Loop { .. } => depth += 1,
-                Inst::End { .. } => depth -= 1,
-                Inst::Copy(_)
-                | Inst::LoadL0(_)
-                | Inst::LoadTable(_)
-                | Inst::Mmad(_)
-                | Inst::Fix(_)
-                | Inst::Vec(_)
-                | Inst::Set { .. }
-                | Inst::Wait { .. }
-                | Inst::Bar { .. }
-                | Inst::XSet { .. }
-                | Inst::XWait { .. }
-                | Inst::AddrReg { .. }
-                | Inst::Scalar { .. }
-                | Inst::ScalarLoad { .. }
-                | Inst::Halt => {}
+                Inst::Control(Control::Loop { .. }) => depth += 1,
+                Inst::Control(Control::End { .. }) => depth -= 1,
+                Inst::Work(_)
+                | Inst::Order(_)
+                | Inst::Control(Control::AddrReg { .. } | Control::Scalar { .. } | Control::Halt)
+                | Inst::ScalarLoad(_) => {}
             }
             if depth == 0 {
                 self.pc = index + 1;

@@ -2,7 +2,7 @@
 
 use crate::isa::matrix::machine::tagged::{Latency, Tag};
 use crate::isa::matrix::machine::{Machine, Path};
-use crate::isa::matrix::program::inst::{CopyForm, CopyPath, FRACTAL_BYTES, FixPath, Inst, Side, Table};
+use crate::isa::matrix::program::inst::{CopyForm, CopyPath, FRACTAL_BYTES, FixPath, Inst, Side, Table, Work};
 use crate::isa::matrix::program::vec::Vector;
 use crate::isa::matrix::sim::access::{fix_width, mmad_fractals};
 
@@ -19,7 +19,7 @@ const FREE: Latency = Latency { alone: 0.0, back_to_back: 0.0, tag: Tag::Derived
 pub(crate) fn cost(inst: &Inst, machine: &Machine) -> Result<Cost, &'static str> {
     let p = &machine.path;
     match inst {
-        Inst::Copy(copy) => {
+        Inst::Work(Work::Copy(copy)) => {
             let path = match copy.path {
                 CopyPath::GmToL1 => Some(&p.gm_l1),
                 CopyPath::GmToUb => Some(&p.gm_ub),
@@ -34,7 +34,7 @@ pub(crate) fn cost(inst: &Inst, machine: &Machine) -> Result<Cost, &'static str>
             };
             Ok(Cost { latency: path.dt, work: bytes / rate })
         }
-        Inst::LoadL0(load) => {
+        Inst::Work(Work::LoadL0(load)) => {
             let path = match load.side {
                 Side::A => &p.l1_l0a,
                 Side::B => &p.l1_l0b,
@@ -42,14 +42,14 @@ pub(crate) fn cost(inst: &Inst, machine: &Machine) -> Result<Cost, &'static str>
             let bytes = f64::from(load.rows) * f64::from(load.cols) * f64::from(FRACTAL_BYTES);
             Ok(Cost { latency: path.dt, work: bytes / path.rate.value })
         }
-        Inst::LoadTable(load) => {
+        Inst::Work(Work::LoadTable(load)) => {
             let path = match load.table {
                 Table::Bias => p.l1_bt.as_ref().ok_or("the machine has no bias table")?,
                 Table::Scale => p.l1_fb.as_ref().ok_or("the machine has no scale table")?,
             };
             Ok(Cost { latency: path.dt, work: f64::from(load.bytes) / path.rate.value })
         }
-        Inst::Mmad(mmad) => {
+        Inst::Work(Work::Mmad(mmad)) => {
             let mode = machine.cube_mode(mmad.ty).ok_or("the machine's cube has no such mode")?;
             let (m1, _, k1) = mmad_fractals(mmad);
             let columns = u32::from(mmad.n).div_ceil(mode.mkn[2]);
@@ -57,7 +57,7 @@ pub(crate) fn cost(inst: &Inst, machine: &Machine) -> Result<Cost, &'static str>
             let per_step = f64::from(mmad.ty.k0()) / f64::from(mode.k_per_cycle);
             Ok(Cost { latency: mode.dt, work: steps * per_step })
         }
-        Inst::Fix(fix) => {
+        Inst::Work(Work::Fix(fix)) => {
             let path = match fix.path {
                 FixPath::Gm => Some(&p.l0c_gm),
                 FixPath::L1 => p.l0c_l1.as_ref(),
@@ -70,18 +70,8 @@ pub(crate) fn cost(inst: &Inst, machine: &Machine) -> Result<Cost, &'static str>
             let by_elements = path.elements.map_or(0.0, |e| elements / e.value);
             Ok(Cost { latency: path.dt, work: (bytes / path.rate.value).max(by_elements) })
         }
-        Inst::Vec(vector) => Ok(vector_cost(vector, machine)),
-        Inst::Set { .. }
-        | Inst::Wait { .. }
-        | Inst::Bar { .. }
-        | Inst::XSet { .. }
-        | Inst::XWait { .. }
-        | Inst::Loop { .. }
-        | Inst::End { .. }
-        | Inst::AddrReg { .. }
-        | Inst::Scalar { .. }
-        | Inst::ScalarLoad { .. }
-        | Inst::Halt => Ok(Cost { latency: FREE, work: 0.0 }),
+        Inst::Work(Work::Vec(vector)) => Ok(vector_cost(vector, machine)),
+        Inst::Order(_) | Inst::Control(_) | Inst::ScalarLoad(_) => Ok(Cost { latency: FREE, work: 0.0 }),
     }
 }
 

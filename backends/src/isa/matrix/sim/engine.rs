@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::addr::{Queue, Space};
-use crate::isa::matrix::program::inst::{CrossMode, FlagId, Inst};
+use crate::isa::matrix::program::inst::{CrossMode, FlagId, Inst, Order, ScalarLoad};
 use crate::isa::matrix::program::{Program, Record, Stage};
 use crate::isa::matrix::sim::access::{Resolved, accesses};
 use crate::isa::matrix::sim::check::Checker;
@@ -234,16 +234,16 @@ impl<'a, 'r> Engine<'a, 'r> {
             let cycle: Vec<String> = heads.iter().map(|(q, r, id)| describe(*q, &core.record(*r).inst, *id)).collect();
             for (queue, record, _) in &heads {
                 let waiting = core.record(*record).inst;
-                let can_come = if let Inst::Wait { src, .. } = waiting {
+                let can_come = if let Inst::Order(Order::Wait { src, .. }) = waiting {
                     let rest = core.queues[src.index()].pending.iter().map(|e| e.record as usize);
                     let first = if core.blocked == Blocked::Halted { core.stream.records.len() } else { core.pc };
                     let sets = |index: usize| {
                         matches!(core.stream.records[index].inst,
-                            Inst::Set { src: s, dst: d, .. } if s == src && d == *queue)
+                            Inst::Order(Order::Set { src: s, dst: d, .. }) if s == src && d == *queue)
                     };
                     rest.chain(first..core.stream.records.len()).any(sets)
                 } else {
-                    !matches!(waiting, Inst::XWait { .. }) || self.cores.len() > 1
+                    !matches!(waiting, Inst::Order(Order::XWait { .. })) || self.cores.len() > 1
                 };
                 let rule = if can_come { Rule::Deadlock } else { Rule::WaitNeverSet };
                 found.push((Thread::new(core.index, *queue), *record, rule, cycle.join("; ")));
@@ -282,28 +282,20 @@ impl<'a, 'r> Engine<'a, 'r> {
         let inst = &core.record(record).inst;
         self.reports[index].records += 1;
         match inst {
-            Inst::Loop { .. } | Inst::End { .. } | Inst::AddrReg { .. } | Inst::Scalar { .. } | Inst::Halt => {
+            Inst::Control(control) => {
                 core.time += issue;
                 let state = core.queue(Queue::S);
                 state.report.busy += issue;
                 let program = self.program;
-                core.scalar(inst, |symbol| program.symbol(symbol).address);
+                core.scalar(control, |symbol| program.symbol(symbol).address);
                 return Ok(());
             }
-            Inst::ScalarLoad { .. } => return self.scalar_load(index, record, inst, checker),
-            Inst::Bar { queue: None } => return self.barrier(index, checker),
-            Inst::Wait { dst: Queue::S, src, id } => return self.scalar_wait(index, record, (*src, *id), checker),
-            Inst::Copy(_)
-            | Inst::LoadL0(_)
-            | Inst::LoadTable(_)
-            | Inst::Mmad(_)
-            | Inst::Fix(_)
-            | Inst::Vec(_)
-            | Inst::Set { .. }
-            | Inst::Wait { .. }
-            | Inst::Bar { .. }
-            | Inst::XSet { .. }
-            | Inst::XWait { .. } => {}
+            Inst::ScalarLoad(load) => return self.scalar_load(index, record, load, checker),
+            Inst::Order(Order::Bar { queue: None }) => return self.barrier(index, checker),
+            Inst::Order(Order::Wait { dst: Queue::S, src, id }) => {
+                return self.scalar_wait(index, record, (*src, *id), checker);
+            }
+            Inst::Work(_) | Inst::Order(_) => {}
         }
         let queue = inst.queue();
         let depth = u64::from(self.machine.queue_depth(queue));
@@ -313,7 +305,7 @@ impl<'a, 'r> Engine<'a, 'r> {
             return Ok(());
         }
         let mut at = Resolved::of(inst, &core.regs);
-        if let Inst::Set { id, .. } | Inst::Wait { id, .. } = inst {
+        if let Inst::Order(Order::Set { id, .. } | Order::Wait { id, .. }) = inst {
             at.extra = core.flag_id(*id);
             if !(0..i64::from(self.machine.flag.ids.value)).contains(&at.extra) {
                 let detail = format!("flag id {}: the machine has 0..{}", at.extra, self.machine.flag.ids.value);
@@ -350,10 +342,11 @@ impl<'a, 'r> Engine<'a, 'r> {
         &mut self,
         index: usize,
         record: u32,
-        inst: &Inst,
+        load: &ScalarLoad,
         checker: &mut Option<Checker<'a>>,
     ) -> Result<(), Stop> {
-        let Inst::ScalarLoad { reg, space, ty, .. } = inst else { return Ok(()) };
+        let ScalarLoad { reg, space, ty, .. } = load;
+        let inst = &Inst::ScalarLoad(*load);
         let at = Resolved::of(inst, &self.cores[index].regs);
         let touched = accesses(inst, &at, self.machine);
         let thread = Thread::new(index, Queue::S);
@@ -445,7 +438,7 @@ impl<'a, 'r> Engine<'a, 'r> {
                 }
                 let Some(start) = self.enter(index, queue, &entry, inst, checker)? else { break };
                 has_moved = true;
-                if let Inst::Set { dst, .. } = inst {
+                if let Inst::Order(Order::Set { dst, .. }) = inst {
                     ready.push(*dst);
                 }
                 let depth = self.machine.queue_depth(queue);
@@ -478,7 +471,7 @@ impl<'a, 'r> Engine<'a, 'r> {
         let state = core.queue(queue);
         let free = state.gate.max(entry.time);
         match inst {
-            Inst::Set { src, dst, .. } => {
+            Inst::Order(Order::Set { src, dst, .. }) => {
                 // Ids are checked at issue.
                 let key: FlagKey = (*src, *dst, entry.at.extra as u8);
                 let time = state.end.max(free);
@@ -490,7 +483,7 @@ impl<'a, 'r> Engine<'a, 'r> {
                 }
                 Ok(Some(free))
             }
-            Inst::Wait { src, dst, .. } => {
+            Inst::Order(Order::Wait { src, dst, .. }) => {
                 let key: FlagKey = (*src, *dst, entry.at.extra as u8);
                 let Some(flag) = core.flags.remove(&key) else { return Ok(None) };
                 let grant = free.max(flag.time + hop);
@@ -511,7 +504,7 @@ impl<'a, 'r> Engine<'a, 'r> {
                 }
                 Ok(Some(grant))
             }
-            Inst::Bar { .. } => {
+            Inst::Order(Order::Bar { .. }) => {
                 state.gate = free.max(state.end);
                 let gate = state.gate;
                 if let Some(checker) = checker {
@@ -519,44 +512,33 @@ impl<'a, 'r> Engine<'a, 'r> {
                 }
                 Ok(Some(gate))
             }
-            Inst::XSet { mode, id, .. } => {
+            Inst::Order(Order::XSet { mode, id, .. }) => {
                 let time = state.end.max(free);
                 let clock = checker.as_ref().map(|c| c.clocks.snapshot(thread));
                 self.cross_set(index, (*mode, *id), (time, clock), (thread, entry.record), checker)?;
                 Ok(Some(free))
             }
-            Inst::XWait { mode, id, .. } => self.cross_wait(index, queue, (*mode, *id), free, checker),
-            Inst::Copy(_) | Inst::LoadL0(_) | Inst::LoadTable(_) | Inst::Mmad(_) | Inst::Fix(_) | Inst::Vec(_) => {
-                self.operate(index, queue, entry, inst, checker).map(Some)
-            }
-            Inst::Loop { .. }
-            | Inst::End { .. }
-            | Inst::AddrReg { .. }
-            | Inst::Scalar { .. }
-            | Inst::ScalarLoad { .. }
-            | Inst::Halt => Ok(Some(free)),
+            Inst::Order(Order::XWait { mode, id, .. }) => self.cross_wait(index, queue, (*mode, *id), free, checker),
+            Inst::Work(work) => self.operate(index, queue, entry, work, checker).map(Some),
+            Inst::Control(_) | Inst::ScalarLoad(_) => Ok(Some(free)),
         }
     }
 }
 
 fn describe(queue: Queue, inst: &Inst, id: i64) -> String {
     match inst {
-        Inst::Wait { src, dst, .. } => format!("{} waits for flag {}>{} {id}", queue.name(), src.name(), dst.name()),
-        Inst::XWait { mode, id, .. } => format!("{} waits for signal {id} of mode {}", queue.name(), mode.number()),
-        Inst::Bar { .. } => "a barrier of all queues waits".to_owned(),
-        Inst::Copy(_)
-        | Inst::LoadL0(_)
-        | Inst::LoadTable(_)
-        | Inst::Mmad(_)
-        | Inst::Fix(_)
-        | Inst::Vec(_)
-        | Inst::Set { .. }
-        | Inst::XSet { .. }
-        | Inst::Loop { .. }
-        | Inst::End { .. }
-        | Inst::AddrReg { .. }
-        | Inst::Scalar { .. }
-        | Inst::ScalarLoad { .. }
-        | Inst::Halt => format!("{} stands", queue.name()),
+        Inst::Order(Order::Wait { src, dst, .. }) => {
+            format!("{} waits for flag {}>{} {id}", queue.name(), src.name(), dst.name())
+        }
+        Inst::Order(Order::XWait { mode, id, .. }) => {
+            format!("{} waits for signal {id} of mode {}", queue.name(), mode.number())
+        }
+        Inst::Order(Order::Bar { .. }) => "a barrier of all queues waits".to_owned(),
+        Inst::Work(_)
+        | Inst::Order(Order::Set { .. } | Order::XSet { .. })
+        | Inst::Control(_)
+        | Inst::ScalarLoad(_) => {
+            format!("{} stands", queue.name())
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::isa::matrix::program::CoreKind;
 use crate::isa::matrix::program::addr::{Queue, Space};
-use crate::isa::matrix::program::inst::{CrossMode, Inst, UnitFlag};
+use crate::isa::matrix::program::inst::{CrossMode, Inst, UnitFlag, Work};
 use crate::isa::matrix::sim::access::{Access, accesses, mmad_fractals};
 use crate::isa::matrix::sim::check::Checker;
 use crate::isa::matrix::sim::check::clock::Thread;
@@ -20,11 +20,12 @@ impl<'a> Engine<'a, '_> {
         index: usize,
         queue: Queue,
         entry: &Entry,
-        inst: &Inst,
+        work: &Work,
         checker: &mut Option<Checker<'a>>,
     ) -> Result<f64, Stop> {
         let is_full = self.options.functional || self.options.memory || checker.is_some();
-        let touched = match is_full || touches_gm(inst) {
+        let inst = &Inst::Work(*work);
+        let touched = match is_full || touches_gm(work) {
             true => accesses(inst, &entry.at, self.machine),
             false => vec![],
         };
@@ -39,12 +40,12 @@ impl<'a> Engine<'a, '_> {
             self.note_memory(index, entry, &touched);
         }
         if let Some(local) = &mut self.cores[index].local
-            && exec::run(inst, &entry.at, self.machine, local, self.gm).is_none()
+            && exec::run(work, &entry.at, self.machine, local, self.gm).is_none()
         {
             let detail = "a gather left its buffer, or global memory has no bytes here".to_owned();
             return Err(self.stop(checker, (thread, entry.record), (Rule::OutOfBounds, None, detail)));
         }
-        Ok(self.time(index, queue, entry, inst, &touched))
+        Ok(self.time(index, queue, entry, work, &touched))
     }
 
     /// Keeps how far accesses, which are in bounds, reach into local memories.
@@ -57,7 +58,7 @@ impl<'a> Engine<'a, '_> {
     }
 
     /// Advances the queue's clock by one operation; when it started.
-    fn time(&mut self, index: usize, queue: Queue, entry: &Entry, inst: &Inst, touched: &[Access]) -> f64 {
+    fn time(&mut self, index: usize, queue: Queue, entry: &Entry, work: &Work, touched: &[Access]) -> f64 {
         let stream = self.stream_of[index];
         let cost = self.costs[stream][entry.record as usize];
         let mut traffic = Traffic::default();
@@ -69,11 +70,11 @@ impl<'a> Engine<'a, '_> {
         let report = &mut self.reports[index];
         report.hbm_bytes += traffic.hbm_bytes;
         report.l2_bytes += traffic.l2_bytes;
-        if let Inst::Mmad(mmad) = inst {
+        if let Work::Mmad(mmad) = work {
             let (m1, n1, k1) = mmad_fractals(mmad);
             report.macs += u64::from(m1 * n1 * 256) * u64::from(k1 * mmad.ty.k0());
         }
-        let unit = self.unit_ready(index, entry, inst);
+        let unit = self.unit_ready(index, entry, work);
         let core = &mut self.cores[index];
         let cube_end = core.queues[Queue::M.index()].end;
         let state = core.queue(queue);
@@ -95,7 +96,7 @@ impl<'a> Engine<'a, '_> {
         state.report.busy += end - start;
         state.report.operations += 1;
         state.report.gm_share += end - alone;
-        self.unit_done(index, entry, inst, start);
+        self.unit_done(index, entry, work, start);
         if self.options.trace {
             let op = self.cores[index].record(entry.record).op;
             // Few cores.
@@ -107,15 +108,15 @@ impl<'a> Engine<'a, '_> {
 
     /// When unit flags let an operation start: a `Fix` follows the product that ends its tile fractal by fractal, and
     /// the next product into the tile follows the `Fix`.
-    fn unit_ready(&self, index: usize, entry: &Entry, inst: &Inst) -> f64 {
+    fn unit_ready(&self, index: usize, entry: &Entry, work: &Work) -> f64 {
         let times = &self.unit_times;
         let at = |address: i64, is_fix: bool| times.get(&(index, address, is_fix)).copied().unwrap_or(0.0);
-        if let Inst::Mmad(mmad) = inst
+        if let Work::Mmad(mmad) = work
             && mmad.unit_flag != UnitFlag::Off
         {
             return at(entry.at.dst, true);
         }
-        if let Inst::Fix(fix) = inst
+        if let Work::Fix(fix) = work
             && fix.unit_flag != UnitFlag::Off
         {
             return at(entry.at.src0, false);
@@ -123,13 +124,13 @@ impl<'a> Engine<'a, '_> {
         0.0
     }
 
-    fn unit_done(&mut self, index: usize, entry: &Entry, inst: &Inst, start: f64) {
-        if let Inst::Mmad(mmad) = inst
+    fn unit_done(&mut self, index: usize, entry: &Entry, work: &Work, start: f64) {
+        if let Work::Mmad(mmad) = work
             && mmad.unit_flag == UnitFlag::Last
         {
             self.unit_times.insert((index, entry.at.dst, false), start);
         }
-        if let Inst::Fix(fix) = inst
+        if let Work::Fix(fix) = work
             && fix.unit_flag == UnitFlag::Last
         {
             self.unit_times.insert((index, entry.at.src0, true), start);
@@ -219,24 +220,10 @@ impl<'a> Engine<'a, '_> {
     }
 }
 
-fn touches_gm(inst: &Inst) -> bool {
-    match inst {
-        Inst::Copy(copy) => copy.path.src() == Space::Gm || copy.path.dst() == Space::Gm,
-        Inst::Fix(fix) => fix.path.dst() == Space::Gm,
-        Inst::LoadL0(_)
-        | Inst::LoadTable(_)
-        | Inst::Mmad(_)
-        | Inst::Vec(_)
-        | Inst::Set { .. }
-        | Inst::Wait { .. }
-        | Inst::Bar { .. }
-        | Inst::XSet { .. }
-        | Inst::XWait { .. }
-        | Inst::Loop { .. }
-        | Inst::End { .. }
-        | Inst::AddrReg { .. }
-        | Inst::Scalar { .. }
-        | Inst::ScalarLoad { .. }
-        | Inst::Halt => false,
+fn touches_gm(work: &Work) -> bool {
+    match work {
+        Work::Copy(copy) => copy.path.src() == Space::Gm || copy.path.dst() == Space::Gm,
+        Work::Fix(fix) => fix.path.dst() == Space::Gm,
+        Work::LoadL0(_) | Work::LoadTable(_) | Work::Mmad(_) | Work::Vec(_) => false,
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::addr::Space;
-use crate::isa::matrix::program::inst::Inst;
+use crate::isa::matrix::program::inst::{Inst, ScalarLoad, Work};
 use crate::isa::matrix::program::vec::{VecForm, Vector};
 use crate::isa::matrix::sim::access::{Access, Resolved};
 use crate::isa::matrix::sim::check::violation::Rule;
@@ -13,7 +13,7 @@ pub(crate) type Broken = (Rule, Option<(Space, u64, u64)>, String);
 
 /// Checks the accesses of one record.
 pub(crate) fn check(inst: &Inst, at: &Resolved, accesses: &[Access], machine: &Machine, gm: &Gm) -> Result<(), Broken> {
-    if let Inst::Mmad(mmad) = inst
+    if let Inst::Work(Work::Mmad(mmad)) = inst
         && machine.quirk.gemv_at_m1
         && mmad.m == 1
     {
@@ -24,7 +24,7 @@ pub(crate) fn check(inst: &Inst, at: &Resolved, accesses: &[Access], machine: &M
         bounds(access, machine, gm)?;
         alignment(inst, access, machine)?;
     }
-    let gathers = matches!(inst, Inst::Vec(Vector { op, .. }) if op.row().form == VecForm::Gather);
+    let gathers = matches!(inst, Inst::Work(Work::Vec(Vector { op, .. })) if op.row().form == VecForm::Gather);
     if gathers && at.src1 < 0 {
         return Err((Rule::OutOfBounds, None, "the base of a gather is negative".to_owned()));
     }
@@ -55,8 +55,8 @@ fn bounds(access: &Access, machine: &Machine, gm: &Gm) -> Result<(), Broken> {
 fn align(inst: &Inst, access: &Access, machine: &Machine) -> u32 {
     let b = &machine.buffer;
     let by_element = match inst {
-        Inst::ScalarLoad { ty, .. } => Some(ty.bits() / 8),
-        Inst::Vec(vector) => match vector.op.row().form {
+        Inst::ScalarLoad(ScalarLoad { ty, .. }) => Some(ty.bits() / 8),
+        Inst::Work(Work::Vec(vector)) => match vector.op.row().form {
             VecForm::BlockReduce if access.is_write => Some(vector.dst_ty.bits() / 8),
             VecForm::Unary
             | VecForm::Binary
@@ -68,21 +68,9 @@ fn align(inst: &Inst, access: &Access, machine: &Machine) -> u32 {
             | VecForm::BlockReduce
             | VecForm::Gather => None,
         },
-        Inst::Copy(_)
-        | Inst::LoadL0(_)
-        | Inst::LoadTable(_)
-        | Inst::Mmad(_)
-        | Inst::Fix(_)
-        | Inst::Set { .. }
-        | Inst::Wait { .. }
-        | Inst::Bar { .. }
-        | Inst::XSet { .. }
-        | Inst::XWait { .. }
-        | Inst::Loop { .. }
-        | Inst::End { .. }
-        | Inst::AddrReg { .. }
-        | Inst::Scalar { .. }
-        | Inst::Halt => None,
+        Inst::Work(Work::Copy(_) | Work::LoadL0(_) | Work::LoadTable(_) | Work::Mmad(_) | Work::Fix(_))
+        | Inst::Order(_)
+        | Inst::Control(_) => None,
     };
     by_element.unwrap_or(match access.space {
         Space::Gm => 1,
@@ -90,23 +78,11 @@ fn align(inst: &Inst, access: &Access, machine: &Machine) -> u32 {
         Space::L0a => b.l0a.align,
         Space::L0b => b.l0b.align,
         Space::L0c => match inst {
-            Inst::Mmad(_) => b.l0c.mmad_align.unwrap_or(b.l0c.align),
-            Inst::Copy(_)
-            | Inst::LoadL0(_)
-            | Inst::LoadTable(_)
-            | Inst::Fix(_)
-            | Inst::Vec(_)
-            | Inst::Set { .. }
-            | Inst::Wait { .. }
-            | Inst::Bar { .. }
-            | Inst::XSet { .. }
-            | Inst::XWait { .. }
-            | Inst::Loop { .. }
-            | Inst::End { .. }
-            | Inst::AddrReg { .. }
-            | Inst::Scalar { .. }
-            | Inst::ScalarLoad { .. }
-            | Inst::Halt => b.l0c.align,
+            Inst::Work(Work::Mmad(_)) => b.l0c.mmad_align.unwrap_or(b.l0c.align),
+            Inst::Work(Work::Copy(_) | Work::LoadL0(_) | Work::LoadTable(_) | Work::Fix(_) | Work::Vec(_))
+            | Inst::Order(_)
+            | Inst::Control(_)
+            | Inst::ScalarLoad(_) => b.l0c.align,
         },
         Space::Ub => b.ub.align,
         Space::Bt => b.bt.as_ref().map_or(1, |b| b.align),

@@ -12,8 +12,8 @@ use thiserror::Error;
 
 use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
 use crate::isa::matrix::program::inst::{
-    Copy, CopyForm, CopyPath, Count, Fix, FixLayout, FixPath, FixScale, FlagId, Inst, LoadL0, Mmad, MmadInit, Quant,
-    ScalarOp, ScalarOperand, ScalarSpace, Side, UnitFlag, Update,
+    Control, Copy, CopyForm, CopyPath, Count, Fix, FixLayout, FixPath, FixScale, FlagId, Inst, LoadL0, Mmad, MmadInit,
+    Order, Quant, ScalarLoad, ScalarOp, ScalarOperand, ScalarSpace, Side, UnitFlag, Update, Work,
 };
 use crate::isa::matrix::program::text::hex;
 use crate::isa::matrix::program::ty::{CubeType, ElemType};
@@ -93,12 +93,12 @@ pub fn text(program: &Program, about: &[String]) -> Result<String, SourceError> 
     let mut depth = 1;
     let (_, records) = stream.records.split_last().ok_or(SourceError::Stages)?;
     for (index, record) in records.iter().enumerate() {
-        if matches!(record.inst, Inst::End { .. }) {
+        if matches!(record.inst, Inst::Control(Control::End { .. })) {
             depth -= 1;
         }
         let line = line(program, &record.inst).map_err(|what| SourceError::Record { record: index, what })?;
         let _ = writeln!(out, "{}/* {index} */ {line}", "  ".repeat(depth));
-        if matches!(record.inst, Inst::Loop { .. }) {
+        if matches!(record.inst, Inst::Control(Control::Loop { .. })) {
             depth += 1;
         }
     }
@@ -125,34 +125,40 @@ fn registers(out: &mut String, stream: &Stream) {
 
 fn line(program: &Program, inst: &Inst) -> Result<String, &'static str> {
     match inst {
-        Inst::Copy(copy) => copy_line(copy),
-        Inst::LoadL0(load) => load_line(load),
-        Inst::LoadTable(_) => Err("load of a table"),
-        Inst::Mmad(mmad) => mmad_line(mmad),
-        Inst::Fix(fix) => fix_line(fix),
-        Inst::Vec(vector) => vector::line(vector),
-        Inst::Set { src, dst, id } => Ok(format!("set_flag({}, {}, {});", pipe(*src), pipe(*dst), flag(*id))),
-        Inst::Wait { src, dst, id } => Ok(format!("wait_flag({}, {}, {});", pipe(*src), pipe(*dst), flag(*id))),
-        Inst::Bar { queue } => Ok(format!("pipe_barrier({});", queue.map_or("PIPE_ALL", pipe))),
-        Inst::XSet { .. } | Inst::XWait { .. } => Err("signal between cores"),
-        Inst::Loop { level, count } => {
+        Inst::Work(Work::Copy(copy)) => copy_line(copy),
+        Inst::Work(Work::LoadL0(load)) => load_line(load),
+        Inst::Work(Work::LoadTable(_)) => Err("load of a table"),
+        Inst::Work(Work::Mmad(mmad)) => mmad_line(mmad),
+        Inst::Work(Work::Fix(fix)) => fix_line(fix),
+        Inst::Work(Work::Vec(vector)) => vector::line(vector),
+        Inst::Order(Order::Set { src, dst, id }) => {
+            Ok(format!("set_flag({}, {}, {});", pipe(*src), pipe(*dst), flag(*id)))
+        }
+        Inst::Order(Order::Wait { src, dst, id }) => {
+            Ok(format!("wait_flag({}, {}, {});", pipe(*src), pipe(*dst), flag(*id)))
+        }
+        Inst::Order(Order::Bar { queue }) => Ok(format!("pipe_barrier({});", queue.map_or("PIPE_ALL", pipe))),
+        Inst::Order(Order::XSet { .. } | Order::XWait { .. }) => Err("signal between cores"),
+        Inst::Control(Control::Loop { level, count }) => {
             let count = match count {
                 Count::Fixed(count) => count.to_string(),
                 Count::Reg(reg) => register(*reg),
             };
             Ok(format!("for (int64_t i{level} = 0; i{level} < {count}; ++i{level}) {{"))
         }
-        Inst::End { updates, .. } => Ok(updates.iter().flatten().map(update).collect::<String>() + "}"),
-        Inst::AddrReg { reg, symbol, offset } => Ok(match symbol {
+        Inst::Control(Control::End { updates, .. }) => {
+            Ok(updates.iter().flatten().map(update).collect::<String>() + "}")
+        }
+        Inst::Control(Control::AddrReg { reg, symbol, offset }) => Ok(match symbol {
             Some(symbol) => format!("{reg} = reinterpret_cast<int64_t>({}) + {offset};", symbol_name(program, *symbol)),
             None => format!("{reg} = {offset};"),
         }),
-        Inst::Scalar { op, reg, a, b } => scalar_line(*op, *reg, *a, *b),
-        Inst::ScalarLoad { reg, space, src, ty } => match space {
+        Inst::Control(Control::Scalar { op, reg, a, b }) => scalar_line(*op, *reg, *a, *b),
+        Inst::ScalarLoad(ScalarLoad { reg, space, src, ty }) => match space {
             ScalarSpace::Gm => Ok(format!("{reg} = *gm<{}>({});", type_name(*ty)?, address(*src))),
             ScalarSpace::Ub => Err("scalar load from UB"),
         },
-        Inst::Halt => Err("end before the end"),
+        Inst::Control(Control::Halt) => Err("end before the end"),
     }
 }
 

@@ -18,7 +18,7 @@ use super::{Block, Operands};
 use crate::isa::matrix::lower::emit::{Emit, Second, U16, strided};
 use crate::isa::matrix::program::addr::{Addr, Queue};
 use crate::isa::matrix::program::inst::{
-    CopyPath, Count, FlagId, Inst, LoadL0, Mmad, MmadInit, ScalarOp, ScalarOperand, Side, UnitFlag,
+    CopyPath, Count, FlagId, LoadL0, Mmad, MmadInit, Order, ScalarOp, ScalarOperand, Side, UnitFlag, Work,
 };
 use crate::isa::matrix::program::vec::VecOp;
 
@@ -485,7 +485,7 @@ impl<'a> Gen<'a> {
         let (strip, nr) = (self.shape.mode().strip(), self.shape.panel.nr);
         let to = self.step_b % 2;
         self.e.wait(Queue::M, Queue::Mte1, flag::slot(flag::L0B, to));
-        self.e.push(Inst::LoadL0(LoadL0 {
+        self.e.push(Work::LoadL0(LoadL0 {
             side: Side::B,
             dst: flag::at(self.at.b_step(to)),
             src: flag::at(self.at.b(slot) + step / strip * nr * 32),
@@ -502,14 +502,14 @@ impl<'a> Gen<'a> {
         let block = self.blocks[place.block];
         if self.tile.a_stays {
             if place.first {
-                self.e.push(Inst::LoadL0(self.a_fractals(&block, place.block, tile, column, columns)));
+                self.e.push(Work::LoadL0(self.a_fractals(&block, place.block, tile, column, columns)));
             }
             self.e.set(Queue::Mte1, Queue::M, flag::slot(flag::L0B, self.step_b % 2));
             return;
         }
         let slot = self.step_a % 2;
         self.e.wait(Queue::M, Queue::Mte1, flag::slot(flag::L0A, slot));
-        self.e.push(Inst::LoadL0(self.a_fractals(&block, place.block, tile, column, columns)));
+        self.e.push(Work::LoadL0(self.a_fractals(&block, place.block, tile, column, columns)));
         self.e.set(Queue::Mte1, Queue::M, flag::slot(flag::L0A, slot));
     }
 
@@ -545,12 +545,12 @@ impl<'a> Gen<'a> {
     fn product(&mut self, block: &Block, tile: usize, column: usize, columns: usize, within: usize) {
         let mode = self.shape.mode();
         if column == 0 {
-            self.e.push(Inst::Wait { src: Queue::Fix, dst: Queue::M, id: self.c_flag(tile, regs::C_FLAG) });
+            self.e.push(Order::Wait { src: Queue::Fix, dst: Queue::M, id: self.c_flag(tile, regs::C_FLAG) });
         }
         let (ring, slot) = if self.tile.a_stays { (flag::L0B, self.step_b % 2) } else { (flag::L0A, self.step_a % 2) };
         self.e.wait(Queue::Mte1, Queue::M, flag::slot(ring, slot));
         let init = if column == 0 { MmadInit::Zero } else { MmadInit::Accumulate };
-        self.e.push(Inst::Mmad(Mmad {
+        self.e.push(Work::Mmad(Mmad {
             ty: mode.cube(),
             c: flag::behind(regs::C, tile * self.at.c_tile()),
             a: self.a_address(column),
@@ -571,7 +571,7 @@ impl<'a> Gen<'a> {
             self.step_a += 1;
         }
         if column + columns == block.columns {
-            self.e.push(Inst::Set { src: Queue::M, dst: Queue::Fix, id: self.c_flag(tile, regs::C_FLAG) });
+            self.e.push(Order::Set { src: Queue::M, dst: Queue::Fix, id: self.c_flag(tile, regs::C_FLAG) });
         }
     }
 }

@@ -11,7 +11,7 @@ use super::coupled::Gen;
 use super::{Block, flag, regs};
 use crate::isa::matrix::lower::emit::{F32, S32, Second, Strided, strided};
 use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
-use crate::isa::matrix::program::inst::{Fix, FixLayout, FixPath, FixScale, Inst, Quant, UnitFlag};
+use crate::isa::matrix::program::inst::{Control, Fix, FixLayout, FixPath, FixScale, Order, Quant, UnitFlag, Work};
 use crate::isa::matrix::program::ty::ElemType;
 use crate::isa::matrix::program::vec::VecOp;
 
@@ -77,7 +77,7 @@ impl Gen<'_> {
         let rows = (b.first_m * self.shape.n * 4) as i64;
         let mut to = |reg: Reg, base: Reg, offset: i64| {
             self.e.add(reg, base, offset);
-            self.e.push(Inst::Scalar {
+            self.e.push(Control::Scalar {
                 op: crate::isa::matrix::program::inst::ScalarOp::Add,
                 reg,
                 a: reg,
@@ -206,10 +206,10 @@ impl Gen<'_> {
         let column = tile_rows.next_multiple_of(16) * 64;
         if slice.is_first {
             let flag = self.c_flag(slice.tile, regs::PREVIOUS_C_FLAG);
-            self.e.push(Inst::Wait { src: Queue::M, dst: Queue::Fix, id: flag });
+            self.e.push(Order::Wait { src: Queue::M, dst: Queue::Fix, id: flag });
         }
         self.e.wait(Queue::Mte3, Queue::Fix, id);
-        self.e.push(Inst::Fix(Fix {
+        self.e.push(Work::Fix(Fix {
             path: FixPath::Ub,
             dst: flag::at(at),
             src: flag::behind(regs::PREVIOUS_C, slice.tile * self.at.c_tile() + slice.row * 64),
@@ -227,7 +227,7 @@ impl Gen<'_> {
         }));
         if slice.is_last {
             let flag = self.c_flag(slice.tile, regs::PREVIOUS_C_FLAG);
-            self.e.push(Inst::Set { src: Queue::Fix, dst: Queue::M, id: flag });
+            self.e.push(Order::Set { src: Queue::Fix, dst: Queue::M, id: flag });
         }
         self.e.set(Queue::Fix, Queue::V, id);
     }

@@ -12,8 +12,8 @@ use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::StartValues;
 use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
 use crate::isa::matrix::program::inst::{
-    CopyPath, Count, Fix, FixLayout, FixPath, FixScale, FlagId, Inst, LoadL0, Mmad, MmadInit, Quant, ScalarOp,
-    ScalarOperand, Side, UnitFlag,
+    CopyPath, Count, Fix, FixLayout, FixPath, FixScale, FlagId, LoadL0, Mmad, MmadInit, Order, Quant, ScalarOp,
+    ScalarOperand, Side, UnitFlag, Work,
 };
 use crate::isa::matrix::program::ty::{CubeType, ElemType};
 
@@ -204,7 +204,7 @@ impl Gen<'_> {
 
     fn load_b(&mut self, index: usize, step: usize, columns: usize, panels: usize, b: usize) {
         self.e.wait(Queue::M, Queue::Mte1, slot(L0B, b));
-        self.e.push(Inst::LoadL0(LoadL0 {
+        self.e.push(Work::LoadL0(LoadL0 {
             side: Side::B,
             dst: at(b % SLOTS * self.l0b_slot),
             src: at(self.b + index % SLOTS * self.b_slot + panels * NR * row_bytes(step)),
@@ -227,7 +227,7 @@ impl Gen<'_> {
         let padded = rows.next_multiple_of(16);
         let id = slot(L0A, a);
         self.e.wait(Queue::M, Queue::Mte1, id);
-        self.e.push(Inst::LoadL0(LoadL0 {
+        self.e.push(Work::LoadL0(LoadL0 {
             side: Side::A,
             dst: at(a % SLOTS * self.l0a_slot),
             src: at(padded * row_bytes(column)),
@@ -238,10 +238,10 @@ impl Gen<'_> {
         }));
         self.e.set(Queue::Mte1, Queue::M, id);
         if column == 0 {
-            self.e.push(Inst::Wait { src: Queue::Fix, dst: Queue::M, id: ACCUMULATOR });
+            self.e.push(Order::Wait { src: Queue::Fix, dst: Queue::M, id: ACCUMULATOR });
         }
         self.e.wait(Queue::Mte1, Queue::M, id);
-        self.e.push(Inst::Mmad(Mmad {
+        self.e.push(Work::Mmad(Mmad {
             ty: CubeType::S8,
             c: behind(C, 0),
             a: at(a % SLOTS * self.l0a_slot),
@@ -259,14 +259,14 @@ impl Gen<'_> {
         }
         self.e.set(Queue::M, Queue::Mte1, id);
         if column + k == self.plan.padded_k() {
-            self.e.push(Inst::Set { src: Queue::M, dst: Queue::Fix, id: ACCUMULATOR });
+            self.e.push(Order::Set { src: Queue::M, dst: Queue::Fix, id: ACCUMULATOR });
         }
     }
 
     /// The tile's sums to global memory.
     fn sums(&mut self, rows: usize, columns: usize) {
-        self.e.push(Inst::Wait { src: Queue::M, dst: Queue::Fix, id: ACCUMULATOR });
-        self.e.push(Inst::Fix(Fix {
+        self.e.push(Order::Wait { src: Queue::M, dst: Queue::Fix, id: ACCUMULATOR });
+        self.e.push(Work::Fix(Fix {
             path: FixPath::Gm,
             dst: behind(SUMS, 0),
             src: behind(C, 0),
@@ -282,7 +282,7 @@ impl Gen<'_> {
             layout: FixLayout::RowMajor,
             unit_flag: UnitFlag::Off,
         }));
-        self.e.push(Inst::Set { src: Queue::Fix, dst: Queue::M, id: ACCUMULATOR });
+        self.e.push(Order::Set { src: Queue::Fix, dst: Queue::M, id: ACCUMULATOR });
         self.e.signal(Queue::Fix, DONE);
     }
 }

@@ -19,7 +19,7 @@ use super::vector::ternary::{ALIGN, PANEL};
 use super::vector::{Place, UbTooSmall};
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::addr::Queue;
-use crate::isa::matrix::program::inst::{CrossMode, Inst};
+use crate::isa::matrix::program::inst::{CrossMode, Order};
 use crate::isa::matrix::program::{CoreKind, StartValues, Stream};
 
 /// The group's signals.
@@ -138,11 +138,11 @@ pub fn streams(machine: &Machine, p: &Product, tile: Tile, op: u16) -> Result<Op
 
 impl Emit {
     fn signal(&mut self, queue: Queue, id: u8) {
-        self.push(Inst::XSet { queue, mode: CrossMode::Group, id });
+        self.push(Order::XSet { queue, mode: CrossMode::Group, id });
     }
 
     fn await_signal(&mut self, queue: Queue, id: u8) {
-        self.push(Inst::XWait { queue, mode: CrossMode::Group, id });
+        self.push(Order::XWait { queue, mode: CrossMode::Group, id });
     }
 }
 

@@ -1,21 +1,23 @@
 //! Whether an operand lies as the instruction that wrote it left it: order of fractals, distance of their columns, type of
 //! sums. Bytes that came from global memory as they were are trusted: what they hold is known to no record.
 
-use crate::isa::matrix::program::inst::{Copy, CopyForm, FRACTAL, Fix, FixLayout, Inst, LoadL0, Mmad, MmadInit, Side};
+use crate::isa::matrix::program::inst::{
+    Copy, CopyForm, FRACTAL, Fix, FixLayout, Inst, LoadL0, Mmad, MmadInit, Side, Work,
+};
 use crate::isa::matrix::program::vec::BLOCK_BYTES;
 use crate::isa::matrix::sim::access::{fix_width, mmad_fractals};
 
 /// What is wrong with reading, by `reader`, what `writer` wrote; `l0a_is_nz` says how the machine orders L0A.
 pub(crate) fn mismatch(writer: &Inst, reader: &Inst, l0a_is_nz: bool) -> Option<String> {
-    if let (Inst::LoadL0(load), Inst::Mmad(mmad)) = (writer, reader) {
+    if let (Inst::Work(Work::LoadL0(load)), Inst::Work(Work::Mmad(mmad))) = (writer, reader) {
         operand(load, mmad, l0a_is_nz)
-    } else if let (Inst::Mmad(before), Inst::Mmad(mmad)) = (writer, reader) {
+    } else if let (Inst::Work(Work::Mmad(before)), Inst::Work(Work::Mmad(mmad))) = (writer, reader) {
         (mmad.init == MmadInit::Accumulate).then(|| sums(before, mmad)).flatten()
-    } else if let (Inst::Mmad(mmad), Inst::Fix(fix)) = (writer, reader) {
+    } else if let (Inst::Work(Work::Mmad(mmad)), Inst::Work(Work::Fix(fix))) = (writer, reader) {
         result(mmad, fix)
-    } else if let (Inst::Fix(fix), Inst::LoadL0(load)) = (writer, reader) {
+    } else if let (Inst::Work(Work::Fix(fix)), Inst::Work(Work::LoadL0(load))) = (writer, reader) {
         from_fix(fix, load)
-    } else if let (Inst::Copy(copy), Inst::LoadL0(load)) = (writer, reader) {
+    } else if let (Inst::Work(Work::Copy(copy)), Inst::Work(Work::LoadL0(load))) = (writer, reader) {
         from_copy(copy, load)
     } else {
         None

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::addr::{Queue, Space};
-use crate::isa::matrix::program::inst::{Inst, MmadInit, UnitFlag};
+use crate::isa::matrix::program::inst::{Inst, MmadInit, UnitFlag, Work};
 use crate::isa::matrix::program::{Program, Record, Stage, SymbolKind};
 use crate::isa::matrix::sim::access::{Access, Resolved, l0a_is_nz, mmad_fractals};
 use crate::isa::matrix::sim::check::clock::{Clock, Clocks, Thread};
@@ -255,23 +255,12 @@ struct Unit {
 impl Unit {
     fn of(inst: &Inst, at: &Resolved) -> Option<Unit> {
         match inst {
-            Inst::Mmad(mmad) => Some(Unit { address: at.dst, flag: mmad.unit_flag, is_fix: false }),
-            Inst::Fix(fix) => Some(Unit { address: at.src0, flag: fix.unit_flag, is_fix: true }),
-            Inst::Copy(_)
-            | Inst::LoadL0(_)
-            | Inst::LoadTable(_)
-            | Inst::Vec(_)
-            | Inst::Set { .. }
-            | Inst::Wait { .. }
-            | Inst::Bar { .. }
-            | Inst::XSet { .. }
-            | Inst::XWait { .. }
-            | Inst::Loop { .. }
-            | Inst::End { .. }
-            | Inst::AddrReg { .. }
-            | Inst::Scalar { .. }
-            | Inst::ScalarLoad { .. }
-            | Inst::Halt => None,
+            Inst::Work(Work::Mmad(mmad)) => Some(Unit { address: at.dst, flag: mmad.unit_flag, is_fix: false }),
+            Inst::Work(Work::Fix(fix)) => Some(Unit { address: at.src0, flag: fix.unit_flag, is_fix: true }),
+            Inst::Work(Work::Copy(_) | Work::LoadL0(_) | Work::LoadTable(_) | Work::Vec(_))
+            | Inst::Order(_)
+            | Inst::Control(_)
+            | Inst::ScalarLoad(_) => None,
         }
     }
 }
@@ -279,26 +268,15 @@ impl Unit {
 /// True if a read of what the same queue wrote needs a barrier between.
 fn needs_barrier(inst: &Inst, access: &Access, machine: &Machine) -> bool {
     match inst {
-        Inst::Vec(_) => !access.is_write && machine.quirk.bar_v_on_raw,
-        Inst::Mmad(mmad) => {
+        Inst::Work(Work::Vec(_)) => !access.is_write && machine.quirk.bar_v_on_raw,
+        Inst::Work(Work::Mmad(mmad)) => {
             let (m1, n1, _) = mmad_fractals(mmad);
             mmad.init == MmadInit::Accumulate && m1 * n1 < machine.quirk.bar_m_below
         }
-        Inst::Copy(_)
-        | Inst::LoadL0(_)
-        | Inst::LoadTable(_)
-        | Inst::Fix(_)
-        | Inst::Set { .. }
-        | Inst::Wait { .. }
-        | Inst::Bar { .. }
-        | Inst::XSet { .. }
-        | Inst::XWait { .. }
-        | Inst::Loop { .. }
-        | Inst::End { .. }
-        | Inst::AddrReg { .. }
-        | Inst::Scalar { .. }
-        | Inst::ScalarLoad { .. }
-        | Inst::Halt => false,
+        Inst::Work(Work::Copy(_) | Work::LoadL0(_) | Work::LoadTable(_) | Work::Fix(_))
+        | Inst::Order(_)
+        | Inst::Control(_)
+        | Inst::ScalarLoad(_) => false,
     }
 }
 

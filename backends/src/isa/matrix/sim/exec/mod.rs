@@ -6,32 +6,21 @@ mod moves;
 mod vector;
 
 use crate::isa::matrix::machine::Machine;
-use crate::isa::matrix::program::inst::Inst;
+use crate::isa::matrix::program::inst::Work;
 use crate::isa::matrix::sim::access::{Resolved, l0a_is_nz};
 use crate::isa::matrix::sim::memory::{Gm, Local};
 
 /// Runs one instruction of a queue; its accesses are known to be in bounds.
 ///
 /// `None` where global memory has no bytes, or where a gather leaves its buffer.
-pub(crate) fn run(inst: &Inst, at: &Resolved, machine: &Machine, local: &mut Local, gm: &mut Gm) -> Option<()> {
-    match inst {
-        Inst::Copy(copy) => moves::copy(copy, at, local, gm),
-        Inst::LoadL0(load) => moves::load_l0(load, at, local, l0a_is_nz(machine)),
-        Inst::LoadTable(load) => moves::load_table(load, at, local),
-        Inst::Mmad(mmad) => cube::mmad(mmad, at, local, l0a_is_nz(machine)),
-        Inst::Fix(fix) => fix::fix(fix, at, local, gm),
-        Inst::Vec(vector) => vector::run(vector, at, &mut local.ub),
-        Inst::Set { .. }
-        | Inst::Wait { .. }
-        | Inst::Bar { .. }
-        | Inst::XSet { .. }
-        | Inst::XWait { .. }
-        | Inst::Loop { .. }
-        | Inst::End { .. }
-        | Inst::AddrReg { .. }
-        | Inst::Scalar { .. }
-        | Inst::ScalarLoad { .. }
-        | Inst::Halt => Some(()),
+pub(crate) fn run(work: &Work, at: &Resolved, machine: &Machine, local: &mut Local, gm: &mut Gm) -> Option<()> {
+    match work {
+        Work::Copy(copy) => moves::copy(copy, at, local, gm),
+        Work::LoadL0(load) => moves::load_l0(load, at, local, l0a_is_nz(machine)),
+        Work::LoadTable(load) => moves::load_table(load, at, local),
+        Work::Mmad(mmad) => cube::mmad(mmad, at, local, l0a_is_nz(machine)),
+        Work::Fix(fix) => fix::fix(fix, at, local, gm),
+        Work::Vec(vector) => vector::run(vector, at, &mut local.ub),
     }
 }
 

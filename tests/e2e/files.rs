@@ -146,13 +146,14 @@ fn a_program_without_libc_passes_its_self_test_on_both_foreign_targets() {
 
 #[test]
 fn a_core_without_the_features_is_told_not_trapped() {
-    for (target, features, small) in [
-        ("aarch64", "+dotprod", "cortex-a53"),
-        ("aarch64", "+dotprod,+i8mm", "cortex-a76"),
-        ("riscv64", "+v", "rv64,v=false"),
+    for (target, features, vlen, small) in [
+        ("aarch64", "+dotprod", "0", "cortex-a53"),
+        ("aarch64", "+dotprod,+i8mm", "0", "cortex-a76"),
+        ("riscv64", "+v", "0", "rv64,v=false"),
+        ("riscv64", "+v", "256", "rv64,v=true,vlen=128,vext_spec=v1.0"),
     ] {
         let folder = tempfile::tempdir().expect("a folder");
-        compile(folder.path(), &["-t", target, "--features", features, "--emit", "exe"]);
+        compile(folder.path(), &["-t", target, "--features", features, "--vlen", vlen, "--emit", "exe"]);
         let exe = folder.path().join("model");
         let output = run(&format!("qemu-{target}"), &["-cpu", small, exe.to_str().expect("UTF-8"), "1", "2"]);
         assert_eq!(output.status.code(), Some(3), "{target} {features} on {small}: {:?}", output.status);

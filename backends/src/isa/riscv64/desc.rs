@@ -37,17 +37,34 @@ const ROW: MicroKernel = MicroKernel {
     macs_per_cycle: 0.0,
 };
 
-/// `macs_per_cycle` is an estimate for ranking: one vector pipe of 128 bits that takes a cycle per register of a
-/// group, beside one scalar pipe. The comments give guest instructions executed per 256 multiply-accumulates at
-/// vector lengths of 128, 256 and 512 bits (`qemu-riscv64 -singlestep -d nochain,exec`, 256 rows, k 1280) and, for
-/// one token row, the same with each vector instruction counted once per register of its widest group.
+/// A row for registers of `vlen` bits.
+const fn known(name: &'static str, vlen: u32, mr: usize, macs_per_cycle: f32) -> MicroKernel {
+    MicroKernel { name, needs: RV64GC.with(V), vlen, mr, macs_per_cycle, ..ROW }
+}
+
+/// `macs_per_cycle` is an estimate for ranking: one vector pipe as wide as a register (128 bits where lengths vary) that
+/// takes a cycle per register of a group, beside scalar pipes that keep up. The comments give guest instructions
+/// executed per 256 multiply-accumulates (`qemu-riscv64 -singlestep -d nochain,exec`, 256 rows, k 1280), in brackets
+/// the same with each vector instruction counted once per register of its widest group.
 const MENU: &[MicroKernel] = &[
-    // 21.3, 10.6, 5.6.
+    known("rvv128-m8", 128, 8, 6.9),  // 36.0 (56)
+    known("rvv128-m4", 128, 4, 6.3),  // 20.2 (51)
+    known("rvv128-m2", 128, 2, 5.4),  // 12.7 (53)
+    known("rvv128-m1", 128, 1, 4.4),  // 16.2 (64)
+    known("rvv256-m8", 256, 8, 13.8), // 18.0 (28)
+    known("rvv256-m4", 256, 4, 12.5), // 9.9 (25)
+    known("rvv256-m2", 256, 2, 10.7), // 6.9 (27)
+    known("rvv256-m1", 256, 1, 8.8),  // 9.1 (33)
+    known("rvv512-m8", 512, 8, 27.5), // 8.8 (14)
+    known("rvv512-m4", 512, 4, 25.1), // 5.4 (13)
+    known("rvv512-m2", 512, 2, 21.5), // 4.0 (14)
+    known("rvv512-m1", 512, 1, 17.5), // 5.6 (17)
+    // 21.3, 10.6, 5.6 at 128, 256, 512 bits; (50, 25, 13).
     MicroKernel { name: RVV_M4, needs: RV64GC.with(V), mr: 4, macs_per_cycle: 6.2, ..ROW },
-    // 13.1, 7.0, 4.1.
-    MicroKernel { name: RVV_M2, needs: RV64GC.with(V), mr: 2, macs_per_cycle: 5.4, ..ROW },
-    // 17.6, 9.8, 6.0; by registers 68, 35, 18.
-    MicroKernel { name: RVV_M1, needs: RV64GC.with(V), mr: 1, macs_per_cycle: 4.1, ..ROW },
+    // 13.1, 7.0, 4.1; (53, 27, 14).
+    MicroKernel { name: RVV_M2, needs: RV64GC.with(V), mr: 2, macs_per_cycle: 5.3, ..ROW },
+    // 16.7, 9.3, 5.7; (65, 33, 17).
+    MicroKernel { name: RVV_M1, needs: RV64GC.with(V), mr: 1, macs_per_cycle: 4.3, ..ROW },
     // 230.
     MicroKernel { name: SCALAR_M2, mr: 2, macs_per_cycle: 1.1, ..ROW },
     // 275.

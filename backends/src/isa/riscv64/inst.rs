@@ -248,6 +248,8 @@ instructions! {
     // V 7.9, whole registers.
     vl1re8(vd: V, rs1: X) = mem_v(0, 8, rs1, 0, vd, 0x07);
     vl2re8(vd: V, rs1: X) = mem_v(1, 8, rs1, 0, vd, 0x07);
+    vl4re8(vd: V, rs1: X) = mem_v(3, 8, rs1, 0, vd, 0x07);
+    vl8re8(vd: V, rs1: X) = mem_v(7, 8, rs1, 0, vd, 0x07);
     // V 11.2, 11.5, 11.6, 11.14 (widening add, bitwise, shift, widening multiply-add) and 11.16, 16.3 (moves).
     vwadd_wv(vd: V, vs2: V, vs1: V) = op_v(0x35, vs2, vs1.0, OPMVV, vd);
     vand_vi(vd: V, vs2: V, imm: i32) = op_v(0x09, vs2, signed(imm, 5), OPIVI, vd);
@@ -396,6 +398,8 @@ mod tests {
             ("vse32.v v24, (a1)", vse32(v(24), A1)),
             ("vl1re8.v v9, (t3)", vl1re8(v(9), T3)),
             ("vl2re8.v v10, (t1)", vl2re8(v(10), T1)),
+            ("vl4re8.v v12, (a3)", vl4re8(v(12), A3)),
+            ("vl8re8.v v24, (s2)", vl8re8(v(24), S2)),
             ("vwadd.wv v16, v24, v5", vwadd_wv(v(16), v(24), v(5))),
             ("vand.vi v12, v8, 3", vand_vi(v(12), v(8), 3)),
             ("vand.vi v1, v2, -16", vand_vi(v(1), v(2), -16)),

@@ -16,12 +16,13 @@
 
 use tcc_ir::target::micro_args;
 
+use super::super::floats::{int, repeat, while_left};
 use super::super::inst::{
-    A1, A2, A3, A4, A5, A6, A7, Lmul, S0, S1, S2, S3, S4, Sew, T0, T1, T2, T3, T4, T5, T6, V, X, ZERO, add, addi, beq,
-    bge, blt, bne, lb, li, mv, patch_branch, put, slli, srli, sub, vand_vi, vl1re8, vl2re8, vle8, vle32, vmv_v_i,
-    vse32, vsetvli, vslidedown_vx, vsrl_vi, vwadd_wv, vwmacc_vx,
+    A1, A2, A3, A4, A5, A6, A7, Lmul, S0, S1, S2, S3, S4, Sew, T0, T1, T2, T3, T4, T5, T6, V, X, ZERO, add, addi, bne,
+    lb, li, mv, patch_branch, put, slli, srli, sub, vl1re8, vl2re8, vle8, vle32, vmv_v_i, vse32, vsetvli,
+    vslidedown_vx, vwadd_wv, vwmacc_vx,
 };
-use super::{BLOCKS_PER_CHUNK, Frame, KR, NR, arg, token_rows};
+use super::{Frame, KR, NR, arg, for_chunks, join_sums, sums_of, token_rows, unpack};
 use crate::asm::Asm;
 
 /// Where the next accumulators are.
@@ -65,20 +66,23 @@ impl Shape {
         if m == 4 { 2 } else { 4 }
     }
 
-    /// Registers of the sums of token row `t`.
-    fn sums(self, t: usize) -> V {
-        V::new(2 * self.group * t)
+    /// Registers of the `i`-th sums: token row `i`, or plane 1 of the only one.
+    fn sums(self, i: usize) -> V {
+        V::new(2 * self.group * i)
+    }
+
+    /// First register behind the sums.
+    fn behind_sums(self) -> usize {
+        2 * self.group * self.m.max(2)
     }
 
     /// Registers of plane `p`; plane 3 takes the place of the raw bytes, which it uses last.
     fn plane(self, p: usize) -> V {
-        let first = (2 * self.group * self.m).max(8);
-        V::new(first + self.group * ((p + 1) % 4))
+        V::new(self.behind_sums() + self.group * ((p + 1) % 4))
     }
 
     fn raw(self, panel: usize) -> V {
-        let first = (2 * self.group * self.m).max(8);
-        V::new(first + self.group / self.panels * panel)
+        V::new(self.behind_sums() + self.group / self.panels * panel)
     }
 
     /// `vtype` of code bytes.
@@ -103,14 +107,11 @@ pub fn kernel(m: usize) -> (Vec<u8>, u32) {
             several_panels(&mut asm, Shape { m, panels, group });
         }
     }
-    one_panel(&mut asm, Shape { m, panels: 1, group: widest });
+    let one = Shape { m, panels: 1, group: widest };
+    repeat(&mut asm, PANELS_LEFT, |asm| rows_of_panels(asm, one));
     FRAME.leave(&mut asm);
     // A hundred bytes or less.
     (asm.finish(), FRAME.bytes() as u32)
-}
-
-fn int(value: usize) -> i32 {
-    i32::try_from(value).expect("a small constant")
 }
 
 /// Takes `shape.panels` panels at a time while that many are left, on machines of the fitting vector length.
@@ -119,27 +120,8 @@ fn several_panels(asm: &mut Asm, shape: Shape) {
     let bytes_per_register = int(64 * shape.panels / shape.group);
     put(asm, &[vsetvli(TMP[0], ZERO, Sew::E8, Lmul::M1), li(TMP[1], bytes_per_register)]);
     asm.branch(bne(TMP[0], TMP[1]), skip, patch_branch);
-    asm.word(addi(PANELS_LEFT, PANELS_LEFT, -int(shape.panels)));
-    let done = asm.label();
-    asm.branch(blt(PANELS_LEFT, ZERO), done, patch_branch);
-    let next = asm.bound();
-    rows_of_panels(asm, shape);
-    asm.word(addi(PANELS_LEFT, PANELS_LEFT, -int(shape.panels)));
-    asm.branch(bge(PANELS_LEFT, ZERO), next, patch_branch);
-    asm.bind(done);
-    asm.word(addi(PANELS_LEFT, PANELS_LEFT, int(shape.panels)));
+    while_left(asm, PANELS_LEFT, shape.panels, |asm| rows_of_panels(asm, shape));
     asm.bind(skip);
-}
-
-/// Takes the panels that are left one by one, on any machine.
-fn one_panel(asm: &mut Asm, shape: Shape) {
-    let done = asm.label();
-    asm.branch(beq(PANELS_LEFT, ZERO), done, patch_branch);
-    let next = asm.bound();
-    rows_of_panels(asm, shape);
-    asm.word(addi(PANELS_LEFT, PANELS_LEFT, -1));
-    asm.branch(bne(PANELS_LEFT, ZERO), next, patch_branch);
-    asm.bind(done);
 }
 
 /// All rows of the next panels, as many at once as the registers hold; moves `ACC` and `W` past them.
@@ -155,7 +137,7 @@ fn rows_of_panels(asm: &mut Asm, shape: Shape) {
     asm.word(arg(Q_AT[0], micro_args::Q));
     token_rows(asm, &Q_AT[..shape.m], TMP[0]);
     asm.word(arg(BLOCKS_LEFT, micro_args::K_BLOCKS));
-    chunks(asm, shape);
+    for_chunks(asm, BLOCKS_LEFT, BLOCKS, |asm| chunk(asm, shape));
     put(asm, &[add(W, W, ROWS), slli(TMP[0], ROWS, 2), add(ACC, ACC, TMP[0]), sub(ROWS_LEFT, ROWS_LEFT, ROWS)]);
     asm.branch(bne(ROWS_LEFT, ZERO), strip, patch_branch);
     // The strips moved ACC over one token row of each panel, and W over one block of each.
@@ -166,21 +148,26 @@ fn rows_of_panels(asm: &mut Asm, shape: Shape) {
     asm.word(addi(W, W, -int(NR * shape.panels)));
 }
 
-/// The whole reduction of one set of rows.
-fn chunks(asm: &mut Asm, shape: Shape) {
+/// `BLOCKS` blocks, and their sums into the accumulators.
+fn chunk(asm: &mut Asm, shape: Shape) {
     let ((sew, lmul), (wide_sew, wide_lmul)) = (shape.bytes(), shape.halves());
-    let chunk = asm.bound();
-    let full = asm.label();
-    asm.word(li(BLOCKS, BLOCKS_PER_CHUNK));
-    asm.branch(bge(BLOCKS_LEFT, BLOCKS), full, patch_branch);
-    asm.word(mv(BLOCKS, BLOCKS_LEFT));
-    asm.bind(full);
-    put(asm, &[sub(BLOCKS_LEFT, BLOCKS_LEFT, BLOCKS), vsetvli(ZERO, ROWS, wide_sew, wide_lmul)]);
-    for t in 0..shape.m {
-        asm.word(vmv_v_i(shape.sums(t), 0));
+    asm.word(vsetvli(ZERO, ROWS, wide_sew, wide_lmul));
+    for i in 0..shape.m.max(2) {
+        asm.word(vmv_v_i(shape.sums(i), 0));
     }
     asm.word(vsetvli(ZERO, ROWS, sew, lmul));
-    blocks(asm, shape);
+    let turn = |asm: &mut Asm, count: usize| {
+        (0..count).for_each(|u| block(asm, shape, u));
+        for q in &Q_AT[..shape.m] {
+            asm.word(addi(*q, *q, int(KR * count)));
+        }
+    };
+    while_left(asm, BLOCKS, UNROLL, |asm| turn(asm, UNROLL));
+    repeat(asm, BLOCKS, |asm| turn(asm, 1));
+    if shape.m == 1 {
+        asm.word(vsetvli(ZERO, ROWS, wide_sew, wide_lmul));
+        join_sums(asm, shape.sums(0), shape.sums(1));
+    }
     if shape.panels > 1 {
         widen_panels(asm, shape);
     } else if shape.group == 4 {
@@ -188,33 +175,6 @@ fn chunks(asm: &mut Asm, shape: Shape) {
     } else {
         widen(asm, shape);
     }
-    asm.branch(bne(BLOCKS_LEFT, ZERO), chunk, patch_branch);
-}
-
-/// `BLOCKS` blocks, several a turn, then one by one.
-fn blocks(asm: &mut Asm, shape: Shape) {
-    let (ones, done) = (asm.label(), asm.label());
-    let unroll = int(UNROLL);
-    asm.word(addi(BLOCKS, BLOCKS, -unroll));
-    asm.branch(blt(BLOCKS, ZERO), ones, patch_branch);
-    let turn = asm.bound();
-    (0..UNROLL).for_each(|u| block(asm, shape, u));
-    for q in &Q_AT[..shape.m] {
-        asm.word(addi(*q, *q, int(KR * UNROLL)));
-    }
-    asm.word(addi(BLOCKS, BLOCKS, -unroll));
-    asm.branch(bge(BLOCKS, ZERO), turn, patch_branch);
-    asm.bind(ones);
-    asm.word(addi(BLOCKS, BLOCKS, unroll));
-    asm.branch(beq(BLOCKS, ZERO), done, patch_branch);
-    let one = asm.bound();
-    block(asm, shape, 0);
-    for q in &Q_AT[..shape.m] {
-        asm.word(addi(*q, *q, int(KR)));
-    }
-    asm.word(addi(BLOCKS, BLOCKS, -1));
-    asm.branch(bne(BLOCKS, ZERO), one, patch_branch);
-    asm.bind(done);
 }
 
 /// One block of four columns, the `u`-th behind the running addresses of the token rows.
@@ -228,15 +188,7 @@ fn block(asm: &mut Asm, shape: Shape, u: usize) {
         });
         asm.word(addi(*w, *w, int(NR)));
     }
-    let raw = shape.raw(0);
-    for (p, shamt) in [(0, 0), (1, 2), (2, 4), (3, 6)] {
-        let plane = shape.plane(p);
-        match p {
-            0 => asm.word(vand_vi(plane, raw, 3)),
-            3 => asm.word(vsrl_vi(plane, raw, shamt)),
-            _ => put(asm, &[vsrl_vi(plane, raw, shamt), vand_vi(plane, plane, 3)]),
-        }
-    }
+    (0..KR).for_each(|p| unpack(asm, shape.plane(p), shape.raw(0), p, shape.m == 1));
     // Four activations are on their way while the multiplies of the four before run.
     let pairs: Vec<_> = (0..KR).flat_map(|p| (0..shape.m).map(move |t| (p, t))).collect();
     for four in pairs.chunks(TMP.len()) {
@@ -244,7 +196,7 @@ fn block(asm: &mut Asm, shape: Shape, u: usize) {
             asm.word(lb(*q, int(KR * u + p), Q_AT[*t]));
         }
         for (q, (p, t)) in TMP.iter().zip(four) {
-            asm.word(vwmacc_vx(shape.sums(*t), *q, shape.plane(*p)));
+            asm.word(vwmacc_vx(shape.sums(sums_of(shape.m, *p, *t)), *q, shape.plane(*p)));
         }
     }
 }

@@ -8,6 +8,7 @@
 
 use tcc_ir::target::micro_args;
 
+use super::super::floats::int;
 use super::super::inst::{
     A1, A2, A3, A4, A5, A6, A7, RA, S0, S1, S2, S3, S4, S5, S6, S7, S8, S9, S10, S11, SP, T0, T1, T2, T3, T4, T5, T6,
     X, ZERO, add, addi, addw, and, beq, bge, bne, lb, ld, li, lui, lw, mul, mv, or, patch_branch, put, sd, slli, srai,
@@ -88,10 +89,6 @@ pub fn kernel(m: usize) -> (Vec<u8>, u32) {
     FRAME.leave(&mut asm);
     // A hundred and some bytes.
     (asm.finish(), FRAME.bytes() as u32)
-}
-
-fn int(value: usize) -> i32 {
-    i32::try_from(value).expect("a small constant")
 }
 
 /// Adds to a word of the frame and leaves the result in `TMP[0]`.

@@ -2,17 +2,19 @@
 //! (`tcc_ir::coded`), assembled where the backend has loops for panels.
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::{F32, I8, I8X16, I16, I32, I32X4, I64};
+use cranelift_codegen::ir::types::{F32, I8, I8X16, I32, I32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
-use tcc_ir::coded::{BYTE_BLOCK_BYTES, CodedLayout, LANES_BYTES, RowCode};
+use tcc_ir::coded::{BYTE_BLOCK_BYTES, CodedLayout, RowCode};
 use tcc_ir::screen::kernel::TASK_ROWS;
 use tcc_ir::screen::query::QueryLayout;
-use tcc_ir::screen::{BLOCK, BLOCK_BYTES, GROUP, PANEL_ROWS};
+use tcc_ir::screen::{BLOCK, BLOCK_BYTES, GROUP, LANES_BYTES, PANEL_ROWS};
+use tcc_ir::ty::DType;
 
 use super::func::{FunctionCx, signature};
 use super::isa::ClifContext;
 use super::kernel::Kernel;
 use super::lanes::{Lanes, Shape};
+use super::math::load_float;
 use super::screen::{codes, high};
 
 /// `CodedEmbed`, column by column: a row of a panel is strewn over it, and tokens are few.
@@ -51,8 +53,7 @@ fn byte_weight(f: &mut FunctionCx, table: &CodedLayout, panel: Value, lane: Valu
     let code = f.load(I8, at, 0);
     let code = f.ins().sextend(I32, code);
     let scale = f.offset(panel, table.row_scales_offset());
-    let scale = f.index(scale, lane, 4);
-    let scale = f.load(F32, scale, 0);
+    let scale = load_float(f, Shape::ONE, DType::F32, scale, lane).values()[0];
     let code = f.ins().fcvt_from_sint(F32, code);
     f.ins().fmul(code, scale)
 }
@@ -68,11 +69,7 @@ fn nibble_weight(f: &mut FunctionCx, panel: Value, lane: Value, column: Value) -
     let (half, line) = (part(f, GROUP, BLOCK / GROUP), part(f, 8, BLOCK / 8));
     let (is_upper, in_lane) = (part(f, 4, 2), part(f, 1, 4));
     let scale = f.index(block, half, 2 * PANEL_ROWS);
-    let scale = f.index(scale, lane, 2);
-    let scale = f.load(I16, scale, 0);
-    let scale = f.ins().uextend(I32, scale);
-    let scale = f.ins().ishl_imm_u(scale, 16);
-    let scale = Lanes::int_constant(f, Shape::ONE, 0).with_values(&[scale]).as_float(f).values()[0];
+    let scale = load_float(f, Shape::ONE, DType::Bf16, scale, lane).values()[0];
     let at = f.offset(block, 2 * 2 * PANEL_ROWS);
     let at = f.index(at, line, 4 * PANEL_ROWS);
     let at = f.index(at, lane, 4);
@@ -186,12 +183,8 @@ fn byte_panel(f: &mut FunctionCx, table: &CodedLayout, w: Value, query: Value, o
 
 /// Sums of bytes times codes over one group, for sixteen rows.
 fn group_sums(f: &mut FunctionCx, shape: Shape, bytes: Value, codes: Value) -> Lanes {
-    let parts: Vec<Value> = if f.has_vectors() {
-        (0..PANEL_ROWS / 4).map(|quad| quad_sums(f, bytes, codes, quad)).collect()
-    } else {
-        (0..PANEL_ROWS).map(|row| row_sum(f, bytes, codes, row)).collect()
-    };
-    Lanes::int_constant(f, shape, 0).with_values(&parts)
+    let quad = |f: &mut FunctionCx, quad| quad_sums(f, bytes, codes, quad);
+    codes::sixteen(f, shape, quad, |f, row| row_sum(f, bytes, codes, row))
 }
 
 /// Those of rows 4 `quad` to 4 `quad` + 3.
@@ -214,10 +207,7 @@ fn quad_sums(f: &mut FunctionCx, bytes: Value, codes: Value, quad: usize) -> Val
 
 /// That of row `row`, byte by byte.
 fn row_sum(f: &mut FunctionCx, bytes: Value, codes: Value, row: usize) -> Value {
-    let (zero, count, none) = (f.i64(0), f.size(4), f.i32(0));
-    f.for_carried(zero, count, 1, &[none], |f, j, sum| {
-        let mut sum = sum[0];
-        let (bytes, codes) = (f.ins().iadd(bytes, j), f.ins().iadd(codes, j));
+    codes::byte_by_byte(f, bytes, codes, |f, bytes, codes, mut sum| {
         for four in 0..GROUP / 4 {
             let factors = [(bytes, four * LANES_BYTES + 4 * row), (codes, 4 * four)].map(|(base, at)| {
                 let byte = f.load(I8, base, offset(at));
@@ -226,8 +216,8 @@ fn row_sum(f: &mut FunctionCx, bytes: Value, codes: Value, row: usize) -> Value 
             let product = f.ins().imul(factors[0], factors[1]);
             sum = f.ins().iadd(sum, product);
         }
-        vec![sum]
-    })[0]
+        sum
+    })
 }
 
 fn offset(at: usize) -> i32 {

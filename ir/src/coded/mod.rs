@@ -49,9 +49,6 @@ pub struct CodedLayout {
     pub k: usize,
 }
 
-/// Bytes of a row of lanes with eight bits: four columns of each row of a panel.
-pub const LANES_BYTES: usize = 4 * PANEL_ROWS;
-
 /// Bytes of a block of one panel with eight bits.
 pub const BYTE_BLOCK_BYTES: usize = BLOCK * PANEL_ROWS;
 

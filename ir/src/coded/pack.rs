@@ -1,8 +1,8 @@
 //! Coded rows as bytes, panel by panel.
 
 use super::row::{Row, nibble_codes};
-use super::{BYTE_BLOCK_BYTES, CodedLayout, LANES_BYTES, RowCode};
-use crate::screen::{BLOCK, BLOCK_BYTES, GROUP, PANEL_ROWS, pack};
+use super::{BYTE_BLOCK_BYTES, CodedLayout, RowCode};
+use crate::screen::{BLOCK, BLOCK_BYTES, GROUP, LANES_BYTES, PANEL_ROWS, pack};
 
 /// Packs at most 16 rows (`rows: f32[_, k]`) to `panel`, of `panel_bytes`. Missing rows get codes and scales of zero.
 pub fn panel(layout: &CodedLayout, rows: &[f32], panel: &mut [u8]) {

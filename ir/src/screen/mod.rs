@@ -14,6 +14,10 @@ pub mod search;
 /// Rows of a panel: what one vector of lanes holds.
 pub const PANEL_ROWS: usize = 16;
 
+/// Bytes of a row of lanes: four for each row of a panel, or for each group of a piece.
+pub const LANES_BYTES: usize = 4 * PANEL_ROWS;
+const _: () = assert!(LANES_BYTES == 4 * PIECE_GROUPS);
+
 /// Columns that share a scale.
 pub const GROUP: usize = 32;
 

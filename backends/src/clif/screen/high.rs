@@ -3,15 +3,12 @@
 use cranelift_codegen::ir::types::{F32, I8, I8X16, I32, I32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use tcc_ir::screen::query::QueryLayout;
-use tcc_ir::screen::{BLOCK_BYTES, GROUP, PANEL_ROWS, ScreenLayout};
+use tcc_ir::screen::{BLOCK_BYTES, GROUP, LANES_BYTES, PANEL_ROWS, ScreenLayout};
 
 use super::super::func::{FunctionCx, signature};
 use super::super::kernel::Kernel;
 use super::super::lanes::{Lanes, Shape};
 use super::{Bounder, Planes, codes, task_panels};
-
-/// Bytes of a row of lanes: eight columns of each row of a panel.
-const LANES_BYTES: usize = 4 * PANEL_ROWS;
 
 pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, layout: &ScreenLayout, assembled: Option<&str>) {
     let [query, screen, lows, maxima] = [0, 1, 2, 3].map(|i| kernel.operand(f, i));
@@ -94,21 +91,14 @@ pub(in super::super) fn portable(f: &mut FunctionCx, layout: &ScreenLayout, plan
 
 /// Sums of nibbles times codes over one group, for sixteen rows.
 fn group_sums(f: &mut FunctionCx, shape: Shape, bytes: Value, codes: Value) -> Lanes {
-    let parts: Vec<Value> = if f.has_vectors() {
-        (0..PANEL_ROWS / 4).map(|quad| quad_sums(f, bytes, codes, quad)).collect()
-    } else {
-        (0..PANEL_ROWS).map(|row| row_sum(f, bytes, codes, row)).collect()
-    };
-    Lanes::int_constant(f, shape, 0).with_values(&parts)
+    let quad = |f: &mut FunctionCx, quad| quad_sums(f, bytes, codes, quad);
+    codes::sixteen(f, shape, quad, |f, row| row_sum(f, bytes, codes, row))
 }
 
 /// That of row `row`, byte by byte.
 fn row_sum(f: &mut FunctionCx, bytes: Value, codes: Value, row: usize) -> Value {
     let offset = |at: usize| i32::try_from(at).expect("a few hundred bytes");
-    let (zero, count, none) = (f.i64(0), f.size(4), f.i32(0));
-    f.for_carried(zero, count, 1, &[none], |f, j, sum| {
-        let mut sum = sum[0];
-        let (bytes, codes) = (f.ins().iadd(bytes, j), f.ins().iadd(codes, j));
+    codes::byte_by_byte(f, bytes, codes, |f, bytes, codes, mut sum| {
         for eight in 0..GROUP / 8 {
             let byte = f.load(I8, bytes, offset(eight * LANES_BYTES + 4 * row));
             let byte = f.ins().uextend(I32, byte);
@@ -120,8 +110,8 @@ fn row_sum(f: &mut FunctionCx, bytes: Value, codes: Value, row: usize) -> Value 
                 sum = f.ins().iadd(sum, product);
             }
         }
-        vec![sum]
-    })[0]
+        sum
+    })
 }
 
 /// Those of rows 4 `quad` to 4 `quad` + 3.

@@ -3,14 +3,11 @@
 use cranelift_codegen::ir::types::{I8, I8X16, I16X8, I32, I32X4};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use tcc_ir::screen::query::{LOW_UNIT, QueryLayout};
-use tcc_ir::screen::{GROUP, PIECE_BYTES, PIECE_GROUPS, ScreenLayout};
+use tcc_ir::screen::{GROUP, LANES_BYTES, PIECE_BYTES, PIECE_GROUPS, ScreenLayout};
 
 use super::super::func::FunctionCx;
 use super::super::lanes::{Lanes, Shape};
 use super::codes;
-
-/// Bytes of a row of lanes.
-const LANES_BYTES: usize = 4 * PIECE_GROUPS;
 
 /// The refinement by the record at `record`; `query` is the address of the codes for low planes.
 pub(super) fn refinement(f: &mut FunctionCx, layout: &ScreenLayout, query: Value, record: Value) -> Value {
@@ -38,12 +35,8 @@ pub(super) fn refinement(f: &mut FunctionCx, layout: &ScreenLayout, query: Value
 
 /// Sums of low bits times codes, for the sixteen groups of a piece.
 fn piece_sums(f: &mut FunctionCx, shape: Shape, bytes: Value, codes: Value) -> Lanes {
-    let parts: Vec<Value> = if f.has_vectors() {
-        (0..PIECE_GROUPS / 4).map(|quad| quad_sums(f, bytes, codes, quad)).collect()
-    } else {
-        (0..PIECE_GROUPS).map(|lane| lane_sum(f, bytes, codes, lane)).collect()
-    };
-    Lanes::int_constant(f, shape, 0).with_values(&parts)
+    let quad = |f: &mut FunctionCx, quad| quad_sums(f, bytes, codes, quad);
+    codes::sixteen(f, shape, quad, |f, lane| lane_sum(f, bytes, codes, lane))
 }
 
 /// Those of groups 4 `quad` to 4 `quad` + 3.
@@ -72,11 +65,8 @@ fn quad_sums(f: &mut FunctionCx, bytes: Value, codes: Value, quad: usize) -> Val
 
 /// That of group `lane`, byte by byte.
 fn lane_sum(f: &mut FunctionCx, bytes: Value, codes: Value, lane: usize) -> Value {
-    let (zero, count, none) = (f.i64(0), f.size(4), f.i32(0));
-    f.for_carried(zero, count, 1, &[none], |f, j, sum| {
-        let mut sum = sum[0];
-        let (bytes, codes) = (f.ins().iadd(bytes, j), f.ins().iadd(codes, j));
-        let offset = |row: usize| i32::try_from(row * LANES_BYTES + 4 * lane).expect("a few hundred bytes");
+    let offset = |row: usize| i32::try_from(row * LANES_BYTES + 4 * lane).expect("a few hundred bytes");
+    codes::byte_by_byte(f, bytes, codes, |f, bytes, codes, mut sum| {
         for row in 0..GROUP / 16 {
             let byte = f.load(I8, bytes, offset(row));
             let byte = f.ins().uextend(I32, byte);
@@ -89,6 +79,6 @@ fn lane_sum(f: &mut FunctionCx, bytes: Value, codes: Value, lane: usize) -> Valu
                 sum = f.ins().iadd(sum, product);
             }
         }
-        vec![sum]
-    })[0]
+        sum
+    })
 }

@@ -6,7 +6,7 @@
 use tcc_ir::target::Features;
 
 use super::desc::{DOTPROD, I8MM, LSE, NEON, SVE, SVE2};
-use super::inst::{A64, X};
+use super::inst::{A64, SAVED_BYTES, X};
 use crate::code::{Function, Reloc, RelocKind, Target};
 use crate::isa::{ElfAbi, Syscalls};
 
@@ -54,6 +54,16 @@ pub(super) fn function(name: &str, code: A64, frame_bytes: u32) -> Function {
         is_code: true,
         ..Function::default()
     }
+}
+
+/// The function of `body`, which may change all vector registers.
+pub(super) fn saving(name: &str, body: impl FnOnce(&mut A64)) -> Function {
+    let mut a = A64::default();
+    a.bti_c();
+    a.save_vectors();
+    body(&mut a);
+    a.restore_vectors_and_ret();
+    function(name, a, u32::try_from(SAVED_BYTES).expect("a small constant"))
 }
 
 /// `or`s the 0 or 1 in `flag` into `set` at the bit of `feature`.

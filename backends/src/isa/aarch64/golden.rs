@@ -31,9 +31,9 @@ fn functions() -> Vec<Function> {
 }
 
 /// What a screened head runs on a core with `features`.
-fn screen_functions(features: Features) -> [Function; 2] {
-    let ScreenLoops { panels, rows, byte_panels: _ } = screen::emit(features);
-    [panels, rows]
+fn screen_functions(features: Features) -> impl Iterator<Item = Function> {
+    let ScreenLoops { panels, rows, byte_panels } = screen::emit(features);
+    [panels, rows].into_iter().chain(byte_panels)
 }
 
 /// What runs on every core of the target.

@@ -174,6 +174,8 @@ forms! {
         ssra_s(d: V, n: V, i: i64) NEON "ssra v{d}.4s, v{n}.4s, #{i:r32}" "01001111001 iiiii 000101 nnnnn ddddd"; // the same
         smlal(d: V, n: V, m: V) NEON "smlal v{d}.8h, v{n}.8b, v{m}.8b" "00001110001 mmmmm 100000 nnnnn ddddd"; // SMLAL, SMLAL2 (vector)
         smlal2(d: V, n: V, m: V) NEON "smlal2 v{d}.8h, v{n}.16b, v{m}.16b" "01001110001 mmmmm 100000 nnnnn ddddd"; // the same
+        smull(d: V, n: V, m: V) NEON "smull v{d}.8h, v{n}.8b, v{m}.8b" "00001110001 mmmmm 110000 nnnnn ddddd"; // SMULL, SMULL2 (vector)
+        smull2(d: V, n: V, m: V) NEON "smull2 v{d}.8h, v{n}.16b, v{m}.16b" "01001110001 mmmmm 110000 nnnnn ddddd"; // the same
         addp_h(d: V, n: V, m: V) NEON "addp v{d}.8h, v{n}.8h, v{m}.8h" "01001110011 mmmmm 101111 nnnnn ddddd"; // ADDP (vector)
         sadalp_h(d: V, n: V) NEON "sadalp v{d}.4s, v{n}.8h" "0100111001 10000 00110 10 nnnnn ddddd";    // SADALP
         saddlp_h(d: V, n: V) NEON "saddlp v{d}.4s, v{n}.8h" "0100111001 10000 00010 10 nnnnn ddddd";    // SADDLP

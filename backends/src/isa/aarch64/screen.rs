@@ -7,20 +7,20 @@
 //! columns are eight products for each byte of a lane, each at most 15 · 128 in magnitude, and pairs of those are
 //! added before they are widened: 30720.
 
+use tcc_ir::coded::ROW_SCALES_BYTES;
 use tcc_ir::screen::query::LOW_UNIT;
-use tcc_ir::screen::{BLOCK, BLOCK_BYTES, GROUP, PANEL_ROWS, PIECE_BYTES, PIECE_GROUPS};
+use tcc_ir::screen::{self, BLOCK, BLOCK_BYTES, GROUP, PANEL_ROWS, PIECE_BYTES, PIECE_GROUPS};
 use tcc_ir::target::Features;
 
-use super::abi::function;
+use super::abi::saving;
 use super::desc::DOTPROD;
 use super::floats::{reduce, repeat, splat};
-use super::inst::{A64, SAVED_BYTES, V, X};
+use super::inst::{A64, V, X};
 use super::micro::shift_plane;
-use crate::code::Function;
 use crate::isa::ScreenLoops;
 
 /// Bytes of a row of lanes.
-const LANES_BYTES: i64 = 64;
+const LANES_BYTES: i64 = screen::LANES_BYTES as i64;
 
 /// The estimates, or the refinement so far.
 const LANES: [V; 4] = [V(0), V(1), V(2), V(3)];
@@ -41,18 +41,9 @@ pub(super) fn emit(features: Features) -> ScreenLoops {
     let sums = Sums { has_dotprod: features.contains(DOTPROD) };
     ScreenLoops {
         panels: saving("screen_panels", |a| panels(a, sums)),
-        byte_panels: None,
+        byte_panels: Some(saving("screen_byte_panels", |a| byte_panels(a, sums))),
         rows: saving("screen_rows", |a| rows(a, sums)),
     }
-}
-
-fn saving(name: &str, body: impl FnOnce(&mut A64)) -> Function {
-    let mut a = A64::default();
-    a.bti_c();
-    a.save_vectors();
-    body(&mut a);
-    a.restore_vectors_and_ret();
-    function(name, a, SAVED_BYTES as u32)
 }
 
 /// How products of bits and codes are summed in each of sixteen lanes.
@@ -146,7 +137,7 @@ fn group_sums(a: &mut A64, sums: Sums, w: X, q: X, half: i64) {
     for eight in 0..GROUP as i64 / 8 {
         a.ld1r_s(low, q);
         a.ld1r_s(high, q);
-        load_bytes(a, w, nibbles + eight * LANES_BYTES);
+        load_lanes(a, BYTES, w, nibbles + eight * LANES_BYTES);
         for (register, bytes) in BYTES.into_iter().enumerate() {
             a.and_v(BITS, bytes, MASK);
             a.ushr_b(bytes, bytes, 4);
@@ -158,10 +149,68 @@ fn group_sums(a: &mut A64, sums: Sums, w: X, q: X, half: i64) {
 }
 
 /// A row of lanes.
-fn load_bytes(a: &mut A64, from: X, offset: i64) {
-    let [first, second, third, fourth] = BYTES;
+fn load_lanes(a: &mut A64, to: [V; 4], from: X, offset: i64) {
+    let [first, second, third, fourth] = to;
     a.ldp_q(first, second, from, offset);
     a.ldp_q(third, fourth, from, offset + LANES_BYTES / 2);
+}
+
+/// `extern "C" fn(planes, codes, blocks, panels, out)`, of panels of bytes.
+fn byte_panels(a: &mut A64, sums: Sums) {
+    let [w, codes, blocks, panels, out] = std::array::from_fn(|i| X(i as u8));
+    let [q, scales, left] = [X(5), X(6), X(7)];
+    repeat(a, panels, |a| {
+        a.mov(q, codes);
+        a.add_lsl(scales, codes, blocks, BLOCK.trailing_zeros().into());
+        LANES.iter().for_each(|lane| a.movi(*lane, 0));
+        a.add(left, blocks, blocks);
+        repeat(a, left, |a| {
+            byte_group_sums(a, sums, w, q);
+            a.add_imm(w, w, (GROUP * PANEL_ROWS) as i64);
+            a.ld1r_s(SCALE, scales);
+            for (lane, sum) in LANES.into_iter().zip(SUMS) {
+                a.scvtf(sum, sum);
+                a.fmla(lane, sum, SCALE);
+            }
+        });
+        load_lanes(a, FACTORS, w, 0);
+        a.add_imm(w, w, ROW_SCALES_BYTES as i64);
+        for (lane, factor) in LANES.into_iter().zip(FACTORS) {
+            a.fmul(lane, lane, factor);
+        }
+        let [first, second, third, fourth] = LANES;
+        a.stp_q_post(first, second, out, 32);
+        a.stp_q_post(third, fourth, out, 32);
+    });
+}
+
+/// Sums of bytes times codes over the group at `w`; moves `q` past its codes. Without `sdot` two products, of 127 · 128 at
+/// most, are added in 16 bits.
+fn byte_group_sums(a: &mut A64, sums: Sums, w: X, q: X) {
+    let ([low, high], [left, right]) = ([CODES[0], CODES[1]], [BITS, MASK]);
+    sums.clear(a);
+    for eight in 0..GROUP as i64 / 8 {
+        a.ld1r_s(low, q);
+        a.ld1r_s(high, q);
+        load_lanes(a, BYTES, w, 2 * eight * LANES_BYTES);
+        load_lanes(a, FACTORS, w, (2 * eight + 1) * LANES_BYTES);
+        for (register, (first, second)) in BYTES.into_iter().zip(FACTORS).enumerate() {
+            if sums.has_dotprod {
+                a.sdot(SUMS[register], first, low);
+                a.sdot(SUMS[register], second, high);
+            } else {
+                a.smull(left, first, low);
+                a.smull2(right, first, low);
+                a.smlal(left, second, high);
+                a.smlal2(right, second, high);
+                a.sadalp_h(SUMS[2 * register], left);
+                a.sadalp_h(SUMS[2 * register + 1], right);
+            }
+        }
+    }
+    for register in (0..4).filter(|_| !sums.has_dotprod) {
+        a.addp_s(SUMS[register], SUMS[2 * register], SUMS[2 * register + 1]);
+    }
 }
 
 /// `extern "C" fn(records, lane_codes, pieces, rows, count, out)`.
@@ -210,7 +259,7 @@ fn piece_sums(a: &mut A64, sums: Sums, record: X, codes: X) {
     let [first, second, third, fourth] = CODES;
     sums.clear(a);
     for row in 0..GROUP as i64 / 16 {
-        load_bytes(a, record, 2 * PIECE_GROUPS as i64 + row * LANES_BYTES);
+        load_lanes(a, BYTES, record, 2 * PIECE_GROUPS as i64 + row * LANES_BYTES);
         for plane in 0..4 {
             a.ldp_q_post(first, second, codes, 32);
             a.ldp_q_post(third, fourth, codes, 32);

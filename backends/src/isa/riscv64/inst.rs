@@ -242,6 +242,8 @@ instructions! {
         3 << 30 | vtype(1, sew, lmul) << 20 | unsigned(length, 5) << 15 | 7 << 12 | rd.0 << 7 | 0x57;
     // V 7.4, unit stride.
     vle8(vd: V, rs1: X) = mem_v(0, 0, rs1, 0, vd, 0x07);
+    // V 7.8, segments: element i of four registers from four bytes.
+    vlseg4e8(vd: V, rs1: X) = mem_v(3, 0, rs1, 0, vd, 0x07);
     vle16(vd: V, rs1: X) = mem_v(0, 0, rs1, 5, vd, 0x07);
     vle32(vd: V, rs1: X) = mem_v(0, 0, rs1, 6, vd, 0x07);
     vse32(vs3: V, rs1: X) = mem_v(0, 0, rs1, 6, vs3, 0x27);
@@ -269,6 +271,7 @@ instructions! {
     vsll_vi(vd: V, vs2: V, shamt: u32) = op_v(0x25, vs2, unsigned(shamt, 5), OPIVI, vd);
     vsra_vi(vd: V, vs2: V, shamt: u32) = op_v(0x29, vs2, unsigned(shamt, 5), OPIVI, vd);
     vnsrl_wi(vd: V, vs2: V, shamt: u32) = op_v(0x2c, vs2, unsigned(shamt, 5), OPIVI, vd);
+    vwmul_vx(vd: V, vs2: V, rs1: X) = op_v(0x3b, vs2, rs1.0, OPMVX, vd);
     vwmacc_vv(vd: V, vs1: V, vs2: V) = op_v(0x3d, vs2, vs1.0, OPMVV, vd);
     vmv_v_x(vd: V, rs1: X) = op_v(0x17, V(0), rs1.0, OPIVX, vd);
     vmerge_vim(vd: V, vs2: V, imm: i32) = op_v(0x17, vs2, signed(imm, 5), OPIVI, vd) & !(1 << 25);
@@ -449,6 +452,8 @@ mod tests {
             ("fsw ft2, 2047(a4)", fsw(FT2, 2047, A4)),
             ("fmv.w.x fa2, t6", fmv_w_x(FA2, T6)),
             ("vwmacc.vv v8, v20, v28", vwmacc_vv(v(8), v(20), v(28))),
+            ("vlseg4e8.v v28, (t6)", vlseg4e8(v(28), T6)),
+            ("vwmul.vx v16, v9, t4", vwmul_vx(v(16), v(9), T4)),
             ("vmv.v.x v16, t4", vmv_v_x(v(16), T4)),
             ("vnsrl.wi v4, v8, 16", vnsrl_wi(v(4), v(8), 16)),
             ("vsra.vi v2, v6, 31", vsra_vi(v(2), v(6), 31)),

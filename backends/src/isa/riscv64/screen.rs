@@ -4,22 +4,20 @@
 //! products are summed to 16 bits, which a group cannot exceed: its 32 columns are eight products for each byte of a
 //! lane, each at most 15 · 128 in magnitude, and pairs of those are added before they are widened: 30720.
 
+use tcc_ir::coded::ROW_SCALES_BYTES;
 use tcc_ir::screen::query::LOW_UNIT;
-use tcc_ir::screen::{BLOCK, BLOCK_BYTES, GROUP, PANEL_ROWS, PIECE_BYTES, PIECE_GROUPS};
+use tcc_ir::screen::{BLOCK, BLOCK_BYTES, GROUP, LANES_BYTES, PANEL_ROWS, PIECE_BYTES, PIECE_GROUPS};
 
 use super::abi::function;
 use super::floats::{by_vector_length, int, load_float, reduce, repeat, set_sixteen};
 use super::inst::{
     A0, A1, A2, A3, A4, A5, A6, A7, FT0, FT1, Lmul, Sew, T0, T1, T2, T3, T4, T5, T6, V, X, ZERO, add, addi, flw,
-    fmul_s, fsw, li, lw, mul, mv, put, ret, slli, vadd_vv, vadd_vx, vand_vi, vfcvt_f_x_v, vfmacc_vv, vfmul_vf,
-    vfmul_vv, vle8, vle16, vle32, vmv_v_i, vmv_v_x, vnsrl_wi, vse32, vsetvli, vsll_vi, vsra_vi, vsrl_vi, vwmacc_vv,
-    vzext_vf2,
+    fmul_s, fsw, lb, li, lw, mul, mv, put, ret, slli, vadd_vv, vadd_vx, vand_vi, vfcvt_f_x_v, vfmacc_vf, vfmacc_vv,
+    vfmul_vf, vfmul_vv, vle8, vle16, vle32, vlseg4e8, vmv_v_i, vmv_v_x, vnsrl_wi, vse32, vsetivli, vsetvli, vsll_vi,
+    vsra_vi, vsrl_vi, vwadd_wv, vwmacc_vv, vwmacc_vx, vwmul_vx, vzext_vf2,
 };
 use crate::asm::Asm;
 use crate::isa::ScreenLoops;
-
-/// Bytes of a row of lanes.
-const LANES_BYTES: usize = 64;
 
 /// Registers, sixteen lanes of 32 bits being a group of `lmul`.
 #[derive(Clone, Copy)]
@@ -92,12 +90,13 @@ impl Groups {
 
 /// The loops for cores with V.
 pub(super) fn emit() -> ScreenLoops {
-    let [mut panels, mut rows] = [Asm::new(), Asm::new()];
+    let [mut panels, mut byte_panels, mut rows] = [Asm::new(), Asm::new(), Asm::new()];
     by_vector_length(&mut panels, self::panels);
+    self::byte_panels(&mut byte_panels);
     by_vector_length(&mut rows, self::rows);
     ScreenLoops {
         panels: function("screen_panels", panels, 0),
-        byte_panels: None,
+        byte_panels: Some(function("screen_byte_panels", byte_panels, 0)),
         rows: function("screen_rows", rows, 0),
     }
 }
@@ -153,6 +152,53 @@ fn group_sums(asm: &mut Asm, groups: Groups, nibbles: X, q: X) {
         put(asm, &[vand_vi(groups.bits(), groups.bytes(), 15), vsrl_vi(groups.bytes(), groups.bytes(), 4)]);
         put(asm, &[vwmacc_vv(groups.sums(), groups.bits(), groups.codes(0))]);
         put(asm, &[vwmacc_vv(groups.sums(), groups.bytes(), groups.codes(1))]);
+    }
+}
+
+/// Sixteen lanes of bytes, of 16 bits and of 32 in panels of bytes, at any vector length.
+const BYTE_LANES: [Lmul; 3] = [Lmul::M1, Lmul::M2, Lmul::M4];
+
+/// `extern "C" fn(planes, codes, blocks, panels, out)`, of panels of bytes. Lanes are rows in every width: segments of
+/// four bytes are a row's columns, which meet scalars.
+fn byte_panels(asm: &mut Asm) {
+    let [w, codes, blocks, panels, out, q, scales, left] = [A0, A1, A2, A3, A4, A5, A6, A7];
+    let lmul = BYTE_LANES[2];
+    let [exact, lanes, factors] = [0, 1, 4].map(|i| lmul.group(i));
+    repeat(asm, panels, |asm| {
+        put(asm, &[mv(q, codes), slli(scales, blocks, BLOCK.trailing_zeros()), add(scales, scales, codes)]);
+        put(asm, &[slli(left, blocks, (BLOCK / GROUP).trailing_zeros())]);
+        set_sixteen(asm, lmul);
+        asm.word(vmv_v_i(lanes, 0));
+        repeat(asm, left, |asm| {
+            asm.word(vmv_v_i(exact, 0));
+            byte_group_sums(asm, exact, w, q);
+            set_sixteen(asm, lmul);
+            put(asm, &[flw(FT0, 0, scales), addi(scales, scales, 4), addi(q, q, int(GROUP))]);
+            put(asm, &[vfcvt_f_x_v(exact, exact), vfmacc_vf(lanes, FT0, exact)]);
+        });
+        put(asm, &[vle32(factors, w), addi(w, w, int(ROW_SCALES_BYTES)), vfmul_vv(lanes, lanes, factors)]);
+        put(asm, &[vse32(lanes, out), addi(out, out, int(4 * PANEL_ROWS))]);
+    });
+    asm.word(ret());
+}
+
+/// Adds bytes times codes over one group to `exact`; moves `w` past it. Two products, of 127 · 128 at most, are added in
+/// 16 bits.
+fn byte_group_sums(asm: &mut Asm, exact: V, w: X, q: X) {
+    let sums = |j: usize| BYTE_LANES[1].group(8 + j);
+    let [first, second] = [24, 28];
+    for eight in (0..GROUP).step_by(8) {
+        asm.word(vsetivli(ZERO, PANEL_ROWS as u32, Sew::E8, BYTE_LANES[0]));
+        for four in [first, second] {
+            put(asm, &[vlseg4e8(V::new(four), w), addi(w, w, int(LANES_BYTES))]);
+        }
+        for j in 0..4 {
+            let [one, other] = [[T0, T1], [T2, T3], [T4, T5], [T6, T0]][j];
+            put(asm, &[lb(one, int(eight + j), q), lb(other, int(eight + 4 + j), q)]);
+            put(asm, &[vwmul_vx(sums(j), V::new(first + j), one), vwmacc_vx(sums(j), other, V::new(second + j))]);
+        }
+        asm.word(vsetivli(ZERO, PANEL_ROWS as u32, Sew::E16, BYTE_LANES[1]));
+        (0..4).for_each(|j| asm.word(vwadd_wv(exact, exact, sums(j))));
     }
 }
 

@@ -9,9 +9,9 @@ mod values;
 
 use tcc_ir::ty::DType;
 
-use super::abi::function;
+use super::abi::{function, saving};
 use super::floats::{load_block, load_one, repeat};
-use super::inst::{A64, SAVED_BYTES, V, X};
+use super::inst::{A64, V, X};
 use crate::code::Function;
 use crate::isa::AttentionPart;
 
@@ -20,39 +20,33 @@ const BLOCK_BYTES: i64 = 64;
 
 /// The function of `part`.
 pub(super) fn emit(part: AttentionPart) -> Function {
-    let mut a = A64::default();
-    a.bti_c();
-    let body: fn(&mut A64) = match part {
-        AttentionPart::Widen(from) => {
-            widen(&mut a, from);
-            a.ret();
-            return function(&part.symbol(), a, 0);
-        }
-        AttentionPart::Scores => scores::emit,
-        AttentionPart::Softmax => softmax::emit,
-        AttentionPart::Values => values::emit,
-    };
-    a.save_vectors();
-    body(&mut a);
-    a.restore_vectors_and_ret();
-    function(&part.symbol(), a, SAVED_BYTES as u32)
+    match part {
+        AttentionPart::Widen(from) => widen(&part.symbol(), from),
+        AttentionPart::Scores => saving(&part.symbol(), scores::emit),
+        AttentionPart::Softmax => saving(&part.symbol(), softmax::emit),
+        AttentionPart::Values => saving(&part.symbol(), values::emit),
+    }
 }
 
 /// `extern "C" fn(from, to, n)`.
-fn widen(a: &mut A64, cache: DType) {
+fn widen(name: &str, cache: DType) -> Function {
+    let mut a = A64::default();
+    a.bti_c();
     let [from, to, n, blocks] = [X(0), X(1), X(2), X(3)];
     let block = registers(0);
     a.lsr(blocks, n, 4);
-    repeat(a, blocks, |a| {
+    repeat(&mut a, blocks, |a| {
         load_block(a, cache, block, from);
         a.stp_q_post(block[0], block[1], to, 32);
         a.stp_q_post(block[2], block[3], to, 32);
     });
     a.and_15(n, n);
-    repeat(a, n, |a| {
+    repeat(&mut a, n, |a| {
         load_one(a, cache, block[0], from);
         a.str_s_post(block[0], to, 4);
     });
+    a.ret();
+    function(name, a, 0)
 }
 
 /// Four registers from `first` on.

@@ -14,9 +14,9 @@ use iced_x86::code_asm::registers::xmm::*;
 use iced_x86::code_asm::{
     AsmMemoryOperand, AsmRegister32, AsmRegister64, AsmRegisterXmm, CodeAssembler, byte_ptr, dword_ptr,
 };
-use tcc_ir::coded::{BYTE_BLOCK_BYTES, LANES_BYTES, ROW_SCALES_BYTES};
+use tcc_ir::coded::{BYTE_BLOCK_BYTES, ROW_SCALES_BYTES};
 use tcc_ir::screen::query::{HIGH_OFFSET, LOW_UNIT};
-use tcc_ir::screen::{BLOCK, BLOCK_BYTES, GROUP, PANEL_ROWS, PIECE_BYTES, PIECE_GROUPS};
+use tcc_ir::screen::{BLOCK, BLOCK_BYTES, GROUP, LANES_BYTES, PANEL_ROWS, PIECE_BYTES, PIECE_GROUPS};
 use tcc_ir::target::Features;
 
 use super::dense::int;

@@ -176,6 +176,7 @@ fn shape_name(spec: &KernelSpec) -> String {
         KernelSpec::Rope { m, heads, d } => format!("{family}_m{m}_h{heads}_d{d}"),
         KernelSpec::KvWrite { m, cache, .. } => format!("{family}_m{m}_h{}_d{}", cache.heads, cache.d),
         KernelSpec::Attention { m, heads, cache, .. } => format!("{family}_m{m}_h{heads}_d{}", cache.d),
+        KernelSpec::AttentionStep { heads, cache, .. } => format!("{family}_h{heads}_d{}", cache.d),
         KernelSpec::Screen { layout, .. } => format!("{family}_n{}_k{}", layout.n, layout.k),
     }
 }

@@ -1,15 +1,20 @@
 //! How a KV cache lies in memory. What attention reads together lies together.
 //!
 //! Elements come first, `[heads, positions, d]` with the positions padded to whole blocks of [`BLOCK`]; of a cache of
-//! type q8 the f32 scales `[heads, positions]` follow, aligned to [`BUFFER_ALIGN`]. Values are rows: one position
-//! after the other. Keys are turned within each block: element i of its sixteen positions, then element i + 1. So
-//! sixteen scores are sixteen lanes, and their sums need no step across lanes.
+//! type q8 the f32 scales `[heads, positions]` follow, aligned to [`BUFFER_ALIGN`]. Keys are turned within each block:
+//! element i of its sixteen positions, then element i + 1. So sixteen scores are sixteen lanes, and their sums need no
+//! step across lanes. Values are cut in parts of [`PART`] lanes: all positions of one part, then those of the next. So
+//! the sums of a part, which wait in registers, read one stream, and parts may be summed by different threads.
 
 use crate::plan::BUFFER_ALIGN;
 use crate::ty::{DType, ValueType};
 
 /// Positions of a block.
 pub const BLOCK: usize = 16;
+
+/// Lanes of a part of the values; the last part of a head may have fewer. For four queries, registers of 512 bits hold
+/// the sums of a part.
+pub const PART: usize = 64;
 
 /// A cache `[heads, ctx, d]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,12 +27,12 @@ pub struct CacheLayout {
     pub dtype: DType,
 }
 
-/// The order of the elements of a block.
+/// The order of the elements of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CacheOrder {
-    /// `[d, BLOCK]`.
+    /// `[positions / BLOCK, d, BLOCK]`.
     Keys,
-    /// `[BLOCK, d]`.
+    /// `[d / PART, positions, PART]`.
     Values,
 }
 
@@ -77,11 +82,24 @@ impl CacheLayout {
 
     /// Offset of the element `i` of position `t` within its head, bytes.
     pub fn element_offset_bytes(&self, order: CacheOrder, t: usize, i: usize) -> usize {
-        let within = match order {
-            CacheOrder::Keys => i * BLOCK + t % BLOCK,
-            CacheOrder::Values => t % BLOCK * self.d + i,
+        let element = match order {
+            CacheOrder::Keys => t / BLOCK * BLOCK * self.d + i * BLOCK + t % BLOCK,
+            CacheOrder::Values => {
+                let first = i / PART * PART;
+                first * self.positions() + t * (self.d - first).min(PART) + i % PART
+            }
         };
-        (t / BLOCK * BLOCK * self.d + within) * self.element_bytes()
+        element * self.element_bytes()
+    }
+
+    /// Parts of the values of a head.
+    pub fn parts(&self) -> usize {
+        self.d.div_ceil(PART)
+    }
+
+    /// Bytes from one part of the values of a head to the next.
+    pub fn part_bytes(&self) -> usize {
+        self.positions() * PART * self.element_bytes()
     }
 
     /// Offset of the scales, bytes.
@@ -133,7 +151,7 @@ impl QueryTile {
 pub struct AttentionScratch {
     /// Positions whose elements are widened together.
     pub chunk: usize,
-    /// `f32[queries, d]`, the sums of values.
+    /// `f32[queries, PART]`, the sums of the values of one part.
     pub sums: usize,
     /// `f32[queries]`, the sums of exponentials.
     pub totals: usize,
@@ -159,9 +177,14 @@ impl AttentionScratch {
             at
         };
         let queries = tile.queries();
-        let [_, sums, totals, widened, scores] =
-            [4 * queries * cache.d, 4 * queries * cache.d, 4 * queries, widened_bytes, 4 * queries * cache.positions()]
-                .map(&mut place);
+        let [_, sums, totals, widened, scores] = [
+            4 * queries * cache.d,
+            4 * queries * cache.d.min(PART),
+            4 * queries,
+            widened_bytes,
+            4 * queries * cache.positions(),
+        ]
+        .map(&mut place);
         AttentionScratch { chunk, sums, totals, widened, scores, bytes: end }
     }
 }
@@ -170,16 +193,16 @@ impl AttentionScratch {
 mod tests {
     use super::*;
 
-    /// Every element has its own place, and those of a block of sixteen positions fill it.
+    /// Every element has its own place, and those of a head fill it.
     #[test]
-    fn elements_fill_the_blocks() {
-        for dtype in crate::ops::kv_write::CACHE_TYPES {
-            let layout = CacheLayout { heads: 2, ctx: 20, d: 5, dtype };
+    fn elements_fill_the_heads() {
+        for (dtype, d) in crate::ops::kv_write::CACHE_TYPES.into_iter().flat_map(|t| [5, 64, 100].map(|d| (t, d))) {
+            let layout = CacheLayout { heads: 2, ctx: 20, d, dtype };
             for order in [CacheOrder::Keys, CacheOrder::Values] {
                 let at = |t, i| layout.element_offset_bytes(order, t, i);
-                let mut offsets: Vec<_> = (0..32).flat_map(|t| (0..5).map(move |i| at(t, i))).collect();
+                let mut offsets: Vec<_> = (0..32).flat_map(|t| (0..d).map(move |i| at(t, i))).collect();
                 offsets.sort_unstable();
-                let expected: Vec<_> = (0..32 * 5).map(|e| e * layout.element_bytes()).collect();
+                let expected: Vec<_> = (0..32 * d).map(|e| e * layout.element_bytes()).collect();
                 assert_eq!(offsets, expected, "{dtype} {order:?}");
             }
             assert_eq!(layout.head_bytes(), 32 * layout.row_bytes());

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use crate::attention::AttentionStep;
 use crate::cache::{AttentionScratch, CacheLayout, CacheOrder, QueryTile};
 use crate::coded::CodedLayout;
 use crate::encoding::Encoding;
@@ -148,6 +149,8 @@ pub enum KernelSpec {
     /// q, k cache, v cache, out; `scratch` holds the parts of [`AttentionScratch`]. Tasks: tiles of token rows within
     /// tiles of the query heads of a KV head ([`QueryTile`]), within KV heads.
     Attention { m: usize, heads: usize, cache: CacheLayout, scale: f32 },
+    /// One step of attention of one token row that threads share finely; operands, tasks and `scratch` are the step's.
+    AttentionStep { heads: usize, cache: CacheLayout, step: AttentionStep },
     /// x, y, out `f32[m, k]`; out may be either. Tasks: token rows.
     Add { m: usize, k: usize },
     /// One step of the search for the best rows of a dense head; operands and tasks are the step's.
@@ -168,6 +171,7 @@ impl KernelSpec {
             KernelSpec::DenseMatmul { bias, residual, .. } => 3 + usize::from(*bias) + usize::from(*residual),
             KernelSpec::Rope { .. } | KernelSpec::Attention { .. } => 4,
             KernelSpec::KvWrite { .. } => 2,
+            KernelSpec::AttentionStep { step, .. } => step.operands(),
             KernelSpec::Screen { step, .. } => step.operands(),
         }
     }
@@ -195,6 +199,7 @@ impl KernelSpec {
                 let tile = QueryTile::new(*m, group);
                 cache.heads * group.div_ceil(tile.heads) * m.div_ceil(tile.rows)
             }
+            KernelSpec::AttentionStep { heads, cache, step } => step.tasks(*heads, cache),
             KernelSpec::CodedMatmul { table } => table.n.div_ceil(TASK_ROWS),
             KernelSpec::Screen { layout, step } => step.tasks(layout),
         }
@@ -210,6 +215,7 @@ impl KernelSpec {
             KernelSpec::Attention { m, heads, cache, .. } => {
                 AttentionScratch::new(QueryTile::new(*m, heads / cache.heads), cache).bytes
             }
+            KernelSpec::AttentionStep { heads, cache, step } => step.scratch_bytes(*heads, cache),
             // The argument block of the micro-kernel, the accumulators of one task for the widest kernel, one
             // task's group results, and the micro-kernel's own scratch.
             KernelSpec::TernaryMatmul { schedule, .. } => {
@@ -251,6 +257,7 @@ impl KernelSpec {
             KernelSpec::Rope { .. } => "rope",
             KernelSpec::KvWrite { .. } => "kv_write",
             KernelSpec::Attention { .. } => "attention",
+            KernelSpec::AttentionStep { step, .. } => step.family(),
             KernelSpec::Add { .. } => "add",
             KernelSpec::Screen { step, .. } => step.family(),
         }

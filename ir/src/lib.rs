@@ -7,6 +7,7 @@
 //! a pass use that alone.
 #![forbid(unsafe_code)]
 
+pub mod attention;
 pub mod cache;
 pub mod coded;
 pub mod dot;

@@ -10,7 +10,7 @@ use super::func::FunctionCx;
 use super::isa::ClifContext;
 use super::lanes::{Lanes, Shape};
 use super::math::{exp, load_float};
-use super::rows::regroup;
+use super::rows::{for_count, regroup};
 use crate::code::{EmitError, Function};
 use crate::isa::AttentionPart;
 
@@ -35,14 +35,10 @@ pub(super) fn emit(cx: &ClifContext, part: AttentionPart) -> Result<Function, Em
 
 fn widen(f: &mut FunctionCx, dtype: DType) {
     let (from, to, n) = (f.param(0), f.param(1), f.param(2));
-    let lanes = i64::try_from(LANES).expect("sixteen");
-    let (zero, whole) = (f.i64(0), f.ins().band_imm_s(n, -lanes));
-    for (begin, end, shape) in [(zero, whole, Shape::block(f)), (whole, n, Shape::ONE)] {
-        f.for_range(begin, end, shape.lanes(), |f, i| {
-            let to = f.index(to, i, 4);
-            load_float(f, shape, dtype, from, i).store(f, to);
-        });
-    }
+    for_count(f, n, |f, shape, i| {
+        let to = f.index(to, i, 4);
+        load_float(f, shape, dtype, from, i).store(f, to);
+    });
     f.return_(&[]);
 }
 

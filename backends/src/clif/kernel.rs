@@ -6,7 +6,10 @@ use tcc_ir::kernel::{KernelSpec, args};
 
 use super::func::{FunctionCx, signature};
 use super::isa::ClifContext;
-use super::{add, attention, coded, dense, embed, float_ternary, glu, kv_write, norm, quantize, rope, screen, ternary};
+use super::{
+    add, attention, attention_steps, coded, dense, embed, float_ternary, glu, kv_write, norm, quantize, rope, screen,
+    ternary,
+};
 use crate::code::{EmitError, Function};
 
 /// The parameters every kernel has.
@@ -87,6 +90,7 @@ fn check(cx: &ClifContext, spec: &KernelSpec) -> Result<(), EmitError> {
         | KernelSpec::Rope { .. }
         | KernelSpec::KvWrite { .. }
         | KernelSpec::Attention { .. }
+        | KernelSpec::AttentionStep { .. }
         | KernelSpec::Add { .. }
         | KernelSpec::Screen { .. } => None,
     };
@@ -130,7 +134,11 @@ fn build(f: &mut FunctionCx, cx: &ClifContext, kernel: &Kernel, spec: &KernelSpe
         KernelSpec::KvWrite { cache, order, .. } => kv_write::build(f, kernel, cache, *order),
         KernelSpec::Attention { m, heads, cache, scale } => {
             let loops = attention::cache_loops(cx, *m, *heads, cache);
-            attention::build(f, kernel, &attention::Attention { m: *m, heads: *heads, cache, scale: *scale, loops });
+            attention::build(f, kernel, &attention::Cx::new(*m, *heads, cache, loops, kernel.scratch), *scale);
+        }
+        KernelSpec::AttentionStep { heads, cache, step } => {
+            let loops = attention::cache_loops(cx, 1, *heads, cache);
+            attention_steps::build(f, kernel, &attention::Cx::new(1, *heads, cache, loops, kernel.scratch), *step);
         }
         KernelSpec::Add { k, .. } => add::build(f, kernel, *k),
         KernelSpec::Screen { layout, step } => screen::build(f, cx, kernel, layout, *step),

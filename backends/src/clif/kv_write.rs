@@ -2,7 +2,7 @@
 
 use cranelift_codegen::ir::types::{I8, I16};
 use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
-use tcc_ir::cache::{BLOCK, CacheLayout, CacheOrder};
+use tcc_ir::cache::{BLOCK, CacheLayout, CacheOrder, PART, element_bytes};
 use tcc_ir::ty::DType;
 
 use super::func::FunctionCx;
@@ -28,11 +28,11 @@ pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, cache: &CacheLayout, or
             let row = Row { from, scale, nonfinite };
             match order {
                 CacheOrder::Values => {
-                    let to = f.index(elements, t, cache.row_bytes());
-                    write_row(f, cache, &row, to);
+                    let parts: Vec<_> = (0..cache.parts()).map(|part| part_run(f, cache, elements, t, part)).collect();
+                    write_row(f, cache, &row, &parts);
                 }
                 CacheOrder::Keys => {
-                    write_row(f, cache, &row, kernel.scratch);
+                    write_row(f, cache, &row, &[Run { first: 0, count: cache.d, to: kernel.scratch }]);
                     scatter(f, cache, kernel.scratch, elements, t);
                 }
             }
@@ -48,24 +48,50 @@ struct Row {
     nonfinite: Value,
 }
 
-/// Writes the elements of a row in the type of the cache to `to`.
-fn write_row(f: &mut FunctionCx, cache: &CacheLayout, row: &Row, to: Value) {
+/// Elements of a row that are stored side by side, and the address of the first.
+struct Run {
+    first: usize,
+    count: usize,
+    to: Value,
+}
+
+/// What part `part` of the values at `elements` holds of position `t`.
+fn part_run(f: &mut FunctionCx, cache: &CacheLayout, elements: Value, t: Value, part: usize) -> Run {
+    let first = part * PART;
+    let count = PART.min(cache.d - first);
+    let to = f.offset(elements, part * cache.part_bytes());
+    Run { first, count, to: f.index(to, t, count * cache.element_bytes()) }
+}
+
+/// Writes the elements of a row in the type of the cache to `runs`.
+fn write_row(f: &mut FunctionCx, cache: &CacheLayout, row: &Row, runs: &[Run]) {
     if cache.has_scales() {
         let absmax = absmax_or_flag(f, cache.d, row.from, row.nonfinite);
         let Scales { scale, inv_scale } = scales_of(f, absmax);
         f.store(scale, row.scale, 0);
-        quantize_run(f, cache.d, inv_scale, row.from, to);
+        for run in runs {
+            let from = f.offset(row.from, 4 * run.first);
+            quantize_run(f, run.count, inv_scale, from, run.to);
+        }
         return;
     }
-    for_elements(f, cache.d, |f, shape, i| {
-        let from = f.index(row.from, i, 4);
+    for run in runs {
+        let from = f.offset(row.from, 4 * run.first);
+        store_run(f, cache.dtype, run, from);
+    }
+}
+
+/// Stores the f32 elements at `from` as elements of a cache of type `dtype` without scales.
+fn store_run(f: &mut FunctionCx, dtype: DType, run: &Run, from: Value) {
+    for_elements(f, run.count, |f, shape, i| {
+        let from = f.index(from, i, 4);
         let x = Lanes::load(f, shape, from);
-        let to = f.index(to, i, cache.element_bytes());
-        match cache.dtype {
+        let to = f.index(run.to, i, element_bytes(dtype));
+        match dtype {
             DType::F32 => x.store(f, to),
             DType::F16 => to_f16_bits(f, &x).store_u16(f, to),
             DType::Bf16 | DType::I8 | DType::I32 | DType::U32 | DType::Q8 | DType::Trit => {
-                unreachable!("without scales type rules admit f32 and f16 caches, found {}", cache.dtype)
+                unreachable!("without scales type rules admit f32 and f16 caches, found {dtype}")
             }
         }
     });

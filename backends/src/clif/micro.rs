@@ -51,13 +51,16 @@ pub fn emit_callees<'a>(
                 rows.extend(schedule.micro.iter().map(|row| (row.name, *row)))
             }
             KernelSpec::DenseMatmul { weight, .. } => weights.extend([*weight]),
-            KernelSpec::Attention { m, heads, cache, .. } => match attention::cache_loops(cx, *m, *heads, cache) {
-                Some(_) => {
-                    parts.insert(AttentionPart::Softmax);
-                    caches.insert(cache.dtype);
+            KernelSpec::Attention { heads, cache, .. } | KernelSpec::AttentionStep { heads, cache, .. } => {
+                let m = if let KernelSpec::Attention { m, .. } = spec { *m } else { 1 };
+                match attention::cache_loops(cx, m, *heads, cache) {
+                    Some(_) => {
+                        parts.insert(AttentionPart::Softmax);
+                        caches.insert(cache.dtype);
+                    }
+                    None => parts.extend(AttentionPart::of(cache.dtype)),
                 }
-                None => parts.extend(AttentionPart::of(cache.dtype)),
-            },
+            }
             KernelSpec::Screen { step: ScreenKernel::Exact { weight }, .. } => weights.extend([*weight]),
             KernelSpec::Screen { step: ScreenKernel::High, .. } => has_panels = true,
             KernelSpec::Screen { step: ScreenKernel::Low, .. } => has_low = true,

@@ -19,6 +19,7 @@ pub mod ternary_portable;
 mod add;
 mod attention;
 mod attention_parts;
+mod attention_steps;
 mod coded;
 mod dense;
 mod embed;

@@ -1,6 +1,6 @@
 //! Loops over the elements of a row: blocks of sixteen lanes, then what is left one by one.
 
-use cranelift_codegen::ir::Value;
+use cranelift_codegen::ir::{InstBuilder, Value};
 use tcc_ir::numerics::LANES;
 
 use super::func::FunctionCx;
@@ -17,6 +17,15 @@ pub(super) fn for_elements(f: &mut FunctionCx, k: usize, body: impl Fn(&mut Func
     }
     if whole < k {
         f.for_range(middle, end, 1, |f, i| body(f, Shape::ONE, i));
+    }
+}
+
+/// As [`for_elements`] over a number of elements that is known at run time only.
+pub(super) fn for_count(f: &mut FunctionCx, n: Value, body: impl Fn(&mut FunctionCx, Shape, Value)) {
+    let lanes = i64::try_from(LANES).expect("sixteen");
+    let (zero, whole) = (f.i64(0), f.ins().band_imm_s(n, -lanes));
+    for (begin, end, shape) in [(zero, whole, Shape::block(f)), (whole, n, Shape::ONE)] {
+        f.for_range(begin, end, shape.lanes(), |f, i| body(f, shape, i));
     }
 }
 

@@ -97,7 +97,8 @@ fn build_over(
     let mut kernels = Vec::new();
     let mut lists = Vec::new();
     for graph in program.graphs() {
-        lists.push(steps::lower(graph, program, machine, layouts, &mut kernels)?);
+        let cx = select::SelectCx { graph, program, machine, max_threads: options.max_threads, layouts };
+        lists.push(steps::lower(&cx, &mut kernels)?);
     }
     let head = lists.last().expect("graphs() ends with the head");
     let search = search::lower(program, head, options.head, &mut kernels)?;

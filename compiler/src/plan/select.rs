@@ -1,5 +1,6 @@
 //! Selects the kernel of each op and the order of its operands (see `KernelSpec`).
 
+use tcc_ir::attention::{AttentionStep, AttentionWeights};
 use tcc_ir::cache::{CacheLayout, CacheOrder};
 use tcc_ir::coded::CodedLayout;
 use tcc_ir::graph::{Graph, NodeId, ValueId};
@@ -20,6 +21,8 @@ pub(super) struct SelectCx<'a> {
     pub graph: &'a Graph,
     pub program: &'a Program,
     pub machine: &'a Machine,
+    /// Most tasks that may run at once.
+    pub max_threads: u32,
     pub layouts: &'a Layouts,
 }
 
@@ -33,14 +36,32 @@ pub(super) struct Selected {
     pub before: Option<Before>,
 }
 
-/// A kernel that makes a buffer of a first operand; the kernel behind it reads that buffer instead.
+/// Kernels that make a buffer one after the other; the kernel behind them reads it as its first operand.
 pub(super) struct Before {
-    pub spec: KernelSpec,
+    /// Bytes of the buffer.
     pub bytes: u64,
+    /// Each reads what the one before it left in the buffer, then the values of its operand words, and writes it.
+    pub steps: Vec<BeforeStep>,
+}
+
+/// A kernel before another.
+pub(super) struct BeforeStep {
+    pub spec: KernelSpec,
+    pub operands: Vec<ValueId>,
+    /// What its label ends in.
+    pub name: &'static str,
 }
 
 /// Output rows of one task of a product without panels of its own: enough work to share, small enough to balance.
 const DENSE_TASK_ROWS: usize = 64;
+
+/// Bytes of the keys of a context from which attention of one row is cut finer than KV heads: shorter ones are read in
+/// less than it takes threads to meet twice more.
+const STEPS_BYTES: usize = 512 << 10;
+
+/// Tasks for each thread from which whole KV heads are fine enough: then threads that have done theirs wait for an
+/// eighth of the time at most.
+const TASKS_PER_THREAD: usize = 8;
 
 /// The kernel of node `id`.
 pub(super) fn kernel(cx: &SelectCx, id: NodeId) -> Result<Selected, PlanError> {
@@ -84,10 +105,11 @@ pub(super) fn kernel(cx: &SelectCx, id: NodeId) -> Result<Selected, PlanError> {
                 let label = graph.node(id).label.clone();
                 return Err(PlanError::Unsupported { label, what: format!("{m} token rows with a coded table") });
             }
-            let query = KernelSpec::Screen { layout: table.query(), step: ScreenKernel::Query };
+            let spec = KernelSpec::Screen { layout: table.query(), step: ScreenKernel::Query };
             let bytes = QueryLayout::new(&table.query()).bytes() as u64;
-            let before = Some(Before { spec: query, bytes });
-            Selected { before, ..plain(KernelSpec::CodedMatmul { table }, 2) }
+            let steps = vec![BeforeStep { spec, operands: vec![operands[0]], name: "query" }];
+            let (spec, operands) = (KernelSpec::CodedMatmul { table }, vec![operands[1]]);
+            Selected { spec, operands, in_place: None, before: Some(Before { bytes, steps }) }
         }
         Op::Rope => {
             let d = 2 * shape(operands[1])[1];
@@ -101,13 +123,29 @@ pub(super) fn kernel(cx: &SelectCx, id: NodeId) -> Result<Selected, PlanError> {
         }
         Op::Attention { heads, scale } => {
             let cache = CacheLayout::of(graph.ty(operands[1]));
-            plain(KernelSpec::Attention { m, heads, cache, scale }, 3)
+            let spec = KernelSpec::Attention { m, heads, cache, scale };
+            let is_fine = spec.tasks() >= TASKS_PER_THREAD * cx.max_threads as usize;
+            let pays = cx.max_threads > 1 && cache.heads * cache.head_bytes() >= STEPS_BYTES;
+            if m == 1 && pays && !is_fine { attention_steps(heads, cache, scale, &operands) } else { plain(spec, 3) }
         }
         Op::Add => {
             let k = shape(operands[0])[1];
             Selected { in_place: Some(0), ..plain(KernelSpec::Add { m, k }, 2) }
         }
     })
+}
+
+/// Attention of one token row, whose operands are `operands`, in steps.
+fn attention_steps(heads: usize, cache: CacheLayout, scale: f32, operands: &[ValueId]) -> Selected {
+    let [q, k, v] = [operands[0], operands[1], operands[2]];
+    let spec = |step| KernelSpec::AttentionStep { heads, cache, step };
+    let bytes = AttentionWeights::new(heads, &cache).bytes as u64;
+    let steps = vec![
+        BeforeStep { spec: spec(AttentionStep::Scores), operands: vec![q, k], name: "scores" },
+        BeforeStep { spec: spec(AttentionStep::Softmax { scale }), operands: vec![k, v], name: "softmax" },
+    ];
+    let before = Some(Before { bytes, steps });
+    Selected { spec: spec(AttentionStep::Values), operands: vec![v], in_place: None, before }
 }
 
 /// The layout of the coded table `weight`.

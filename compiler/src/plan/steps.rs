@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use tcc_ir::attention::AttentionStep;
 use tcc_ir::cache::CacheLayout;
 use tcc_ir::graph::{Graph, NodeId, ValueId};
 use tcc_ir::kernel::{KernelSpec, QuantLayout};
 use tcc_ir::ops::{InputKind, Op};
 use tcc_ir::plan::{Arg, KernelId, StateSlot, Step, StepList, WeightLayout, WeightSlot};
-use tcc_ir::program::{Program, StateId, WeightId};
+use tcc_ir::program::{StateId, WeightId};
 use tcc_ir::ty::DType;
 
 use super::layout::Layouts;
-use super::select::{self, Selected};
+use super::select::{self, Before, SelectCx, Selected};
 use super::{PlanError, layer_of, output};
 use crate::schedule::Machine;
 
@@ -99,14 +100,9 @@ struct Lowering<'a> {
     list: UnboundList,
 }
 
-/// Lowers `graph`; kernels not yet in `kernels` are appended.
-pub(super) fn lower(
-    graph: &Graph,
-    program: &Program,
-    machine: &Machine,
-    layouts: &Layouts,
-    kernels: &mut Vec<KernelSpec>,
-) -> Result<UnboundList, PlanError> {
+/// Lowers the graph of `cx`; kernels not yet in `kernels` are appended.
+pub(super) fn lower(cx: &SelectCx, kernels: &mut Vec<KernelSpec>) -> Result<UnboundList, PlanError> {
+    let SelectCx { graph, machine, layouts, .. } = *cx;
     let list = UnboundList { name: graph.name.clone(), m: graph.m, steps: Vec::new(), buffers: Vec::new() };
     let mut lowering = Lowering { graph, machine, layouts, order: graph.order(), places: BTreeMap::new(), list };
     for id in lowering.order.clone() {
@@ -118,12 +114,8 @@ pub(super) fn lower(
         if graph.node(id).op.is_leaf() {
             continue;
         }
-        let cx = select::SelectCx { graph, program, machine, layouts };
-        let selected = select::kernel(&cx, id)?;
-        let before = selected.before.as_ref().map(|before| {
-            let kernel = intern(kernels, before.spec.clone());
-            lowering.step_before(id, kernel, selected.operands[0], before.bytes)
-        });
+        let selected = select::kernel(cx, id)?;
+        let before = selected.before.as_ref().map(|before| lowering.steps_before(id, before, kernels));
         let kernel = intern(kernels, selected.spec.clone());
         lowering.step(at, id, kernel, &selected, before)?;
     }
@@ -159,10 +151,8 @@ impl Lowering<'_> {
         before: Option<Version>,
     ) -> Result<(), PlanError> {
         let reads = &selected.operands;
-        let mut operands: Vec<_> = reads.iter().map(|value| self.read(*value)).collect();
-        if let Some(made) = before {
-            operands[0] = Operand::Read(made);
-        }
+        let mut operands: Vec<_> = before.into_iter().map(Operand::Read).collect();
+        operands.extend(reads.iter().map(|value| self.read(*value)));
         let node = self.graph.node(id);
         if node.op == Op::KvWrite {
             // The cache before and after is one buffer.
@@ -179,19 +169,32 @@ impl Lowering<'_> {
                 });
             }
         }
-        let bytes = self.traffic_bytes(id, reads);
+        let made_bytes = before.map_or(0, |made| self.list.buffers[made.buffer.0]);
+        let bytes = self.traffic_bytes(id, reads) + made_bytes;
         self.list.steps.push(UnboundStep::new(kernel, operands, node.label.clone(), bytes));
         Ok(())
     }
 
-    /// A step of node `id` that makes a buffer of `bytes` from `value`.
-    fn step_before(&mut self, id: NodeId, kernel: KernelId, value: ValueId, bytes: u64) -> Version {
-        self.list.buffers.push(bytes);
-        let made = Version { buffer: BufferId(self.list.buffers.len() - 1), version: 0 };
-        let label = format!("{}_query", self.graph.node(id).label);
-        let operands = vec![self.read(value), Operand::Write(made)];
-        self.list.steps.push(UnboundStep::new(kernel, operands, label, self.value_bytes(value) + bytes));
-        made
+    /// The steps of node `id` that make a buffer for its kernel.
+    fn steps_before(&mut self, id: NodeId, before: &Before, kernels: &mut Vec<KernelSpec>) -> Version {
+        let buffer = BufferId(self.list.buffers.len());
+        self.list.buffers.push(before.bytes);
+        for (version, step) in before.steps.iter().enumerate() {
+            let left = version.checked_sub(1).map(|version| Operand::Read(Version { buffer, version }));
+            let mut operands: Vec<_> = left.into_iter().collect();
+            operands.extend(step.operands.iter().map(|value| self.read(*value)));
+            operands.push(Operand::Write(Version { buffer, version }));
+            let label = format!("{}_{}", self.graph.node(id).label, step.name);
+            let read_bytes = match step.spec {
+                KernelSpec::AttentionStep { cache, step: AttentionStep::Softmax { .. }, .. } => {
+                    2 * (cache.bytes() - cache.scales_offset_bytes()) as u64
+                }
+                _ => step.operands.iter().map(|value| self.value_bytes(*value)).sum(),
+            };
+            let kernel = intern(kernels, step.spec.clone());
+            self.list.steps.push(UnboundStep::new(kernel, operands, label, read_bytes + before.bytes));
+        }
+        Version { buffer, version: before.steps.len() - 1 }
     }
 
     /// The operand word of a value that is read.

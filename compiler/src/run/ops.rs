@@ -2,6 +2,7 @@
 
 use std::ops::AddAssign;
 
+use tcc_ir::attention::AttentionStep;
 use tcc_ir::kernel::KernelSpec;
 use tcc_ir::plan::{Plan, Step, StepList};
 use tcc_ir::screen::kernel::ScreenKernel;
@@ -61,7 +62,10 @@ impl Group {
                 "ffn_down" => Group::Down,
                 _ => Group::Other,
             },
-            KernelSpec::Rope { .. } | KernelSpec::KvWrite { .. } | KernelSpec::Attention { .. } => Group::Attention,
+            KernelSpec::Rope { .. }
+            | KernelSpec::KvWrite { .. }
+            | KernelSpec::Attention { .. }
+            | KernelSpec::AttentionStep { .. } => Group::Attention,
             KernelSpec::Norm { .. }
             | KernelSpec::NormQuant { .. }
             | KernelSpec::Quantize { .. }
@@ -102,6 +106,14 @@ pub fn decode_values<T: Copy>(plan: &Plan, all: &[T]) -> Vec<T> {
     all[..decode].iter().chain(&all[decode + skipped..]).copied().collect()
 }
 
+/// Of values for ops as op hooks number them, those of `body`: its ops are among those of decode, which may take more
+/// steps for one.
+pub fn body_values<T: Copy>(plan: &Plan, body: &StepList, all: &[T]) -> Vec<T> {
+    let decode = plan.bodies.first().map_or(&[][..], |decode| &decode.steps);
+    let value = |step: &Step| decode.iter().zip(all).find(|(other, _)| other.label == step.label);
+    body.steps.iter().filter_map(|step| Some(*value(step)?.1)).collect()
+}
+
 /// Bytes that `step` reads and writes at `point`.
 ///
 /// Attention reads its caches up to the position, and the last levels of a search some rows: the plan states the whole
@@ -116,6 +128,11 @@ pub fn bytes(plan: &Plan, step: &Step, point: Point) -> u64 {
             step.bytes + of(rows.exact, layout.k * weight.size_bytes().unwrap_or(4))
         }
         KernelSpec::Attention { heads, cache, .. } => (2 * cache.read_bytes(position + 1) + 8 * heads * cache.d) as u64,
+        // The weights between the steps stay near, as they do within one.
+        KernelSpec::AttentionStep { step: AttentionStep::Softmax { .. }, .. } => 0,
+        KernelSpec::AttentionStep { heads, cache, step: AttentionStep::Scores | AttentionStep::Values } => {
+            (cache.read_bytes(position + 1) + 4 * heads * cache.d) as u64
+        }
         _ => step.bytes,
     }
 }
@@ -127,6 +144,7 @@ pub fn int8_macs(plan: &Plan, step: &Step) -> u64 {
         KernelSpec::FloatTernaryMatmul { .. }
         | KernelSpec::DenseMatmul { .. }
         | KernelSpec::Attention { .. }
+        | KernelSpec::AttentionStep { .. }
         | KernelSpec::Embed { .. }
         | KernelSpec::CodedEmbed { .. }
         | KernelSpec::CodedMatmul { .. }

@@ -1,4 +1,4 @@
-//! One call of one kernel: what goes in and what must come out.
+//! Calls of kernels: what goes in and what must come out.
 
 use tcc_ir::cache::{CacheLayout, CacheOrder};
 use tcc_ir::kernel::{KernelSpec, QuantLayout};
@@ -23,12 +23,21 @@ pub enum Operand {
     InOut(Vec<u8>, Vec<u8>),
     /// The buffer of an earlier operand.
     Same(usize),
+    /// A buffer of so many bytes between kernels; it begins with [`UNWRITTEN`] bytes.
+    Unchecked(usize),
 }
 
-/// One call and its result.
+/// One kernel and which of a case's operands it is given.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub spec: KernelSpec,
+    pub operands: Vec<usize>,
+}
+
+/// Kernels called one after the other, and their result.
 pub struct Case {
     pub what: String,
-    pub spec: KernelSpec,
+    pub calls: Vec<Call>,
     pub pos: usize,
     pub valid: usize,
     pub operands: Vec<Operand>,
@@ -37,10 +46,11 @@ pub struct Case {
 }
 
 impl Case {
-    /// A case at position 0 over finite values.
+    /// A case of one kernel at position 0 over finite values.
     pub fn new(spec: KernelSpec, valid: usize, operands: Vec<Operand>) -> Case {
-        assert_eq!(operands.len(), spec.operands(), "{spec:?}");
-        Case { what: format!("{spec:?}, valid {valid}"), spec, pos: 0, valid, operands, nonfinite: false }
+        let what = format!("{spec:?}, valid {valid}");
+        let calls = vec![Call { spec, operands: (0..operands.len()).collect() }];
+        Case { what, calls, pos: 0, valid, operands, nonfinite: false }
     }
 
     pub fn at(mut self, pos: usize) -> Case {
@@ -49,38 +59,52 @@ impl Case {
         self
     }
 
-    /// Calls `kernel` in `process` and compares; `machine` is named in the message of a difference.
-    pub fn check(&self, process: &mut Process, kernel: &str, machine: &str) -> Result<(), RunError> {
-        let tasks = self.spec.tasks() as u64;
-        let half = tasks / 2;
-        for calls in [vec![(0, tasks)], vec![(half, tasks), (0, half)]] {
-            self.check_calls(process, kernel, machine, &calls)?;
+    /// Calls the kernels in `process`, whose names `kernel` gives, and compares; `machine` is named in the message of a
+    /// difference.
+    pub fn check(
+        &self,
+        process: &mut Process,
+        kernel: impl Fn(usize) -> String,
+        machine: &str,
+    ) -> Result<(), RunError> {
+        for is_turned in [false, true] {
+            self.check_order(process, &kernel, machine, is_turned)?;
         }
         Ok(())
     }
 
-    fn check_calls(
+    /// All tasks of a kernel in one call, or in two of which the second comes first.
+    fn check_order(
         &self,
         process: &mut Process,
-        kernel: &str,
+        kernel: &impl Fn(usize) -> String,
         machine: &str,
-        calls: &[(u64, u64)],
+        is_turned: bool,
     ) -> Result<(), RunError> {
         let mut memory = Memory::new();
         let flag = memory.place(&[0; 4], ALIGN);
-        let mut words = vec![self.pos as u64, self.valid as u64, flag];
+        let mut addresses: Vec<u64> = Vec::new();
         for operand in &self.operands {
             let address = match operand {
                 Operand::Input(bytes) | Operand::InOut(bytes, _) => memory.place(bytes, ALIGN),
                 Operand::Output(bytes) => memory.place(&vec![UNWRITTEN; bytes.len()], ALIGN),
-                Operand::Same(earlier) => words[3 + earlier],
+                Operand::Same(earlier) => addresses[*earlier],
+                Operand::Unchecked(bytes) => memory.place(&vec![UNWRITTEN; *bytes], ALIGN),
             };
-            words.push(address);
+            addresses.push(address);
         }
-        let scratch = memory.place(&vec![0xff; self.spec.scratch_bytes()], ALIGN);
-        let args = memory.place_words(&words);
-        for (begin, end) in calls {
-            process.call(kernel, &[args, *begin, *end, scratch], &mut memory)?;
+        for (i, Call { spec, operands }) in self.calls.iter().enumerate() {
+            assert_eq!(operands.len(), spec.operands(), "{spec:?}");
+            let scratch = memory.place(&vec![0xff; spec.scratch_bytes()], ALIGN);
+            let operands = operands.iter().map(|operand| addresses[*operand]);
+            let words: Vec<_> = [self.pos as u64, self.valid as u64, flag].into_iter().chain(operands).collect();
+            let args = memory.place_words(&words);
+            let tasks = spec.tasks() as u64;
+            let half = tasks / 2;
+            let ranges = if is_turned { vec![(half, tasks), (0, half)] } else { vec![(0, tasks)] };
+            for (begin, end) in ranges {
+                process.call(&kernel(i), &[args, begin, end, scratch], &mut memory)?;
+            }
         }
         let set = memory.read(flag, 4) != [0; 4];
         assert_eq!(set, self.nonfinite, "{machine}: flag of {}", self.what);
@@ -90,9 +114,9 @@ impl Case {
         for (i, operand) in self.operands.iter().enumerate() {
             let want = match operand {
                 Operand::Input(bytes) | Operand::Output(bytes) | Operand::InOut(_, bytes) => bytes,
-                Operand::Same(_) => continue,
+                Operand::Same(_) | Operand::Unchecked(_) => continue,
             };
-            let found = memory.read(words[3 + i], want.len());
+            let found = memory.read(addresses[i], want.len());
             if let Some(at) = (0..want.len()).find(|at| found[*at] != want[*at]) {
                 let word = |bytes: &[u8]| bytes[at / 4 * 4..].iter().take(4).copied().collect::<Vec<_>>();
                 panic!(

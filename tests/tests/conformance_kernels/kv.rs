@@ -1,5 +1,6 @@
 //! Cases of the KV cache and of attention over it.
 
+use tcc_ir::attention::{AttentionStep, AttentionWeights};
 use tcc_ir::cache::{CacheLayout, CacheOrder};
 use tcc_ir::kernel::KernelSpec;
 use tcc_ir::numerics::f16_to_f32;
@@ -9,7 +10,7 @@ use tcc_ir::tensor::Tensor;
 use tcc_ir::ty::{DType, ValueType};
 use tcc_tests::random::Rng;
 
-use super::case::{Case, Operand, cache_bytes, input, output};
+use super::case::{Call, Case, Operand, cache_bytes, input, output};
 use super::rows::{ROWS, special};
 
 /// Positions of the caches attention reads: not a whole number of blocks.
@@ -63,6 +64,39 @@ fn write_case(
     let spec = KernelSpec::KvWrite { m, cache: CacheLayout::of(&cache.ty()), order };
     let [before, after] = [&cache, &after].map(|cache| cache_bytes(cache, order));
     Case::new(spec, valid, vec![input(x), Operand::InOut(before, after)]).at(pos)
+}
+
+/// Attention of one token row in steps.
+pub fn attention_steps() -> Vec<Case> {
+    let mut rng = Rng::named("attention_steps");
+    let mut cases = Vec::new();
+    for (c, cache) in CACHE_TYPES.into_iter().enumerate() {
+        for (i, (d, pos)) in [(7, 0), (16, 31), (64, 44), (100, 32), (128, 13), (200, 37)].into_iter().enumerate() {
+            let heads = [(6, 2), (4, 4), (5, 1), (11, 1)][(i + c) % 4];
+            cases.push(steps_case(heads, [CTX, d, pos], cache, [0.125, 3.0][i % 2], &mut rng));
+        }
+        cases.push(steps_case((8, 2), [700, 128, 691], cache, 0.01, &mut rng));
+    }
+    cases
+}
+
+fn steps_case(heads: (usize, usize), [ctx, d, pos]: [usize; 3], cache: DType, scale: f32, rng: &mut Rng) -> Case {
+    let whole = attention_case(1, 1, heads, [ctx, d, pos], cache, scale, rng);
+    let cache = CacheLayout { heads: heads.1, ctx, d, dtype: cache };
+    let weights = Operand::Unchecked(AttentionWeights::new(heads.0, &cache).bytes);
+    let steps = [
+        (AttentionStep::Scores, vec![0, 1, 4]),
+        (AttentionStep::Softmax { scale }, vec![4, 1, 2, 4]),
+        (AttentionStep::Values, vec![4, 2, 3]),
+    ];
+    let spec = |step| KernelSpec::AttentionStep { heads: heads.0, cache, step };
+    let calls = steps.into_iter().map(|(step, operands)| Call { spec: spec(step), operands }).collect();
+    Case {
+        calls,
+        operands: [whole.operands, vec![weights]].concat(),
+        what: format!("{} in steps", whole.what),
+        ..whole
+    }
 }
 
 pub fn attention() -> Vec<Case> {

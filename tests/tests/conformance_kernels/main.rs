@@ -12,7 +12,7 @@ mod quant;
 mod rows;
 mod screen;
 
-use case::Case;
+use case::{Call, Case};
 use tcc_backends::clif::ClifContext;
 use tcc_backends::clif::kernel::emit_kernel;
 use tcc_backends::clif::micro::emit_callees;
@@ -56,23 +56,26 @@ fn run_with(backend: &dyn Backend, machine: &Machine, features: Features, cases:
     let runner = Runner::new(backend, features, functions)?;
     let mut process = runner.start(machine.emulator_args)?;
     for (i, case) in cases.iter().enumerate() {
-        case.check(&mut process, &kernel_name(i), &format!("{} {}", machine.target, machine.name))?;
+        case.check(&mut process, |call| kernel_name(i, call), &format!("{} {}", machine.target, machine.name))?;
     }
     Ok(())
 }
 
-fn kernel_name(i: usize) -> String {
-    format!("kernel_{i}")
+fn kernel_name(case: usize, call: usize) -> String {
+    format!("kernel_{case}_{call}")
 }
 
 /// The kernels of all cases and the functions they call.
 fn emit(backend: &dyn Backend, features: Features, cases: &[Case]) -> Vec<Function> {
     let cx = ClifContext::new(backend, features).expect("the backend's settings are known");
-    let kernel = |(i, case): (usize, &Case)| {
-        emit_kernel(&cx, &case.spec, &kernel_name(i)).unwrap_or_else(|e| panic!("{}: {e}", case.what))
+    let kernels = |(i, case): (usize, &Case)| {
+        let kernel = |(j, call): (usize, &Call)| {
+            emit_kernel(&cx, &call.spec, &kernel_name(i, j)).unwrap_or_else(|e| panic!("{}: {e}", case.what))
+        };
+        case.calls.iter().enumerate().map(kernel).collect::<Vec<_>>()
     };
-    let mut functions: Vec<_> = cases.iter().enumerate().map(kernel).collect();
-    let specs = cases.iter().map(|case| &case.spec);
+    let mut functions: Vec<_> = cases.iter().enumerate().flat_map(kernels).collect();
+    let specs = cases.iter().flat_map(|case| &case.calls).map(|call| &call.spec);
     functions.extend(emit_callees(&cx, backend, specs).expect("menu rows have code"));
     functions
 }
@@ -141,6 +144,11 @@ fn attention() {
     report_unrun("attention over caches as they are", |backend, features| {
         CACHE_TYPES.into_iter().any(|cache| backend.cache_loops(cache, features).is_some())
     });
+}
+
+#[test]
+fn attention_steps() {
+    conform("attention in steps", |_, _, _| kv::attention_steps());
 }
 
 #[test]

@@ -130,7 +130,9 @@ impl Row {
 
     fn prefill_ops(&self, plan: &Plan, point: Point) -> Vec<Value> {
         let lists: Vec<&StepList> = plan.bodies.last().into_iter().collect();
-        let groups = ops::sums(plan, &lists, point, &self.times.prefill.ops);
+        let seconds: Vec<_> =
+            lists.iter().flat_map(|body| ops::body_values(plan, body, &self.times.prefill.ops)).collect();
+        let groups = ops::sums(plan, &lists, point, &seconds);
         by_group(&groups, &self.times.prefill, |group| {
             let rate = (group.int8_macs > 0).then_some(group.int8_macs as f64 / group.value);
             let share = rate.zip(self.limits.int8).map(|(rate, peak)| rate / peak.macs_per_second);

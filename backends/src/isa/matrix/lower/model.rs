@@ -454,6 +454,9 @@ impl Cx<'_> {
             KernelSpec::CodedEmbed { .. } | KernelSpec::CodedMatmul { .. } => {
                 return Err(VectorError::Unsupported("a lossy head".into()));
             }
+            KernelSpec::AttentionStep { .. } => {
+                return Err(VectorError::Unsupported("attention in steps that threads share".into()));
+            }
             KernelSpec::Screen { .. } => return Err(VectorError::Unsupported("a screened head".into())),
         }
         .map_err(VectorError::Ub)?;

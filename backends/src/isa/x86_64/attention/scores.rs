@@ -122,6 +122,9 @@ fn score_tile(a: &mut CodeAssembler, keys: Elements, tile: Tile) -> Result<(), I
     let sums = tile.group(0);
     for index in 0..LANES {
         let partial = partial_at(index);
+        if let Some(ahead) = keys.ahead {
+            ask_ahead(a, ahead, index, tile)?;
+        }
         score_partial(a, keys, partial, tile)?;
         let complete = index.trailing_ones() as usize;
         for level in 1..=complete {
@@ -155,6 +158,22 @@ pub(super) fn partial_at(index: usize) -> usize {
     index.reverse_bits() >> (usize::BITS - LANES.trailing_zeros())
 }
 
+/// Asks for a sixteenth of the bytes that lie `ahead` bytes behind the tile, the `index`-th: partials read keys all over
+/// the tile, but the processor's own prefetcher follows what comes line by line.
+fn ask_ahead(a: &mut CodeAssembler, ahead: usize, index: usize, tile: Tile) -> Result<(), IcedError> {
+    let mut top = a.create_label();
+    let (at, left) = (K_AT, STEPS_LEFT);
+    a.mov(left, K_BYTES)?;
+    a.shr(left, LANES.trailing_zeros() - tile.blocks.trailing_zeros())?;
+    a.imul_3(at, left, int(index))?;
+    a.lea(at, at + K + int(ahead))?;
+    a.set_label(&mut top)?;
+    a.prefetcht0(byte_ptr(at))?;
+    a.add(at, int(LINE_BYTES))?;
+    a.sub(left, int(LINE_BYTES))?;
+    a.ja(top)
+}
+
 /// One partial of the dot products of a tile.
 fn score_partial(a: &mut CodeAssembler, elements: Elements, partial: usize, tile: Tile) -> Result<(), IcedError> {
     let key_bytes = key_bytes(elements);
@@ -168,11 +187,6 @@ fn score_partial(a: &mut CodeAssembler, elements: Elements, partial: usize, tile
             let at = step * LANES * key_bytes;
             for (block, keys) in keys[..tile.blocks].iter().enumerate() {
                 load_widened(a, elements.dtype, *keys, key_address(block, int(at)))?;
-                // The partials that share a line ask for it in turns, so that requests come evenly.
-                let sharers = LINE_BYTES / key_bytes;
-                if let Some(ahead) = elements.ahead.filter(|_| partial % sharers == step % sharers) {
-                    a.prefetcht0(byte_ptr(key_address(block, int(at + ahead))))?;
-                }
             }
             for (query, of_query) in sums.chunks_exact(tile.blocks).enumerate() {
                 a.vbroadcastss(factors[query], dword_ptr(query_address(query, int(step * LANES * 4))))?;

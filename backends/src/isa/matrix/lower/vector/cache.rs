@@ -1,4 +1,5 @@
-//! Cache writes: rows of keys and values, in the cache's type and order.
+//! Cache writes: rows of keys and values, in the cache's type and order. Values are whole rows here, not parts: one
+//! core reads all of a head.
 
 use tcc_ir::cache::{BLOCK, CacheLayout, CacheOrder};
 

@@ -43,6 +43,12 @@ impl Strided {
     pub const fn behind(self, reg: Reg) -> Strided {
         Strided { at: Addr::behind(reg, self.at.offset), ..self }
     }
+
+    /// The same `bytes` further on.
+    pub const fn plus(self, bytes: usize) -> Strided {
+        // Within one UB.
+        Strided { at: Addr { offset: self.at.offset + bytes as i32, ..self.at }, ..self }
+    }
 }
 
 /// Second operand of a vector instruction.

@@ -23,7 +23,7 @@ use super::vector::dense::{self, Dense};
 use super::vector::quantize::{self, Before};
 use super::vector::rows;
 use super::vector::ternary::{self, Activations, Ternary};
-use super::vector::{Place, ROWS, Tables, UbTooSmall, mask, transpose_offsets};
+use super::vector::{Place, ROWS, Tables, UbTooSmall};
 use crate::isa::matrix::desc;
 use crate::isa::matrix::machine::{Machine, OrganisationKind};
 use crate::isa::matrix::program::addr::Queue;
@@ -189,7 +189,7 @@ fn symbols(builder: &mut ProgramBuilder, plan: &Plan, machine: &Machine) -> Map 
     let hidden = (4 * plan.facts.hidden * plan.prefill()) as u64;
     // Attention reads whole blocks of positions.
     let behind = (4 * ROWS * plan.kernels.iter().map(head_dim).max().unwrap_or(0)) as u64;
-    let sums = plan.kernels.iter().map(sums_bytes).max().unwrap_or(0) as u64;
+    let sums = plan.kernels.iter().map(|spec| scratch_bytes(spec, machine)).max().unwrap_or(0) as u64;
     let expanded = plan.kernels.iter().filter_map(packed).map(|p| split::expanded_bytes(p.shape.n, p.shape.k)).max();
     let expanded = expanded.filter(|_| machine.org.kind == OrganisationKind::Split);
     Map {
@@ -201,10 +201,7 @@ fn symbols(builder: &mut ProgramBuilder, plan: &Plan, machine: &Machine) -> Map 
         logits: builder.symbol("logits", SymbolKind::Output, arena.logits_bytes, "f32"),
         sums: builder.symbol("sums", SymbolKind::Scratch, sums.max(4), "s32"),
         expanded: expanded.map(|bytes| builder.symbol("expanded", SymbolKind::Scratch, bytes as u64, "s8")),
-        tables: Tables {
-            transpose: (builder.constant("transpose", transpose_offsets(), "u32"), 0),
-            mask: (builder.constant("mask", mask(), "f32"), 0),
-        },
+        tables: Tables::new(|name, bytes, ty| builder.constant(name, bytes, ty)),
     }
 }
 
@@ -212,8 +209,16 @@ fn head_dim(spec: &KernelSpec) -> usize {
     if let KernelSpec::Attention { cache, .. } = spec { cache.d } else { 0 }
 }
 
-fn sums_bytes(spec: &KernelSpec) -> usize {
-    if let KernelSpec::TernaryMatmul { m, n, .. } = spec { 4 * m * n } else { 0 }
+/// Bytes of global memory where sums of a product that is cut along k wait, and scores of attention.
+fn scratch_bytes(spec: &KernelSpec, machine: &Machine) -> usize {
+    if let KernelSpec::TernaryMatmul { m, n, .. } = spec {
+        return 4 * m * n;
+    }
+    if let KernelSpec::Attention { m, heads, cache, scale } = spec {
+        let shape = Attention { m: *m, heads: *heads, cache: *cache, scale: *scale };
+        return attention::scores_bytes(&shape, memories(machine).ub, vector_units(machine));
+    }
+    0
 }
 
 /// The product of a kernel on the cube of `machine`, if it is one.
@@ -433,11 +438,13 @@ impl Cx<'_> {
                 rows::rope(e, ub, (*m, *heads, *d), [args[0], args[1], args[2], args[3], pos])
             }
             KernelSpec::KvWrite { m, cache, order } => {
-                cache::kv_write(e, ub, *m, (*cache, *order), [args[0], args[1], pos])
+                cache::kv_write(e, ub, *m, (*cache, *order), [args[0], args[1], pos], tables)
             }
             KernelSpec::Attention { m, heads, cache, scale } => {
                 let shape = Attention { m: *m, heads: *heads, cache: *cache, scale: *scale };
-                attention::attention(e, ub, shape, [args[0], args[1], args[2], args[3], pos], tables)
+                let places = [args[0], args[1], args[2], args[3], pos, (self.map.sums, 0)];
+                let shared = attention::attention(e, ub, &shape, places, tables, vector_units(self.machine));
+                return shared.map(|(cores, start)| Shared { cores, start }).map_err(VectorError::Ub);
             }
             KernelSpec::DenseMatmul { m, n, k, weight, scale, bias, residual, .. } => {
                 let shape = Dense { m: *m, n: *n, k: *k, weight: *weight, scale: *scale };

@@ -8,7 +8,7 @@ use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
 use crate::isa::matrix::lower::vector::ternary::{self, Activations, PANEL, Ternary};
-use crate::isa::matrix::lower::vector::{Place, Tables, mask, transpose_offsets};
+use crate::isa::matrix::lower::vector::{Place, Tables};
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::builder::ProgramBuilder;
 use crate::isa::matrix::program::{CoreKind, Program, Stream, SymbolKind};
@@ -78,10 +78,7 @@ pub fn alone(shape: &Shape, tile: Tile, machine: &Machine) -> Option<Program> {
 pub fn on_vector(shape: &Shape, machine: &Machine) -> Option<Program> {
     let mut builder = ProgramBuilder::new("product", machine);
     let p = product(&mut builder, shape);
-    let tables = Tables {
-        transpose: (builder.constant("transpose", transpose_offsets(), "u32"), 0),
-        mask: (builder.constant("mask", mask(), "f32"), 0),
-    };
+    let tables = Tables::new(|name, bytes, ty| builder.constant(name, bytes, ty));
     let mut e = Emit::default();
     e.op = builder.op("product");
     let t = Ternary { m: shape.m, n: shape.n, k: shape.k, scale: shape.scale, activations: Activations::Codes };

@@ -12,7 +12,7 @@ pub mod ternary;
 
 use tcc_ir::numerics;
 
-use super::emit::{Emit, F32, S32, Second, block, dense as all, strided};
+use super::emit::{Emit, F32, S32, Second, Strided, block, dense as all, strided};
 use crate::isa::matrix::program::SymbolId;
 use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
 use crate::isa::matrix::program::inst::{ScalarOp, ScalarOperand};
@@ -32,6 +32,22 @@ pub struct Tables {
     pub transpose: Place,
     /// [`mask`].
     pub mask: Place,
+    /// [`causal`].
+    pub causal: Place,
+    /// [`order_offsets`].
+    pub order: Place,
+}
+
+impl Tables {
+    /// The tables where `constant` puts them, given name, bytes and type.
+    pub fn new(mut constant: impl FnMut(&str, Vec<u8>, &str) -> SymbolId) -> Tables {
+        Tables {
+            transpose: (constant("transpose", transpose_offsets(), "u32"), 0),
+            mask: (constant("mask", mask(), "f32"), 0),
+            causal: (constant("causal", causal(), "f32"), 0),
+            order: (constant("order", order_offsets(), "u32"), 0),
+        }
+    }
 }
 
 /// Byte offsets that turn `f32[64][8]` into `[8][64]`.
@@ -41,16 +57,43 @@ pub fn transpose_offsets() -> Vec<u8> {
     offsets.flat_map(u32::to_le_bytes).collect()
 }
 
-/// What hides scores: 64 zeros, then 64 values below every score.
-pub fn mask() -> Vec<u8> {
-    let values = (0..2 * ROWS).map(|i| if i < ROWS { 0.0f32 } else { HIDDEN });
+/// Elements that [`order_offsets`] covers.
+pub const ORDER_COUNT: usize = 512;
+
+/// Byte offsets that put the elements of each block in the order 0 4 2 6 1 5 3 7: `BlockSum`, which adds neighbors first,
+/// then adds what lies four apart, two apart, one apart, as `numerics::reduce` does.
+pub fn order_offsets() -> Vec<u8> {
+    const ORDER: [usize; 8] = [0, 4, 2, 6, 1, 5, 3, 7];
+    // Below 2048.
+    let offsets = (0..ORDER_COUNT).map(|i| (4 * (i / 8 * 8 + ORDER[i % 8])) as u32);
+    offsets.flat_map(u32::to_le_bytes).collect()
+}
+
+/// Zeros of [`mask`].
+pub const MASK_ZEROS: usize = 256;
+
+/// A row of zeros, then as many values below every score: a query that sees the first n of some positions reads it from
+/// [`MASK_ZEROS`] - n on.
+fn mask() -> Vec<u8> {
+    let values = (0..2 * MASK_ZEROS).map(|i| if i < MASK_ZEROS { 0.0f32 } else { HIDDEN });
     values.flat_map(f32::to_le_bytes).collect()
 }
 
-/// Added to a score to hide it; finite, and the difference to any maximum is far below what exp takes for 0.
+/// The row of [`causal`] for a query at the first of eight positions.
+pub const CAUSAL_ZERO: usize = 128;
+
+/// Rows of eight values for a query that is i - [`CAUSAL_ZERO`] positions ahead of the first of eight: zero for those that
+/// it sees.
+fn causal() -> Vec<u8> {
+    let rows = (0..2 * CAUSAL_ZERO).flat_map(|i| (0..8).map(move |t| if CAUSAL_ZERO + t <= i { 0.0 } else { HIDDEN }));
+    rows.flat_map(f32::to_le_bytes).collect()
+}
+
+/// A score that hides; finite, and the difference to any maximum is far below what exp takes for 0.
 const HIDDEN: f32 = -1e38;
 
 /// Memory of a kernel, given out from the front.
+#[derive(Clone)]
 pub struct Space {
     next: usize,
     limit: usize,
@@ -155,11 +198,28 @@ impl Emit {
         }
     }
 
-    /// `x = exp(x)` of `count` elements; `scratch` has room for four times as many and the mask.
+    /// Puts the elements of each block of eight in the order of [`order_offsets`], which lie at `table`.
+    pub fn in_order(&mut self, to: usize, from: usize, table: usize, count: usize) {
+        for first in (0..count).step_by(ORDER_COUNT) {
+            let from = Second::Vector(all(from + 4 * first));
+            let count = ORDER_COUNT.min(count - first);
+            let (full, tail) = (count / ROWS, count % ROWS);
+            let types = (ElemType::U32, ElemType::U32);
+            if full > 0 {
+                self.vec(VecOp::Gather, types, all(to + 4 * first), all(table), from, full, ROWS);
+            }
+            if tail > 0 {
+                let (to, table) = (all(to + 4 * first + 256 * full), all(table + 256 * full));
+                self.vec(VecOp::Gather, types, to, table, from, 1, tail);
+            }
+        }
+    }
+
+    /// `x = exp(x)` of `count` elements; `scratch` has [`Emit::exp_bytes`].
     pub fn exp(&mut self, x: usize, scratch: usize, count: usize) {
         let size = (4 * count).next_multiple_of(256);
-        let [n, r, p, t] = [0, 1, 2, 3].map(|i| scratch + i * size);
-        let mask = scratch + 4 * size;
+        let [n, p, t] = [0, 1, 2].map(|i| scratch + i * size);
+        let mask = scratch + 3 * size;
         let (float, int) = ((ElemType::F32, ElemType::S32), (ElemType::S32, ElemType::F32));
         let f = Second::f32;
         self.compare(VecOp::CmpGe, mask, x, numerics::EXP_MIN, count);
@@ -168,25 +228,25 @@ impl Emit {
         self.each(VecOp::Mul, F32, t, x, f(numerics::LOG2_E), count);
         self.each(VecOp::Cast, int, n, t, Second::None, count);
         self.each(VecOp::Cast, float, t, n, Second::None, count);
-        self.each(VecOp::Mov, F32, r, x, Second::None, count);
-        self.each(VecOp::Mla, F32, r, t, f(-numerics::LN2_HIGH), count);
-        self.each(VecOp::Mla, F32, r, t, f(-numerics::LN2_LOW), count);
+        // x becomes r.
+        self.each(VecOp::Mla, F32, x, t, f(-numerics::LN2_HIGH), count);
+        self.each(VecOp::Mla, F32, x, t, f(-numerics::LN2_LOW), count);
         self.fill(p, numerics::EXP_POLY[0].to_bits(), count);
         for c in &numerics::EXP_POLY[1..] {
-            self.each(VecOp::Madd, F32, p, r, f(*c), count);
+            self.each(VecOp::Madd, F32, p, x, f(*c), count);
         }
-        self.each2(VecOp::Mul, t, r, r, count);
-        self.each2(VecOp::Madd, p, t, r, count);
+        self.each2(VecOp::Mul, t, x, x, count);
+        self.each2(VecOp::Madd, p, t, x, count);
         self.each(VecOp::Add, F32, p, p, f(1.0), count);
         self.each(VecOp::Shl, S32, n, n, Second::Bits(23), count);
         self.each(VecOp::Add, S32, p, p, Second::Vector(all(n)), count);
         self.fill(x, 0, count);
-        self.select(x, p, mask, count);
+        self.select(x, all(p), mask, count);
     }
 
     /// Bytes that [`Emit::exp`] needs beside its operand.
     pub const fn exp_bytes(count: usize) -> usize {
-        4 * (4 * count).next_multiple_of(256) + (mask_tail(count) + 32).next_multiple_of(256)
+        3 * (4 * count).next_multiple_of(256) + (mask_tail(count) + 32).next_multiple_of(256)
     }
 
     /// The mask of `x op value` of `count` elements, for [`Emit::select`].
@@ -202,14 +262,15 @@ impl Emit {
     }
 
     /// `x = y` where the mask's bit is set.
-    fn select(&mut self, x: usize, y: usize, mask: usize, count: usize) {
+    fn select(&mut self, x: usize, y: Strided, mask: usize, count: usize) {
         let (full, tail) = (count / ROWS, count % ROWS);
         if full > 0 {
-            self.vec(VecOp::Select, F32, all(x), all(y), Second::Vector(all(mask)), full, ROWS);
+            self.vec(VecOp::Select, F32, all(x), y, Second::Vector(all(mask)), full, ROWS);
         }
         if tail > 0 {
-            let at = |o: usize| all(o + 256 * full);
-            self.vec(VecOp::Select, F32, at(x), at(y), Second::Vector(all(mask + mask_tail(count))), 1, tail);
+            let y = if y.stride.block == 0 { y } else { y.plus(256 * full) };
+            let mask = Second::Vector(all(mask + mask_tail(count)));
+            self.vec(VecOp::Select, F32, all(x + 256 * full), y, mask, 1, tail);
         }
     }
 }

@@ -269,6 +269,9 @@ pub fn divide_up(e: &mut Emit, to: Reg, from: Reg, b: usize) {
 /// Rows of floats `pitch` apart in UB from stored rows at `from`, widened.
 pub fn widen_rows(e: &mut Emit, to: usize, from: usize, ty: ElemType, (rows, d, pitch): (usize, usize, usize)) {
     let size = ty.bits() as usize / 8;
+    if d == pitch {
+        return widen(e, to, from, ty, rows * d);
+    }
     for first in (0..d).step_by(64) {
         let lanes = (d - first).min(64);
         let x: Strided = strided(from + size * first, 1, pitch * size / 32);

@@ -1,0 +1,303 @@
+//! Causal attention over a cache: a tile of queries (token rows times the query heads of one KV head) against all
+//! positions before its last row.
+//!
+//! Scores need the largest of all before any weight is known, so each tile passes over its positions twice. The first
+//! pass loads keys and leaves scores in global memory, the second takes them back as weights and loads values; what
+//! lies in the future of the first row of the tile is hidden position by position, what lies in the future of the last
+//! one is not visited. A core takes every n-th pair of tile and KV head.
+//!
+//! Keys and queries lie with the elements of each block in [`ORDER`](super::order_offsets), so that the sum over a block is the
+//! end of `numerics::reduce`. The first product of a partial is not added to +0, which only loses the sign of a zero
+//! score; adding it to the mask, or exp, does that anyway.
+
+mod space;
+mod step;
+
+use tcc_ir::cache::CacheLayout;
+
+use self::space::At;
+use super::rows::{divide_up, step as bytes_step};
+use super::{Place, Tables, UbTooSmall, behind, reg};
+use crate::isa::matrix::lower::emit::Emit;
+use crate::isa::matrix::program::StartValues;
+use crate::isa::matrix::program::addr::{Queue, Reg};
+use crate::isa::matrix::program::inst::{Count, ScalarOp, ScalarOperand};
+
+// Operands.
+const Q: Reg = reg(1);
+const OUT: Reg = reg(2);
+const K: Reg = reg(3);
+const V: Reg = reg(4);
+const POS: Reg = reg(5);
+const SCORES: Reg = reg(6);
+const MASK: Reg = reg(7);
+// Of the core: its number, its whole tiles, and its shorter ones.
+const CORE: Reg = reg(8);
+const WHOLE: Reg = reg(9);
+const SHORT: Reg = reg(10);
+// Of the tile: its number, its query heads, the position of its first row.
+const ITEM: Reg = reg(11);
+const HEADS: Reg = reg(12);
+const FIRST: Reg = reg(13);
+const Q_AT: Reg = reg(14);
+const OUT_AT: Reg = reg(15);
+const K_AT: Reg = reg(16);
+const V_AT: Reg = reg(17);
+// Of the positions at hand: cache rows, their scales, scores; how far the first row of the tile is ahead of them.
+const AT: Reg = reg(18);
+const SCALES_AT: Reg = reg(19);
+const SCORES_AT: Reg = reg(20);
+const AHEAD: Reg = reg(21);
+const MASK_AT: Reg = reg(22);
+const COUNT: Reg = reg(23);
+
+/// Flags of the slot of cache rows, of loaded scores and of scores to store; 0 is [`Emit::after`]'s.
+mod flag {
+    pub const ROWS: u8 = 1;
+    pub const LOADED: u8 = 2;
+    pub const STORED: u8 = 1;
+}
+
+/// Query heads of a tile at most.
+const MOST_HEADS: usize = 64;
+
+/// Token rows of a tile at most: what the table of masks holds.
+const MOST_ROWS: usize = 96;
+
+/// Queries from which on an instruction has a repeat for each of them.
+const MANY: usize = 24;
+
+/// Shape of the op.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    pub m: usize,
+    pub heads: usize,
+    pub cache: CacheLayout,
+    pub scale: f32,
+}
+
+impl Attention {
+    /// Query heads that are done together: they share a KV head.
+    fn heads_together(&self) -> usize {
+        let group = self.heads / self.cache.heads;
+        (1..=group.min(MOST_HEADS)).rev().find(|n| group.is_multiple_of(*n)).unwrap_or(1)
+    }
+
+    /// Parts of the query heads.
+    fn parts(&self) -> usize {
+        self.heads / self.heads_together()
+    }
+
+    /// The largest tile of at most `rows` token rows that fits `ub` bytes, and where its parts lie.
+    fn tile(&self, ub: usize, rows: usize) -> Result<(Tile, At), UbTooSmall> {
+        let mut refused = UbTooSmall { needed: ub + 1, limit: ub };
+        let heads = self.heads_together();
+        for rows in (1..=rows.min(MOST_ROWS)).rev() {
+            for &(way, unit, batch) in Tile::ways(rows * heads, self.cache.element_bytes()) {
+                let tile = Tile { way, rows, heads, unit, batch };
+                match At::take(ub, self, &tile) {
+                    Ok(at) => return Ok((tile, at)),
+                    Err(error) => refused = error,
+                }
+            }
+        }
+        Err(refused)
+    }
+
+    /// Cores that share the op: one where they would share blocks of 32 bytes.
+    fn share(&self, cores: usize, tile: &Tile) -> usize {
+        let most = self.parts() * self.m.div_ceil(tile.rows);
+        if self.cache.d.is_multiple_of(8) { cores.min(most) } else { 1 }
+    }
+
+    /// Bytes of the scores of one core.
+    fn core_bytes(&self, tile: &Tile) -> usize {
+        4 * tile.queries() * self.cache.ctx.next_multiple_of(tile.diagonal() * tile.unit)
+    }
+}
+
+/// Bytes of global memory that scores wait in, on `cores` cores.
+pub fn scores_bytes(a: &Attention, ub: usize, cores: usize) -> usize {
+    a.tile(ub, a.m).map_or(0, |(tile, _)| a.share(cores, &tile) * a.core_bytes(&tile))
+}
+
+/// How instructions cover pairs of a query and a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// A repeat for each query, a block for each of eight positions.
+    Queries,
+    /// An instruction for each query, a block for each position.
+    Positions,
+}
+
+/// What is done together.
+#[derive(Clone, Copy, Debug)]
+struct Tile {
+    way: Way,
+    /// Token rows, and query heads of each; query `h · rows + r`.
+    rows: usize,
+    heads: usize,
+    /// Positions of a unit: scores lie as `[unit][query][position]`.
+    unit: usize,
+    /// Units whose weights are computed together.
+    batch: usize,
+}
+
+impl Tile {
+    /// Ways, units and batches to try, for `queries` queries and elements of the cache of `size` bytes.
+    fn ways(queries: usize, size: usize) -> &'static [(Way, usize, usize)] {
+        use Way::{Positions, Queries};
+        if queries >= MANY {
+            return &[(Queries, 8, 4), (Queries, 8, 2)];
+        }
+        let all = &[(Positions, 128, 1), (Positions, 64, 1), (Positions, 32, 1), (Positions, 16, 1)];
+        // Behind the cache there is room for 64 rows of f32.
+        if size > 2 { &all[1..] } else { all }
+    }
+
+    fn queries(&self) -> usize {
+        self.rows * self.heads
+    }
+
+    /// Units between which a step stops where some of its positions are hidden: whole rounds of partial sums.
+    fn diagonal(&self) -> usize {
+        match self.way {
+            Way::Queries => 2,
+            Way::Positions => 1,
+        }
+    }
+}
+
+/// Writes `q, k cache, v cache, out, pos` for `cores` cores, with `scores` for scores; returns how many share it, and
+/// the registers that differ between them.
+pub fn attention(
+    e: &mut Emit,
+    ub: usize,
+    a: &Attention,
+    [q, k, v, out, pos, scores]: [Place; 6],
+    tables: &Tables,
+    cores: usize,
+) -> Result<(usize, Vec<StartValues>), UbTooSmall> {
+    let whole = a.tile(ub, a.m)?;
+    let cores = a.share(cores, &whole.0);
+    let rest = a.m % whole.0.rows;
+    let short = if rest > 0 { Some(a.tile(ub, rest)?) } else { None };
+    let starts = split(e, a, &whole.0, cores);
+    e.point(MASK, pos);
+    e.scalar_load(POS, behind(MASK, 0));
+    for (reg, place) in [(Q, q), (OUT, out), (K, k), (V, v)] {
+        e.point(reg, place);
+    }
+    e.point(AT, scores);
+    e.index(SCORES, AT, CORE, a.core_bytes(&whole.0));
+    presets(e, true);
+    items(e, a, (&whole, WHOLE, 0), tables, cores);
+    if let Some(short) = &short {
+        items(e, a, (short, SHORT, a.m - rest), tables, cores);
+    }
+    presets(e, false);
+    Ok((cores, starts))
+}
+
+/// Sets, or takes, the flags that say that slots are free.
+fn presets(e: &mut Emit, is_start: bool) {
+    for (src, dst, id) in [
+        (Queue::V, Queue::Mte2, flag::ROWS),
+        (Queue::V, Queue::Mte2, flag::LOADED),
+        (Queue::Mte3, Queue::V, flag::STORED),
+    ] {
+        if is_start { e.set(src, dst, id) } else { e.wait(src, dst, id) }
+    }
+}
+
+/// Shares tiles among cores, one after the other: later ones take longer.
+fn split(e: &mut Emit, a: &Attention, whole: &Tile, cores: usize) -> Vec<StartValues> {
+    let wholes = a.parts() * (a.m / whole.rows);
+    let count = |all: usize, core: usize| all.saturating_sub(core).div_ceil(cores) as i64;
+    let values = |core: usize| [core as i64, count(wholes, core), count(a.parts(), core)];
+    let regs = [CORE, WHOLE, SHORT];
+    if cores == 1 {
+        for (reg, value) in regs.into_iter().zip(values(0)) {
+            e.add(reg, Reg::ZERO, value);
+        }
+        return vec![];
+    }
+    let start = |(i, reg)| StartValues { reg, values: (0..cores).map(|core| values(core)[i]).collect() };
+    regs.into_iter().enumerate().map(start).collect()
+}
+
+/// The core's tiles of one size, which begin at token row `first_row`.
+fn items(
+    e: &mut Emit,
+    a: &Attention,
+    ((tile, at), count, first_row): (&(Tile, At), Reg, usize),
+    tables: &Tables,
+    cores: usize,
+) {
+    at.prepare(e, a, tile, tables);
+    e.add(ITEM, CORE, 0);
+    e.begin(Count::Reg(count));
+    addresses(e, a, tile, first_row);
+    at.load_queries(e, a, tile);
+    let step = step::Step { a, tile, at };
+    pass(e, a, tile, (K_AT, tile.diagonal()), |e, units, masked| step.scores(e, units, masked, tables));
+    step.between(e);
+    pass(e, a, tile, (V_AT, tile.batch), |e, units, masked| step.values(e, units, masked));
+    step.finish(e);
+    // At most the machine's cores.
+    e.add(ITEM, ITEM, cores as i64);
+    e.end(&[]);
+}
+
+/// Registers of the tile `ITEM`.
+fn addresses(e: &mut Emit, a: &Attention, tile: &Tile, first_row: usize) {
+    let imm = |value: usize| ScalarOperand::Imm(value as i64);
+    let row_bytes = 4 * a.heads * a.cache.d;
+    e.scalar(ScalarOp::Rem, HEADS, ITEM, imm(a.parts()));
+    e.scalar(ScalarOp::Div, FIRST, ITEM, imm(a.parts()));
+    e.scalar(ScalarOp::Mul, FIRST, FIRST, imm(tile.rows));
+    e.add(FIRST, FIRST, first_row as i64);
+    for (to, from) in [(Q_AT, Q), (OUT_AT, OUT)] {
+        e.index(to, from, FIRST, row_bytes);
+        e.index(AT, to, HEADS, 4 * tile.heads * a.cache.d);
+        e.add(to, AT, 0);
+    }
+    e.scalar(ScalarOp::Add, FIRST, FIRST, ScalarOperand::Reg(POS));
+    // From here on the KV head.
+    e.scalar(ScalarOp::Div, HEADS, HEADS, imm(a.parts() / a.cache.heads));
+    e.index(K_AT, K, HEADS, a.cache.head_bytes());
+    e.index(V_AT, V, HEADS, a.cache.head_bytes());
+}
+
+/// Runs `body` on all positions that the tile sees, first in steps of `units` units that every row sees.
+fn pass(e: &mut Emit, a: &Attention, tile: &Tile, (rows, units): (Reg, usize), body: impl Fn(&mut Emit, usize, bool)) {
+    let imm = |value: usize| ScalarOperand::Imm(value as i64);
+    let positions = units * tile.unit;
+    let advance = |units: usize| {
+        let positions = units * tile.unit;
+        [
+            (AT, bytes_step(positions * a.cache.row_bytes())),
+            (SCALES_AT, bytes_step(4 * positions)),
+            (SCORES_AT, bytes_step(4 * positions * tile.queries())),
+            (AHEAD, -bytes_step(positions)),
+        ]
+    };
+    e.add(AT, rows, 0);
+    if a.cache.has_scales() {
+        let base = if rows == K_AT { K } else { V };
+        e.index(SCALES_AT, base, HEADS, 4 * a.cache.positions());
+        e.add(SCALES_AT, SCALES_AT, a.cache.scales_offset_bytes() as i64);
+    }
+    e.add(SCORES_AT, SCORES, 0);
+    e.add(AHEAD, FIRST, 0);
+    e.add(COUNT, FIRST, 1);
+    e.scalar(ScalarOp::Div, COUNT, COUNT, imm(positions));
+    e.begin(Count::Reg(COUNT));
+    body(e, units, false);
+    e.end(&advance(units));
+    e.add(COUNT, AHEAD, tile.rows as i64);
+    divide_up(e, COUNT, COUNT, tile.diagonal() * tile.unit);
+    e.begin(Count::Reg(COUNT));
+    body(e, tile.diagonal(), true);
+    e.end(&advance(tile.diagonal()));
+}

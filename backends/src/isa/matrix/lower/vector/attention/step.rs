@@ -1,0 +1,323 @@
+//! One step of either pass, and what stands between and behind them.
+
+use super::space::At;
+use super::{AHEAD, AT, Attention, MASK, MASK_AT, OUT_AT, SCALES_AT, SCORES_AT, Tile, Way, flag};
+use crate::isa::matrix::lower::emit::{Emit, F32, Second, Strided, block, dense, strided};
+use crate::isa::matrix::lower::vector::cache::{is_ordered, pitch};
+use crate::isa::matrix::lower::vector::rows::{element, widen_rows};
+use crate::isa::matrix::lower::vector::{CAUSAL_ZERO, MASK_ZEROS, ROWS, Tables, behind};
+use crate::isa::matrix::program::addr::Queue;
+use crate::isa::matrix::program::inst::{ScalarOp, ScalarOperand};
+use crate::isa::matrix::program::vec::VecOp;
+
+pub struct Step<'a> {
+    pub a: &'a Attention,
+    pub tile: &'a Tile,
+    pub at: &'a At,
+}
+
+impl Step<'_> {
+    fn pitch(&self) -> usize {
+        pitch(&self.a.cache)
+    }
+
+    /// Pairs of a query and a position in a unit.
+    fn pairs(&self) -> usize {
+        self.tile.queries() * self.tile.unit
+    }
+
+    /// Scores of `units` units, stored; with `masked`, what lies in the future of a query is hidden.
+    pub fn scores(&self, e: &mut Emit, units: usize, masked: bool, tables: &Tables) {
+        for unit in 0..units {
+            let positions = unit * self.tile.unit;
+            self.load_rows(e, positions);
+            if masked {
+                self.load_mask(e, positions, tables);
+            }
+            e.set(Queue::Mte2, Queue::V, flag::ROWS);
+            e.wait(Queue::Mte2, Queue::V, flag::ROWS);
+            if masked {
+                e.compare(VecOp::CmpLt, self.at.bits, self.at.mask, 0.0, self.pairs());
+            }
+            self.widen(e);
+            let keys = self.keys(e);
+            e.wait(Queue::Mte3, Queue::V, flag::STORED);
+            self.products(e, keys);
+            self.scale_scores(e);
+            if masked {
+                e.select(self.at.s, block(self.at.hidden), self.at.bits, self.pairs());
+            }
+            e.each2(VecOp::Max, self.at.max, self.at.max, self.at.s, self.pairs());
+            self.store_scores(e, positions);
+        }
+    }
+
+    /// Loads the rows of the unit that begins `positions` behind the registers, with their scales.
+    fn load_rows(&self, e: &mut Emit, positions: usize) {
+        let (cache, unit) = (&self.a.cache, self.tile.unit);
+        let (size, d, pitch) = (cache.element_bytes(), cache.d, self.pitch());
+        let from = behind(AT, positions * size * d);
+        e.wait(Queue::V, Queue::Mte2, flag::ROWS);
+        if pitch == d {
+            e.load(self.at.raw, from, 1, unit * size * d, 0, 0);
+        } else {
+            e.load(self.at.raw, from, unit, size * d, size * d, size * pitch);
+        }
+        if cache.has_scales() {
+            e.load(self.at.raw_scales, behind(SCALES_AT, 4 * positions), 1, 4 * unit, 0, 0);
+        }
+    }
+
+    /// Loads what is below zero where a query does not see a position of the unit.
+    fn load_mask(&self, e: &mut Emit, positions: usize, tables: &Tables) {
+        let (rows, heads, unit) = (self.tile.rows, self.tile.heads, self.tile.unit);
+        match self.tile.way {
+            Way::Queries => {
+                e.point(MASK, tables.causal);
+                e.index(MASK_AT, MASK, AHEAD, 32);
+                for head in 0..heads {
+                    let from = behind(MASK_AT, 32 * (CAUSAL_ZERO - positions));
+                    e.load(self.at.mask + 32 * head * rows, from, 1, 32 * rows, 0, 0);
+                }
+            }
+            Way::Positions => {
+                e.point(MASK, tables.mask);
+                e.scalar(ScalarOp::Mul, MASK_AT, AHEAD, ScalarOperand::Imm(-4));
+                e.scalar(ScalarOp::Add, MASK_AT, MASK_AT, ScalarOperand::Reg(MASK));
+                for query in 0..rows * heads {
+                    let from = behind(MASK_AT, 4 * (MASK_ZEROS - 1 - query % rows));
+                    e.load(self.at.mask + 4 * unit * query, from, 1, 4 * unit, 0, 0);
+                }
+            }
+        }
+    }
+
+    /// Widens the loaded rows, and frees their slot.
+    fn widen(&self, e: &mut Emit) {
+        let (cache, unit) = (&self.a.cache, self.tile.unit);
+        let (ty, _) = element(cache.dtype);
+        widen_rows(e, self.at.wide, self.at.raw, ty, (unit, cache.d, self.pitch()));
+        if cache.has_scales() {
+            e.each(VecOp::Mov, F32, self.at.scales, self.at.raw_scales, Second::None, unit);
+        }
+        e.set(Queue::V, Queue::Mte2, flag::ROWS);
+    }
+
+    /// Where keys stand in order.
+    fn keys(&self, e: &mut Emit) -> usize {
+        if is_ordered(&self.a.cache) {
+            return self.at.wide;
+        }
+        e.in_order(self.at.ordered, self.at.wide, self.at.order, self.tile.unit * self.pitch());
+        self.at.ordered
+    }
+
+    /// `s = dot(q, k)` of all pairs of the unit.
+    fn products(&self, e: &mut Emit, keys: usize) {
+        let (at, pitch) = (self.at, self.pitch());
+        match self.tile.way {
+            Way::Queries => {
+                let queries = strided(at.q, 0, pitch / 8);
+                self.sums(e, queries, strided(keys, pitch / 8, 0), self.tile.queries(), at.s);
+            }
+            Way::Positions => {
+                for query in 0..self.tile.queries() {
+                    let to = at.s + 4 * self.tile.unit * query;
+                    let one = block(at.q + 4 * pitch * query);
+                    self.sums(e, one, strided(keys, pitch / 8, pitch), self.tile.unit / 8, to);
+                }
+            }
+        }
+    }
+
+    /// Sums of products of rows of `q` and `k`, eight of a repeat in their blocks.
+    fn sums(&self, e: &mut Emit, q: Strided, k: Strided, repeats: usize, to: usize) {
+        let blocks = self.a.cache.d.div_ceil(8);
+        let halves = [self.at.lo, self.at.hi];
+        for (half, p) in halves.into_iter().enumerate() {
+            for first in (half..blocks).step_by(2) {
+                let op = if first == half { VecOp::Mul } else { VecOp::Mla };
+                e.vec(op, F32, dense(p), q.plus(32 * first), Second::Vector(k.plus(32 * first)), repeats, 64);
+            }
+        }
+        if blocks > 1 {
+            e.each2(VecOp::Add, halves[0], halves[0], halves[1], 64 * repeats);
+        }
+        e.vec(VecOp::BlockSum, F32, dense(to), dense(halves[0]), Second::None, repeats, 64);
+    }
+
+    fn scale_scores(&self, e: &mut Emit) {
+        let (s, pairs) = (self.at.s, self.pairs());
+        if self.a.cache.has_scales() {
+            self.times_scales(e, s);
+        }
+        e.each(VecOp::Mul, F32, s, s, Second::f32(self.a.scale), pairs);
+    }
+
+    /// `x` of all pairs times the scales of their positions.
+    fn times_scales(&self, e: &mut Emit, x: usize) {
+        let (scales, unit) = (self.at.scales, self.tile.unit);
+        match self.tile.way {
+            Way::Queries => e.each(VecOp::Mul, F32, x, x, Second::Vector(block(scales)), self.pairs()),
+            Way::Positions => {
+                for query in 0..self.tile.queries() {
+                    let x = x + 4 * unit * query;
+                    e.each2(VecOp::Mul, x, x, scales, unit);
+                }
+            }
+        }
+    }
+
+    fn store_scores(&self, e: &mut Emit, positions: usize) {
+        e.set(Queue::V, Queue::Mte3, flag::STORED);
+        e.wait(Queue::V, Queue::Mte3, flag::STORED);
+        let to = behind(SCORES_AT, 4 * positions * self.tile.queries());
+        e.store(to, self.at.s, 1, 4 * self.pairs(), 0, 0);
+        e.set(Queue::Mte3, Queue::V, flag::STORED);
+    }
+
+    /// Between the passes: the largest score of each query in all of its lanes, and sums that start at zero.
+    pub fn between(&self, e: &mut Emit) {
+        let (at, queries, unit) = (self.at, self.tile.queries(), self.tile.unit);
+        // Scores are loaded where queries lay.
+        e.after(Queue::V, Queue::Mte2);
+        e.stored();
+        match self.tile.way {
+            Way::Queries => {
+                block_max(e, at.scratch, at.max, 8 * queries);
+                e.spread(at.max, at.scratch, queries);
+            }
+            Way::Positions => {
+                for max in (0..queries).map(|query| at.max + 4 * unit * query) {
+                    for first in (64..unit).step_by(64) {
+                        e.each2(VecOp::Max, max, max, max + 4 * first, (unit - first).min(64));
+                    }
+                    let lanes = unit.min(64);
+                    block_max(e, at.scratch, max, lanes);
+                    block_max(e, at.scratch + 256, at.scratch, lanes / 8);
+                    e.spread(at.scratch + 512, at.scratch + 256, 1);
+                    e.each(VecOp::Max, F32, max, max, Second::Vector(block(at.scratch + 512)), unit);
+                }
+            }
+        }
+        e.fill(at.out, 0, queries * self.pitch());
+        e.fill(at.sums, 0, 16 * queries);
+    }
+
+    /// Weights of `units` units, and values times them.
+    pub fn values(&self, e: &mut Emit, units: usize, masked: bool) {
+        let (at, pairs) = (self.at, self.pairs());
+        e.wait(Queue::V, Queue::Mte2, flag::LOADED);
+        e.load(at.loaded, behind(SCORES_AT, 0), 1, 4 * units * pairs, 0, 0);
+        e.set(Queue::Mte2, Queue::V, flag::LOADED);
+        e.wait(Queue::Mte2, Queue::V, flag::LOADED);
+        for first in (0..units).map(|unit| 4 * unit * pairs) {
+            e.each2(VecOp::Sub, at.x + first, at.loaded + first, at.max, pairs);
+        }
+        e.set(Queue::V, Queue::Mte2, flag::LOADED);
+        e.exp(at.x, at.scratch, units * pairs);
+        self.add_weights(e, units);
+        for unit in 0..units {
+            self.load_rows(e, unit * self.tile.unit);
+            e.set(Queue::Mte2, Queue::V, flag::ROWS);
+            e.wait(Queue::Mte2, Queue::V, flag::ROWS);
+            self.widen(e);
+            let x = at.x + 4 * unit * pairs;
+            if self.a.cache.has_scales() {
+                if masked {
+                    e.compare(VecOp::CmpEq, at.bits, x, 0.0, pairs);
+                }
+                self.times_scales(e, x);
+                if masked {
+                    // Anything may lie behind the last position.
+                    e.select(x, block(at.zeros), at.bits, pairs);
+                }
+            }
+            self.weighted(e, x);
+        }
+    }
+
+    /// Adds weights to the partial sums of their positions.
+    fn add_weights(&self, e: &mut Emit, units: usize) {
+        let (at, queries, unit) = (self.at, self.tile.queries(), self.tile.unit);
+        match self.tile.way {
+            Way::Queries => {
+                for pair in 0..units / 2 {
+                    e.each2(VecOp::Add, at.sums, at.sums, at.x + 64 * queries * pair, 16 * queries);
+                }
+            }
+            Way::Positions => {
+                for query in 0..queries {
+                    for half in 0..2 {
+                        let p = block(at.sums + 32 * (half * queries + query));
+                        let x = strided(at.x + 4 * unit * query + 32 * half, 1, 2);
+                        e.vec(VecOp::Add, F32, p, x, Second::Vector(p), unit / 16, 8);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds the unit's values, times the weights at `x`, to the output.
+    fn weighted(&self, e: &mut Emit, x: usize) {
+        let (at, queries, unit, pitch) = (self.at, self.tile.queries(), self.tile.unit, self.pitch());
+        let columns = || (0..self.a.cache.d).step_by(64).map(|first| (4 * first, (self.a.cache.d - first).min(64)));
+        match self.tile.way {
+            Way::Queries => {
+                e.spread(at.scratch, x, queries * unit);
+                for position in 0..unit {
+                    for (first, lanes) in columns() {
+                        let out = strided(at.out + first, 1, pitch / 8);
+                        let value = Second::Vector(strided(at.wide + 4 * pitch * position + first, 1, 0));
+                        let weight = strided(at.scratch + 32 * position, 0, unit);
+                        e.vec(VecOp::Mla, F32, out, weight, value, queries, lanes);
+                    }
+                }
+            }
+            Way::Positions => {
+                for query in 0..queries {
+                    e.spread(at.scratch, x + 4 * unit * query, unit);
+                    for (first, lanes) in columns() {
+                        let out = strided(at.out + 4 * pitch * query + first, 1, 0);
+                        let value = Second::Vector(strided(at.wide + first, 1, pitch / 8));
+                        e.vec(VecOp::Mla, F32, out, strided(at.scratch, 0, 1), value, unit, lanes);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Divides by the sums of weights and stores the rows.
+    pub fn finish(&self, e: &mut Emit) {
+        let (at, queries, pitch) = (self.at, self.tile.queries(), self.pitch());
+        let (d, heads) = (self.a.cache.d, self.a.heads);
+        let spread = at.scratch + 32 * ROWS;
+        for first in (0..queries).step_by(ROWS) {
+            let (lo, rows) = (at.sums + 32 * first, (queries - first).min(ROWS));
+            let l = e.reduce(lo, lo + 32 * queries, at.transpose, at.scratch, rows);
+            e.spread(spread + 32 * first, l, rows);
+        }
+        for first in (0..d).step_by(64) {
+            let out = strided(at.out + 4 * first, 1, pitch / 8);
+            let l = Second::Vector(strided(spread, 0, 1));
+            e.vec(VecOp::Div, F32, out, out, l, queries, (d - first).min(64));
+        }
+        e.computed();
+        for head in 0..self.tile.heads {
+            let from = at.out + 4 * head * self.tile.rows * pitch;
+            e.store(behind(OUT_AT, 4 * head * d), from, self.tile.rows, 4 * d, 4 * pitch, 4 * heads * d);
+        }
+        e.stored();
+    }
+}
+
+/// The largest of each block of `count` elements.
+fn block_max(e: &mut Emit, to: usize, from: usize, count: usize) {
+    let (full, tail) = (count / 64, count % 64);
+    if full > 0 {
+        e.vec(VecOp::BlockMax, F32, dense(to), dense(from), Second::None, full, 64);
+    }
+    if tail > 0 {
+        e.vec(VecOp::BlockMax, F32, dense(to + 32 * full), dense(from + 256 * full), Second::None, 1, tail);
+    }
+}

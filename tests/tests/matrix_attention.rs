@@ -1,0 +1,114 @@
+//! Attention on simulated matrix units: the interpreter's logits where prompts are long enough for every step of a tile,
+//! and cycles near what its multiply-adds take.
+
+use tcc::arch::BuildOptions;
+use tcc::driver;
+use tcc::golden;
+use tcc::load::{self, LoadOptions};
+use tcc::matrix::{self, MatrixOptions};
+use tcc_backends::isa::matrix::lower::emit::Emit;
+use tcc_backends::isa::matrix::lower::model::memories;
+use tcc_backends::isa::matrix::lower::vector::Tables;
+use tcc_backends::isa::matrix::lower::vector::attention::{Attention, attention, scores_bytes};
+use tcc_backends::isa::matrix::machine::Machine;
+use tcc_backends::isa::matrix::machine::preset::preset;
+use tcc_backends::isa::matrix::program::builder::ProgramBuilder;
+use tcc_backends::isa::matrix::program::{CoreKind, Stream, SymbolKind};
+use tcc_backends::isa::matrix::sim::memory::Gm;
+use tcc_backends::isa::matrix::sim::{self, Options};
+use tcc_ir::cache::CacheLayout;
+use tcc_ir::ty::DType;
+use tcc_tests::oracle::fixture;
+
+/// Heads of 100 elements that share nothing, four that share a KV head, two of 64 elements that do.
+const MODELS: [&str; 3] = ["old-bitnet-hd100-k1080", "bitnet-gqa-outliers", "llama-packed-mqa-hd64"];
+
+/// A tile and a shorter one, then a single row far behind.
+const ROWS: usize = 150;
+
+#[test]
+fn long_prompts_give_the_interpreters_logits() {
+    let tokens: Vec<u32> = (0..=ROWS as u32).map(|i| i * 37 % 300).collect();
+    let machines = ["kirinx90", "ascend310p", "ascend910b"];
+    for (name, machine) in MODELS.into_iter().zip(machines) {
+        let model = load::open(&fixture(name), &LoadOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        for kv in [DType::F32, DType::F16, DType::Q8] {
+            let options = BuildOptions { ctx: Some(ROWS + 3), prefill: ROWS, kv, ..BuildOptions::default() };
+            let front = driver::front(&model, &options, None, |_, _| {}).expect("it builds");
+            let want = golden::interpret(&front, &tokens).expect("the interpreter runs");
+            let compiled = matrix::build(&front, &machine_called(machine), &MatrixOptions::default());
+            let compiled = compiled.unwrap_or_else(|e| panic!("{name}: {e}"));
+            let weights = compiled.weights(&front).expect("weights");
+            let run = matrix::run::logits(&compiled.model, &weights, &tokens, true);
+            let (logits, _) = run.unwrap_or_else(|e| panic!("{name} on {machine}, {kv}: {e}"));
+            let [got, want] = [&logits, &want].map(|logits| golden::hex(&golden::hash(logits)));
+            assert_eq!(got, want, "{name} on {machine}, a cache of {kv}");
+        }
+    }
+}
+
+fn machine_called(name: &str) -> Machine {
+    preset(name).expect("a preset").expect("it parses")
+}
+
+/// Cycles of the slowest core for `m` token rows behind `pos` others, of the heads of BitNet 2B-4T.
+fn cycles(machine: &Machine, m: usize, pos: u32, dtype: DType) -> f64 {
+    let (heads, cores) = (20, machine.cube_cores() as usize);
+    let cache = CacheLayout { heads: 5, ctx: pos as usize + m, d: 128, dtype };
+    let a = Attention { m, heads, cache, scale: 0.1 };
+    let mut builder = ProgramBuilder::new("attention", machine);
+    let ub = memories(machine).ub;
+    let rows = 4 * (m * heads * cache.d) as u64;
+    let mut place = |name, kind, bytes: usize| (builder.symbol(name, kind, bytes as u64, "f32"), 0);
+    let places = [
+        place("q", SymbolKind::State, rows as usize),
+        place("k", SymbolKind::State, cache.bytes() + 4 * 64 * cache.d),
+        place("v", SymbolKind::State, cache.bytes() + 4 * 64 * cache.d),
+        place("out", SymbolKind::Output, rows as usize),
+        place("pos", SymbolKind::Input, 64),
+        place("scores", SymbolKind::Scratch, scores_bytes(&a, ub, cores)),
+    ];
+    let tables = Tables::new(|name, bytes, ty| builder.constant(name, bytes, ty));
+    let mut e = Emit::default();
+    e.op = builder.op("attention");
+    let (cores, start) = attention(&mut e, ub, &a, places, &tables, cores).expect("it fits");
+    e.halt();
+    let stream = Stream { kind: CoreKind::Coupled, cores: cores as u16, start, records: e.records };
+    builder.stage("attention", vec![stream]);
+    let program = builder.finish().expect("it verifies");
+    let mut gm = Gm::for_timing(&program);
+    gm.bytes_mut(places[4].0)[..4].copy_from_slice(&pos.to_le_bytes());
+    let report = sim::run(&program, machine, &mut gm, Options::default()).expect("it runs");
+    report.stages[0].cores.iter().map(|core| core.cycles).fold(0.0, f64::max)
+}
+
+/// Multiply-adds of scores and values, 64 in a repeat, at what a repeat costs on `machine`.
+fn floor(machine: &Machine, m: usize, pos: u32, slope: f64) -> f64 {
+    let pairs: usize = (0..m).map(|row| pos as usize + row + 1).sum();
+    (20 * pairs * 2 * 128) as f64 / 64.0 * slope / f64::from(machine.cube_cores())
+}
+
+/// How far from the floor attention may be, by machine, vector costs, rows and position.
+const GATES: [(&str, &str, usize, u32, DType, f64); 9] = [
+    ("kirinx90", "measured", 512, 0, DType::F16, 1.5),
+    ("kirinx90", "documented", 512, 0, DType::F16, 1.8),
+    ("lite-generic", "measured", 512, 0, DType::F16, 1.5),
+    ("lite-generic", "documented", 512, 0, DType::F32, 1.8),
+    ("ascend310b", "measured", 512, 0, DType::F16, 1.5),
+    ("ascend310p", "measured", 512, 0, DType::F16, 1.7),
+    ("kirinx90", "measured", 8, 512, DType::F16, 1.8),
+    ("kirinx90", "measured", 1, 512, DType::F16, 2.6),
+    ("lite-generic", "measured", 1, 4000, DType::F16, 2.2),
+];
+
+#[test]
+fn cycles_are_near_those_of_the_multiply_adds() {
+    for (name, costs, m, pos, dtype, gate) in GATES {
+        let mut machine = machine_called(name);
+        machine.vector.costs = costs.into();
+        let slope = if costs == "measured" { 2.0 } else { 1.0 };
+        let (cycles, floor) = (cycles(&machine, m, pos, dtype), floor(&machine, m, pos, slope));
+        println!("{name} {costs}, {m} rows at {pos}, {dtype}: {cycles:.0} cycles, {:.2} of the floor", cycles / floor);
+        assert!(cycles <= gate * floor, "{name} {costs}, {m} rows at {pos}: {cycles:.0} cycles, floor {floor:.0}");
+    }
+}

@@ -1,5 +1,5 @@
 //! Kernels that run on the vector unit, in the exact arithmetic of `docs/numerics.md`: everything but the ternary
-//! product. One token row at a time, stage by stage: these kernels are a few percent of a model's time.
+//! product. But for attention, one token row at a time, stage by stage.
 //!
 //! That the unit has correctly rounded f32 division, square root and multiply-add is an assumption of ours.
 

@@ -1,4 +1,8 @@
 //! Random checkpoints in the published layout of BitNet b1.58 2B-4T, for benchmarks: right shapes, no meaning.
+//!
+//! In such a checkpoint no logit stands out, which is the worst case of a screened head. With a cosine asked for, layers
+//! add just so little to a token's embedding that the last hidden row has about that cosine with it: the token's own
+//! logit stands out, as the best does in a trained model.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -15,12 +19,33 @@ pub struct Shape {
     pub heads: usize,
     pub kv_heads: usize,
     pub vocab: usize,
+    /// Cosine of the last hidden row and the row of the best logit, between 0 and 1; `None` leaves it to chance.
+    pub cosine: Option<f64>,
 }
 
 impl Shape {
     /// BitNet b1.58 2B-4T, 1.2 GB.
-    pub const B2_4T: Shape = Shape { layers: 30, hidden: 2560, inter: 6912, heads: 20, kv_heads: 5, vocab: 128_256 };
+    pub const B2_4T: Shape =
+        Shape { layers: 30, hidden: 2560, inter: 6912, heads: 20, kv_heads: 5, vocab: 128_256, cosine: None };
+
+    /// Scale of the linears that write to the residual stream.
+    ///
+    /// Their inputs have a mean square of 1 (each follows a norm) and two thirds of their codes are not zero, so a linear
+    /// of k columns adds 2/3 k scale² to the mean square of the stream. All of them together are to add
+    /// 1/cosine² - 1 times that of an embedding, to which they are at right angles but for chance.
+    fn residual_scale(&self) -> f64 {
+        let Some(cosine) = self.cosine else { return SCALE };
+        let embedding = EMBEDDING * EMBEDDING / 3.0;
+        let added = (self.layers * (self.hidden + self.inter)) as f64 * 2.0 / 3.0;
+        (embedding * (cosine.powi(-2) - 1.0) / added).sqrt()
+    }
 }
+
+/// Largest magnitude of an embedding's elements.
+const EMBEDDING: f64 = 0.04;
+
+/// A typical absmean: the scale of a linear.
+const SCALE: f64 = 0.02;
 
 /// SplitMix64 (Steele et al. 2014): tiny, seeded, the same everywhere.
 struct SplitMix(u64);
@@ -39,12 +64,12 @@ impl SplitMix {
 enum Fill {
     /// Four random codes 0..2 to a byte.
     Codes,
-    /// bf16 uniform in (-0.04, 0.04).
+    /// bf16 uniform within [`EMBEDDING`].
     Embedding,
     /// bf16 1.0.
     Ones,
-    /// bf16 of a typical absmean.
-    Scale,
+    /// One bf16.
+    Scale(f64),
 }
 
 struct Tensor {
@@ -99,11 +124,11 @@ fn fill(tensor: &Tensor, codes: &[u8], random: &mut SplitMix, out: &mut impl Wri
                 // 81 divides 2^16 almost evenly; a benchmark does not care for the rest.
                 Fill::Codes => run.extend((0..4).map(|i| codes[((bits >> (16 * i)) as u16 as usize * 81) >> 16])),
                 Fill::Embedding => {
-                    let value = (bits >> 40) as f32 / (1 << 24) as f32 * 0.08 - 0.04;
+                    let value = (bits >> 40) as f32 / (1 << 24) as f32 * (2.0 * EMBEDDING as f32) - EMBEDDING as f32;
                     run.extend_from_slice(&half::bf16::from_f32(value).to_bits().to_le_bytes());
                 }
                 Fill::Ones => run.extend_from_slice(&half::bf16::ONE.to_bits().to_le_bytes()),
-                Fill::Scale => run.extend_from_slice(&half::bf16::from_f32(0.02).to_bits().to_le_bytes()),
+                Fill::Scale(scale) => run.extend_from_slice(&half::bf16::from_f64(scale).to_bits().to_le_bytes()),
             }
         }
         run.truncate(left);
@@ -130,17 +155,17 @@ fn tensors(s: &Shape) -> Vec<Tensor> {
         ] {
             add(format!("{prefix}.{norm}.weight"), "BF16", &[n], Fill::Ones);
         }
-        for (linear, n, k) in [
-            ("self_attn.q_proj", s.hidden, s.hidden),
-            ("self_attn.k_proj", s.kv_heads * head_dim, s.hidden),
-            ("self_attn.v_proj", s.kv_heads * head_dim, s.hidden),
-            ("self_attn.o_proj", s.hidden, s.hidden),
-            ("mlp.gate_proj", s.inter, s.hidden),
-            ("mlp.up_proj", s.inter, s.hidden),
-            ("mlp.down_proj", s.hidden, s.inter),
+        for (linear, n, k, scale) in [
+            ("self_attn.q_proj", s.hidden, s.hidden, SCALE),
+            ("self_attn.k_proj", s.kv_heads * head_dim, s.hidden, SCALE),
+            ("self_attn.v_proj", s.kv_heads * head_dim, s.hidden, SCALE),
+            ("self_attn.o_proj", s.hidden, s.hidden, s.residual_scale()),
+            ("mlp.gate_proj", s.inter, s.hidden, SCALE),
+            ("mlp.up_proj", s.inter, s.hidden, SCALE),
+            ("mlp.down_proj", s.hidden, s.inter, s.residual_scale()),
         ] {
             add(format!("{prefix}.{linear}.weight"), "U8", &[n / 4, k], Fill::Codes);
-            add(format!("{prefix}.{linear}.weight_scale"), "BF16", &[1], Fill::Scale);
+            add(format!("{prefix}.{linear}.weight_scale"), "BF16", &[1], Fill::Scale(scale));
         }
     }
     add("model.norm.weight".into(), "BF16", &[s.hidden], Fill::Ones);

@@ -51,6 +51,8 @@ fn this_machine_says_rates_limits_and_time_by_op() {
                 .map(|name| number(op(&row["decode_ops"], name), "bytes_per_token"))
                 .sum();
         assert_eq!(bytes, number(&value, "bytes_per_token"));
+        let stored = number(&value, "stored_bytes_per_token");
+        assert!((0.5 * bytes..bytes).contains(&stored), "{stored} of {bytes}");
         assert_eq!(sum_of_products(&row["prefill_ops"]), TERNARY_PARAMETERS);
     }
 }

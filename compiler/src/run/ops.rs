@@ -4,7 +4,8 @@ use std::ops::AddAssign;
 
 use tcc_ir::attention::AttentionStep;
 use tcc_ir::kernel::KernelSpec;
-use tcc_ir::plan::{Plan, Step, StepList};
+use tcc_ir::plan::{Arg, Plan, Step, StepList};
+use tcc_ir::screen::ScreenLayout;
 use tcc_ir::screen::kernel::ScreenKernel;
 
 /// Ops that are reported together.
@@ -135,6 +136,31 @@ pub fn bytes(plan: &Plan, step: &Step, point: Point) -> u64 {
         }
         _ => step.bytes,
     }
+}
+
+/// Of [`bytes`], those of weights and caches, which come from memory where no cache of the machine holds them from one
+/// token to the next. The rest are activations.
+pub fn stored_bytes(plan: &Plan, step: &Step, point: Point) -> u64 {
+    let of_args = || {
+        let slots = step.args.iter().filter_map(|arg| match arg {
+            Arg::Weight { offset_bytes } => plan.weights.iter().find(|slot| slot.offset_bytes == *offset_bytes),
+            Arg::Arena { .. } | Arg::Tokens | Arg::Hidden | Arg::Logits => None,
+        });
+        slots.map(|slot| slot.bytes).sum()
+    };
+    match plan.kernel(step.kernel) {
+        KernelSpec::Screen { step: ScreenKernel::Query, .. } => 0,
+        KernelSpec::Screen { layout, .. } => bytes(plan, step, point) - lows_bytes(layout),
+        KernelSpec::Attention { cache, .. } => 2 * cache.read_bytes(point.position + 1) as u64,
+        // Of tables only some rows are read.
+        KernelSpec::Embed { .. } | KernelSpec::CodedEmbed { .. } | KernelSpec::Rope { .. } => 0,
+        _ => of_args(),
+    }
+}
+
+/// The ends of intervals among what a level of a search reads and writes.
+fn lows_bytes(layout: &ScreenLayout) -> u64 {
+    4 * layout.n as u64
 }
 
 /// Products of ternary weights with int8 activations that `step` adds up for one token row.

@@ -48,6 +48,12 @@ impl Work {
         steps.map(|step| ops::bytes(plan, step, self.decode_point(rows))).sum()
     }
 
+    /// Of [`Work::bytes_per_token`], those of weights and caches.
+    pub fn stored_bytes_per_token(&self, plan: &Plan, rows: HeadRows) -> u64 {
+        let steps = ops::decode_lists(plan).into_iter().flat_map(|list| &list.steps);
+        steps.map(|step| ops::stored_bytes(plan, step, self.decode_point(rows))).sum()
+    }
+
     /// Rates of `host` on `threads` threads.
     pub fn rates(&self, host: &HostModel, threads: u32) -> Result<Rates, Error> {
         let runs: Vec<Seconds> = (0..self.runs).map(|_| self.once(host, threads)).collect::<Result<_, _>>()?;

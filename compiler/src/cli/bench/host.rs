@@ -63,6 +63,7 @@ pub(super) fn measure(measure: &Measure, threads: &[u32], folder: &Path, value: 
     }
     let first = rows[0].rates;
     value["bytes_per_token"] = measure.work.bytes_per_token(&measure.variant.plan, first.rows).into();
+    value["stored_bytes_per_token"] = measure.work.stored_bytes_per_token(&measure.variant.plan, first.rows).into();
     value["rows"] = rows.iter().map(|row| row.json(measure, first)).collect();
     value["first_token"] = json!({
         "threads": threads[0], "load_milliseconds": 1e3 * first_token.load,

@@ -28,7 +28,7 @@ const SCHEMA: u32 = 1;
 const EXAMPLES: &str = "\
 Limits are measured in the same run: read bandwidth with pages of the usual size and with huge ones, and the products
 per second of the fastest micro-kernel on data next to the core. Bytes per token are those the plan says each step
-reads and writes; shares are of the larger bandwidth, and above 100 % where
+reads and writes, activations that never leave a cache among them; shares are of the larger bandwidth, and above 100 % where
 caches hold the weights. Times by op come from a build that calls the hooks op_begin and
 op_end; the rates above them from one that does not.
 
@@ -139,7 +139,9 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
     let mut value = json!({
         "schema": SCHEMA, "tcc": driver::VERSION, "target": target.triple,
         "cpu_features": variant.features(&target), "vlen": target.machine.vlen,
-        "bytes_per_token": work.bytes_per_token(&variant.plan, HeadRows::default()), "compile_seconds": compile_seconds,
+        "bytes_per_token": work.bytes_per_token(&variant.plan, HeadRows::default()),
+        "stored_bytes_per_token": work.stored_bytes_per_token(&variant.plan, HeadRows::default()),
+        "compile_seconds": compile_seconds,
         "compile_peak_anonymous_bytes": peak_bytes, "lossy_head": variant.plan.lossy_head().map(RowCode::name),
         "prompt": args.prompt, "generated": args.n,
     });
@@ -178,12 +180,14 @@ fn heading(value: &Value) -> String {
         Some(bits) => format!(", vector registers of {bits} bits"),
     };
     format!(
-        "{} ({}{vlen})\ncompiled in {:.2} s with {:.0} MB of anonymous memory; {:.1} MB moved per token\n",
+        "{} ({}{vlen})\ncompiled in {:.2} s with {:.0} MB of anonymous memory\n{:.1} MB moved per token, {:.1} of them weights and \
+         caches, the rest activations\n",
         value["target"].as_str().unwrap_or(""),
         value["cpu_features"].as_str().unwrap_or(""),
         value["compile_seconds"].as_f64().unwrap_or(0.0),
         mega("compile_peak_anonymous_bytes"),
         mega("bytes_per_token"),
+        mega("stored_bytes_per_token"),
     )
 }
 

@@ -82,8 +82,16 @@ fn write_elements<T: Copy, const N: usize>(
 fn write_packed(w: &[i8], k: usize, encoding: Encoding, out: &mut dyn Write) -> io::Result<()> {
     let rows_per_job = ROWS_PER_JOB.next_multiple_of(encoding.nr());
     let jobs: Vec<&[i8]> = w.chunks(rows_per_job * k).collect();
+    let pack = |rows: &&[i8]| {
+        let mut panels = Vec::new();
+        encoding.pack_panels(rows, k, &mut panels);
+        panels
+    };
+    let mut header = Vec::new();
+    encoding.pack_header(&mut header);
+    out.write_all(&header)?;
     for wave in jobs.chunks(rayon::current_num_threads()) {
-        let packed: Vec<Vec<u8>> = wave.par_iter().map(|rows| encoding.pack(rows, rows.len() / k, k)).collect();
+        let packed: Vec<Vec<u8>> = wave.par_iter().map(pack).collect();
         packed.iter().try_for_each(|bytes| out.write_all(bytes))?;
     }
     Ok(())

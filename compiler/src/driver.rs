@@ -24,6 +24,7 @@ use crate::output;
 use crate::passes::{self, FoldedStore, PassCx};
 use crate::plan::layout::{self, Sharing};
 use crate::plan::{self, PlanOptions};
+use crate::schedule::density;
 use crate::target::Target;
 
 /// The version that objects and headers state.
@@ -87,10 +88,11 @@ pub fn back(
 ) -> Result<Back, Error> {
     let machines = target.machines();
     let just_machines: Vec<_> = machines.iter().map(|(_, machine)| *machine).collect();
-    let plans = plan::build_all(&front.program, &just_machines, options)?;
+    let densities = density::of_program(&front.program, &front.store, &just_machines, options.encoding)?;
+    let plans = plan::build_all(&front.program, &just_machines, options, &densities)?;
     let mut variants = Vec::new();
     for ((name, machine), plan) in machines.into_iter().zip(plans) {
-        let sharing = layout::sharing(&front.program, &plan, &machine)?;
+        let sharing = layout::sharing(&front.program, &plan, &machine, &densities)?;
         variants.push(Variant { name, sharing, kernels: emit::kernels(&plan, target)?, plan });
     }
     // The fastest first; of equals that with more features, so that no variant hides one that needs more.

@@ -133,6 +133,8 @@ impl Profile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tcc_ir::encoding::bitmap::Density;
+
     use crate::schedule::{Machine, Shape, choose, choose_encoding};
     use crate::target::{TargetRequest, resolve};
 
@@ -215,9 +217,26 @@ mod tests {
             let profile = profile(|p| _ = p.bytes_per_cycle.insert("DRAM".into(), bandwidth));
             let machine =
                 Machine { desc: profile.apply(machine().desc, machine().features).expect("known names"), ..machine() };
-            let shape = Shape { n: 2560, k: 2560, group: None };
+            let shape = Shape { n: 2560, k: 2560, group: None, density: None };
             choose_encoding(&[machine], shape, None).expect("a kernel").family()
         };
         assert_eq!((family(2.0), family(64.0)), ("base3", "i2"));
+    }
+
+    /// Where memory is slow, a bitmap is worth its arithmetic if enough weights are zero, and only if they were counted.
+    #[test]
+    fn zeros_decide_the_encoding() {
+        let (n, k) = (64, 2560);
+        let profile = profile(|p| _ = p.bytes_per_cycle.insert("DRAM".into(), 2.0));
+        let desc = profile.apply(machine().desc, machine().features).expect("known names");
+        let family = |density: Option<Density>| {
+            let shape = Shape { n, k, group: None, density };
+            choose_encoding(&[Machine { desc, ..machine() }], shape, None).expect("a kernel").family()
+        };
+        let zeros_of_ten = |zeros: usize| {
+            let w: Vec<i8> = (0..n * k).map(|i| if i * 7 % 10 < zeros { 0 } else { 1 }).collect();
+            Some(Density::of(&w, k, 16))
+        };
+        assert_eq!([zeros_of_ten(6), zeros_of_ten(3), None].map(family), ["bitmap", "base3", "base3"]);
     }
 }

@@ -30,17 +30,17 @@ fn main() -> Result<(), RunError> {
     println!("clock {gigahertz:.2} GHz; k {K}; best of {TRIES}");
     for row in host.desc().menu.iter().filter(|row| row.name.contains(&wanted)) {
         if !features.contains(host.desc().close(row.needs)) {
-            println!("{:16} skipped: this core lacks {}", row.name, host.desc().feature_names(row.needs));
+            println!("{:20} skipped: this core lacks {}", row.name, host.desc().feature_names(row.needs));
             continue;
         }
         for (memory, bytes) in SETS {
-            if let Some(seconds) = measure(host, row, bytes)? {
-                let weights = bytes / row.encoding.panel_bytes(K) * row.encoding.nr() * K;
+            if let Some((seconds, panels)) = measure(host, row, bytes)? {
+                let weights = panels * row.encoding.nr() * K;
                 let gmacs = (weights * row.mr) as f64 / seconds / 1e9;
                 let gigabytes = bytes as f64 / seconds / 1e9;
                 let per_cycle = gmacs / gigahertz;
                 println!(
-                    "{:16} {memory:4} {gigabytes:6.1} GB/s {gmacs:6.0} GMAC/s {per_cycle:6.1} MAC/cycle",
+                    "{:20} {memory:4} {gigabytes:6.1} GB/s {gmacs:6.0} GMAC/s {per_cycle:6.1} MAC/cycle",
                     row.name
                 );
             }
@@ -49,17 +49,20 @@ fn main() -> Result<(), RunError> {
     Ok(())
 }
 
-/// Seconds of one pass over `bytes` bytes of weights; `None` for rows that are not assembled.
-fn measure(host: &dyn Backend, row: &MicroKernel, bytes: usize) -> Result<Option<f64>, RunError> {
+/// Seconds of one pass over about `bytes` bytes of weights, and their panels; `None` for rows that are not assembled.
+fn measure(host: &dyn Backend, row: &MicroKernel, bytes: usize) -> Result<Option<(f64, usize)>, RunError> {
     let Some(code) = host.micro(row) else { return Ok(None) };
     let name = code.name.clone();
     let mut process = Runner::new(host, host.desc().baseline, vec![code])?.start(&[])?;
     let mut random = Rng::new(1);
-    let panels = bytes / row.encoding.panel_bytes(K);
     let layout = QuantLayout { k: K, sum_group: K };
     let nr = row.encoding.nr();
-    let trits: Vec<i8> = (0..nr * K).map(|_| random.below(3) as i8 - 1).collect();
-    let weights = row.encoding.pack(&trits, nr, K).repeat(panels);
+    // Two of five weights are zeros, about as in trained models.
+    let trits: Vec<i8> = (0..nr * K).map(|_| [0, 0, 1, -1, 1, 0, -1, 1, -1, 0][random.below(10)]).collect();
+    let mut panel = Vec::new();
+    row.encoding.fitted_to(&trits, K).pack_panel(&trits, K, &mut panel);
+    let panels = bytes / panel.len();
+    let weights = panel.repeat(panels);
     let q: Vec<u8> = (0..row.mr * layout.stride_bytes()).map(|_| random.below(256) as u8).collect();
 
     let mut memory = Memory::new();
@@ -71,7 +74,7 @@ fn measure(host: &dyn Backend, row: &MicroKernel, bytes: usize) -> Result<Option
     for (at, value) in [
         (micro_args::ACC, acc),
         (micro_args::W, w),
-        (micro_args::W_PANEL_STRIDE, row.encoding.panel_bytes(K) as u64),
+        (micro_args::W_PANEL_STRIDE, panel.len() as u64),
         (micro_args::PANELS, panels as u64),
         (micro_args::Q, q),
         (micro_args::Q_STRIDE, layout.stride_bytes() as u64),
@@ -82,5 +85,5 @@ fn measure(host: &dyn Backend, row: &MicroKernel, bytes: usize) -> Result<Option
     }
     let args = [memory.place_words(&block)];
     process.load(&name, &args, &mut memory)?;
-    best_seconds(&mut process, &name, &args).map(Some)
+    Ok(Some((best_seconds(&mut process, &name, &args)?, panels)))
 }

@@ -34,7 +34,8 @@ fn main() -> Result<(), RunError> {
     let gigahertz = clock_gigahertz();
     println!("clock {gigahertz:.2} GHz");
     for (n, k, residual) in SHAPES {
-        let candidates = schedule::candidates(&machine, Shape { n, k, group: None }, None).map_err(build_error)?;
+        let candidates =
+            schedule::candidates(&machine, Shape { n, k, group: None, density: None }, None).map_err(build_error)?;
         // Menus list the rows of one encoding, best first, and end with portable ones.
         let mut encodings: Vec<_> = candidates.iter().map(|c| c.row.encoding).take(2).collect();
         encodings.dedup();

@@ -31,7 +31,7 @@ pub const ENCODING: Encoding = Encoding::I2 { nr: 4 };
 /// What keeps this code from computing such a product, if anything.
 pub(super) fn problem(k: usize, encoding: Encoding, scale: ScaleKind) -> Option<String> {
     match (encoding, scale) {
-        (Encoding::I2Lane { .. } | Encoding::Base3 { .. } | Encoding::W2Nz(_), _) => {
+        (Encoding::I2Lane { .. } | Encoding::Base3 { .. } | Encoding::Bitmap(_) | Encoding::W2Nz(_), _) => {
             Some(format!("encoding '{encoding}', expected 'i2'"))
         }
         (Encoding::I2 { .. }, ScaleKind::PerGroup { group }) if group != k && !group.is_multiple_of(i2::KR) => {

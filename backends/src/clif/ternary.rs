@@ -6,6 +6,7 @@
 
 use cranelift_codegen::ir::types::{F32, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
+use tcc_ir::encoding::Encoding;
 use tcc_ir::kernel::{QuantLayout, ScaleKind};
 use tcc_ir::numerics::LANES;
 use tcc_ir::schedule::MatmulSchedule;
@@ -27,10 +28,16 @@ pub(super) struct Product<'a> {
 /// What keeps this code from computing such a product, if anything.
 pub(super) fn problem(layout: QuantLayout, scale: ScaleKind, schedule: &MatmulSchedule) -> Option<String> {
     let encoding = schedule.micro[0].encoding;
+    let expected = match encoding {
+        Encoding::Bitmap(_) => "one group".to_owned(),
+        Encoding::I2 { .. } | Encoding::I2Lane { .. } | Encoding::Base3 { .. } | Encoding::W2Nz(_) => {
+            format!("a multiple of {}", encoding.kr())
+        }
+    };
     match scale {
         ScaleKind::PerTensor | ScaleKind::PerRow => None,
-        ScaleKind::PerGroup { group } if group != layout.k && !group.is_multiple_of(encoding.kr()) => {
-            Some(format!("groups of {group} columns in '{encoding}', expected a multiple of {}", encoding.kr()))
+        ScaleKind::PerGroup { group } if !encoding.has_groups(group, layout.k) => {
+            Some(format!("groups of {group} columns in '{encoding}', expected {expected}"))
         }
         ScaleKind::PerGroup { group } if !group.is_multiple_of(layout.sum_group) => {
             Some(format!("groups of {group} columns, expected a multiple of the sums' {}", layout.sum_group))
@@ -208,12 +215,12 @@ impl Driver<'_> {
         let blocks = columns.div_ceil(encoding.kr());
         let nr = f.size(self.nr());
         let panel = f.ins().udiv(rows.tile.begin, nr);
-        let w = f.index(self.w, panel, encoding.panel_bytes(layout.k));
+        let (w, panel_bytes) = self.panel(f, panel, encoding);
         let results = self.group_results(f);
         let words = [
             (micro_args::ACC, self.acc(f)),
             (micro_args::W, f.index(w, group, blocks * encoding.block_bytes())),
-            (micro_args::W_PANEL_STRIDE, f.size(encoding.panel_bytes(layout.k))),
+            (micro_args::W_PANEL_STRIDE, panel_bytes),
             (micro_args::PANELS, rows.tile.panels),
             (micro_args::Q, f.index(q, group, columns)),
             (micro_args::Q_STRIDE, f.size(layout.stride_bytes())),
@@ -224,6 +231,21 @@ impl Driver<'_> {
             f.store(word, self.scratch, offset);
         }
         f.call(&micro_symbol(kernel), &signature(&[I64], &[]), &[self.scratch]);
+    }
+
+    /// The address of `panel` and the bytes to the next one, which the matrix states itself where its weights decide.
+    fn panel(&self, f: &mut FunctionCx, panel: Value, encoding: Encoding) -> (Value, Value) {
+        match encoding {
+            Encoding::Bitmap(_) => {
+                let bytes = f.load(I64, self.w, 0);
+                let (first, before) = (f.offset(self.w, encoding.header_bytes()), f.ins().imul(panel, bytes));
+                (f.ins().iadd(first, before), bytes)
+            }
+            Encoding::I2 { .. } | Encoding::I2Lane { .. } | Encoding::Base3 { .. } | Encoding::W2Nz(_) => {
+                let bytes = encoding.panel_bytes(self.product.layout.k);
+                (f.index(self.w, panel, bytes), f.size(bytes))
+            }
+        }
     }
 
     /// Runs `body` for all outputs of a tile and a group of token rows: whole panels in lanes, the ragged end of the

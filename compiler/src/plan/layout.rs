@@ -12,6 +12,7 @@ use tcc_ir::program::{Program, WeightId};
 use tcc_ir::ty::ValueType;
 
 use super::PlanError;
+use crate::schedule::density::Densities;
 use crate::schedule::{self, Machine, Shape};
 
 /// Layout of every weight that a graph reads.
@@ -25,8 +26,8 @@ pub struct TernaryWeight {
     pub is_int8: bool,
 }
 
-/// Every matrix of trits that a graph reads, once for each reader.
-pub fn ternary_weights(program: &Program) -> Vec<TernaryWeight> {
+/// Every matrix of trits that a graph reads, once for each reader, with what was counted of it.
+pub fn ternary_weights(program: &Program, densities: &Densities) -> Vec<TernaryWeight> {
     let mut weights = Vec::new();
     for graph in program.graphs() {
         for id in graph.order() {
@@ -43,14 +44,23 @@ pub fn ternary_weights(program: &Program) -> Vec<TernaryWeight> {
                 ScaleKind::PerGroup { group } => Some(group),
                 ScaleKind::PerTensor | ScaleKind::PerRow => None,
             };
-            weights.push(TernaryWeight { id, shape: Shape { n, k, group }, is_int8 });
+            weights.push(TernaryWeight {
+                id,
+                shape: Shape { n, k, group, density: densities.get(&id).copied() },
+                is_int8,
+            });
         }
     }
     weights
 }
 
 /// One layout per weight: decode, small batch and prefill read the same bytes, on all of `machines`.
-pub(super) fn choose(program: &Program, machines: &[Machine], forced: Option<Encoding>) -> Result<Layouts, PlanError> {
+pub(super) fn choose(
+    program: &Program,
+    machines: &[Machine],
+    forced: Option<Encoding>,
+    densities: &Densities,
+) -> Result<Layouts, PlanError> {
     let mut layouts = Layouts::new();
     for graph in program.graphs() {
         for id in graph.order() {
@@ -64,7 +74,7 @@ pub(super) fn choose(program: &Program, machines: &[Machine], forced: Option<Enc
             code_table(program, graph, id, &mut layouts)?;
         }
     }
-    for weight in ternary_weights(program) {
+    for weight in ternary_weights(program, densities) {
         let encoding = if weight.is_int8 {
             schedule::choose_encoding(machines, weight.shape, forced)
                 .map_err(|source| PlanError::Schedule { weight: program.weight(weight.id).name.clone(), source })?
@@ -87,10 +97,10 @@ pub struct Sharing {
 }
 
 /// What the layouts of `plan` cost `machine`, which the plan is for.
-pub fn sharing(program: &Program, plan: &Plan, machine: &Machine) -> Result<Sharing, PlanError> {
+pub fn sharing(program: &Program, plan: &Plan, machine: &Machine, densities: &Densities) -> Result<Sharing, PlanError> {
     let (mut shared, mut alone, mut bytes) = (0.0, 0.0, 0);
     let mut seen = BTreeSet::new();
-    for weight in ternary_weights(program) {
+    for weight in ternary_weights(program, densities) {
         let slot = plan.weights.iter().find(|slot| slot.id == weight.id);
         let Some(WeightLayout::Packed(encoding)) = slot.map(|slot| slot.layout) else { continue };
         if !weight.is_int8 || !seen.insert(weight.id) {
@@ -102,8 +112,8 @@ pub fn sharing(program: &Program, plan: &Plan, machine: &Machine) -> Result<Shar
         let own = best.cost.cycles();
         alone += own;
         shared += schedule::cheapest_reader(&candidates, encoding).unwrap_or(own);
-        if best.row.encoding != encoding {
-            bytes += best.row.encoding.matrix_bytes(weight.shape.n, weight.shape.k) as u64;
+        if best.encoding != encoding {
+            bytes += best.encoding.matrix_bytes(weight.shape.n, weight.shape.k) as u64;
         }
     }
     let decode_cycles_ratio = if alone > 0.0 { shared / alone } else { 1.0 };
@@ -177,8 +187,8 @@ mod tests {
         let request = TargetRequest { target: Some("x86_64".into()), ..TargetRequest::default() };
         let machine = resolve(&request, Vec::new).expect("a known target").machine;
         let layout = |embed: &str, product: &str| {
-            let layouts =
-                choose(&program(embed, product), std::slice::from_ref(&machine), None).map_err(|e| e.to_string())?;
+            let layouts = choose(&program(embed, product), std::slice::from_ref(&machine), None, &Densities::new())
+                .map_err(|e| e.to_string())?;
             Ok::<_, String>(*layouts.values().next().expect("one weight"))
         };
         let (exact, int4) = ("embed %i, %w", "coded_embed %i, %w { code = int4 }");

@@ -17,6 +17,7 @@ use tcc_ir::program::{Program, StateId};
 use tcc_ir::target::Features;
 use thiserror::Error;
 
+use crate::schedule::density::Densities;
 use crate::schedule::{ChooseError, Machine};
 
 /// Requests that shape a plan.
@@ -55,15 +56,20 @@ pub enum PlanError {
     Check(#[from] check::CheckError),
 }
 
-/// Makes the plan of `program` for `machine` and has it checked.
+/// Makes the plan of `program` for `machine` and has it checked. No zeros are counted.
 pub fn build(program: &Program, machine: &Machine, options: &PlanOptions) -> Result<Plan, PlanError> {
-    Ok(build_all(program, &[*machine], options)?.remove(0))
+    Ok(build_all(program, &[*machine], options, &Densities::new())?.remove(0))
 }
 
 /// A plan for each of `machines`, which are of one target, over the same weights and one arena that holds what any of
-/// them needs.
-pub fn build_all(program: &Program, machines: &[Machine], options: &PlanOptions) -> Result<Vec<Plan>, PlanError> {
-    let layouts = layout::choose(program, machines, options.encoding)?;
+/// them needs; `densities` are those of the weights whose zeros were counted.
+pub fn build_all(
+    program: &Program,
+    machines: &[Machine],
+    options: &PlanOptions,
+    densities: &Densities,
+) -> Result<Vec<Plan>, PlanError> {
+    let layouts = layout::choose(program, machines, options.encoding, densities)?;
     let plans = machines.iter().map(|machine| build_over(program, machine, options, &layouts));
     let mut plans: Vec<Plan> = plans.collect::<Result<_, _>>()?;
     let arena = plans.iter().skip(1).fold(plans[0].arena.clone(), |arena, plan| arena.or(&plan.arena));

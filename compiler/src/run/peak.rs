@@ -45,7 +45,15 @@ pub(super) fn near_rate(backend: &dyn Backend, row: &MicroKernel) -> Result<Opti
 }
 
 fn near_panels(row: &MicroKernel) -> usize {
-    (NEAR_BYTES / row.encoding.panel_bytes(K)).max(1)
+    (NEAR_BYTES / panel(row, K).len()).max(1)
+}
+
+/// One packed panel of `k` columns, a third of its weights zeros.
+fn panel(row: &MicroKernel, k: usize) -> Vec<u8> {
+    let weights: Vec<i8> = (0..row.encoding.nr() * k).map(|i| (i * 7 % 11 % 3) as i8 - 1).collect();
+    let mut panel = Vec::new();
+    row.encoding.fitted_to(&weights, k).pack_panel(&weights, k, &mut panel);
+    panel
 }
 
 /// Products per second of `row` on `threads` threads, over and over on `panels` panels of `k` columns; `None` for rows
@@ -63,16 +71,16 @@ pub(super) fn rate(
     Ok(Some(calls * (panels * row.encoding.nr() * k * row.mr) as f64))
 }
 
-/// The argument block for `panels` panels of `k` columns: weights of code 1, activations 1.
+/// The argument block for `panels` panels of `k` columns; activations are 1.
 fn block(row: &MicroKernel, k: usize, panels: usize) -> Vec<Word> {
     let encoding = row.encoding;
     let layout = QuantLayout { k, sum_group: k };
-    let (panel_bytes, q_bytes) = (encoding.panel_bytes(k), layout.stride_bytes());
+    let (panel, q_bytes) = (panel(row, k), layout.stride_bytes());
     let mut block = vec![Word::Value(0); micro_args::BYTES as usize / 8];
     for (at, word) in [
         (micro_args::ACC, Word::Buffer(vec![0; 4 * panels * row.mr * encoding.nr()])),
-        (micro_args::W, Word::Buffer(vec![0x55; panels * panel_bytes])),
-        (micro_args::W_PANEL_STRIDE, Word::Value(panel_bytes as u64)),
+        (micro_args::W, Word::Buffer(panel.repeat(panels))),
+        (micro_args::W_PANEL_STRIDE, Word::Value(panel.len() as u64)),
         (micro_args::PANELS, Word::Value(panels as u64)),
         (micro_args::Q, Word::Buffer(vec![1; row.mr * q_bytes])),
         (micro_args::Q_STRIDE, Word::Value(q_bytes as u64)),

@@ -1,5 +1,6 @@
 //! Cost of a product in cycles, from the target's description: the larger of arithmetic and traffic.
 
+use tcc_ir::encoding::Encoding;
 use tcc_ir::target::MicroKernel;
 
 use super::Machine;
@@ -14,11 +15,12 @@ pub struct Cost {
 }
 
 impl Cost {
-    pub(super) fn of(machine: &Machine, row: &MicroKernel, n: usize, k: usize) -> Cost {
+    /// Of `row` over a matrix laid out as `encoding`, which is what the row reads with the sizes of the matrix.
+    pub(super) fn of(machine: &Machine, row: &MicroKernel, encoding: Encoding, n: usize, k: usize) -> Cost {
         let bandwidth = machine.desc.memories.last().map_or(f64::INFINITY, |m| f64::from(m.bytes_per_cycle));
         Cost {
             arithmetic_cycles: (n * k) as f64 / f64::from(row.macs_per_cycle),
-            traffic_cycles: row.encoding.matrix_bytes(n, k) as f64 / bandwidth,
+            traffic_cycles: encoding.matrix_bytes(n, k) as f64 / bandwidth,
         }
     }
 

@@ -4,8 +4,10 @@
 //! reads every weight once per token. Kernels are then filtered by the layout they read.
 
 pub mod cost;
+pub mod density;
 
 use tcc_ir::encoding::Encoding;
+use tcc_ir::encoding::bitmap::Density;
 use tcc_ir::schedule::{Level, MatmulSchedule, ScheduleError};
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
 use thiserror::Error;
@@ -28,6 +30,8 @@ pub enum ChooseError {
     NoKernel { target: &'static str, encoding: String, features: String, usable: String },
     #[error("no product reads encoding '{encoding}' with a scale per group of {group} of {k} columns")]
     Group { encoding: String, group: usize, k: usize },
+    #[error("the weights were not looked at, and what encoding '{encoding}' needs depends on them")]
+    NotMeasured { encoding: String },
     #[error("no kernel on target '{target}' is exact for k = {k}; the longest is {longest}")]
     TooLong { target: &'static str, k: usize, longest: usize },
     #[error("no encoding on target '{target}' can be read with each of these features: {features}")]
@@ -57,12 +61,27 @@ pub struct Shape {
     pub k: usize,
     /// Columns per scale, where scales have groups along k.
     pub group: Option<usize>,
+    /// Its zeros, where they were counted: encodings that depend on them are candidates only then.
+    pub density: Option<Density>,
+}
+
+impl Shape {
+    /// `encoding` with the sizes of this matrix; `None` where they depend on what was not counted.
+    pub fn fit(&self, encoding: Encoding) -> Option<Encoding> {
+        match (encoding, &self.density) {
+            (_, Some(density)) => Some(encoding.fitted(density)),
+            (Encoding::Bitmap(_), None) => None,
+            (_, None) => Some(encoding),
+        }
+    }
 }
 
 /// A way to pack a weight: the one-row kernel that decoding would use, and what it costs.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
     pub row: &'static MicroKernel,
+    /// What the row reads, with the sizes of the matrix.
+    pub encoding: Encoding,
     pub cost: Cost,
 }
 
@@ -70,7 +89,7 @@ pub struct Candidate {
 ///
 /// Errors: nothing can.
 pub fn candidates(machine: &Machine, shape: Shape, forced: Option<Encoding>) -> Result<Vec<Candidate>, ChooseError> {
-    let Shape { n, k, group } = shape;
+    let Shape { n, k, group, .. } = shape;
     let asked = |row: &&'static MicroKernel| row.mr == 1 && forced.is_none_or(|f| f == row.encoding);
     let readers: Vec<_> = machine.usable().filter(asked).collect();
     if readers.is_empty() {
@@ -84,8 +103,13 @@ pub fn candidates(machine: &Machine, shape: Shape, forced: Option<Encoding>) -> 
     if fitting.is_empty() {
         return Err(no_kernel(machine, forced));
     }
+    if let (Some(encoding), None) = (forced, forced.and_then(|encoding| shape.fit(encoding))) {
+        return Err(ChooseError::NotMeasured { encoding: encoding.to_string() });
+    }
     let exact = fitting.iter().copied().filter(|row| k <= row.max_k);
-    let candidates: Vec<_> = exact.map(|row| Candidate { row, cost: Cost::of(machine, row, n, k) }).collect();
+    let sized = exact.filter_map(|row| Some((row, shape.fit(row.encoding)?)));
+    let candidate = |(row, encoding)| Candidate { row, encoding, cost: Cost::of(machine, row, encoding, n, k) };
+    let candidates: Vec<_> = sized.map(candidate).collect();
     if candidates.is_empty() {
         let longest = fitting.iter().map(|row| row.max_k).max().unwrap_or(0);
         return Err(ChooseError::TooLong { target: machine.desc.name, k, longest });
@@ -111,7 +135,7 @@ pub fn choose_encoding(machines: &[Machine], shape: Shape, forced: Option<Encodi
         let all: Option<Vec<f64>> = lists.iter().map(excess).collect();
         all.map(|all| all.into_iter().fold(0.0, f64::max))
     };
-    let encodings = lists.first().into_iter().flatten().map(|c| c.row.encoding);
+    let encodings = lists.first().into_iter().flatten().map(|c| c.encoding);
     let shared = encodings.filter_map(|encoding| Some((encoding, worst(encoding)?)));
     let best = shared.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(encoding, _)| encoding);
     best.ok_or_else(|| no_shared(machines))
@@ -119,7 +143,7 @@ pub fn choose_encoding(machines: &[Machine], shape: Shape, forced: Option<Encodi
 
 /// Cycles of the cheapest of `candidates` that reads `encoding`.
 pub fn cheapest_reader(candidates: &[Candidate], encoding: Encoding) -> Option<f64> {
-    let readers = candidates.iter().filter(|c| c.row.encoding == encoding);
+    let readers = candidates.iter().filter(|c| c.encoding == encoding);
     readers.map(|c| c.cost.cycles()).min_by(f64::total_cmp)
 }
 
@@ -140,7 +164,8 @@ fn no_kernel(machine: &Machine, forced: Option<Encoding>) -> ChooseError {
     }
 }
 
-/// The schedule of an `[m, k] x [n, k]` product over weights laid out as `encoding`.
+/// The schedule of an `[m, k] x [n, k]` product over weights laid out as `encoding`, with the sizes of these weights or,
+/// where they are not known, without.
 pub fn choose(
     machine: &Machine,
     m: usize,
@@ -148,7 +173,7 @@ pub fn choose(
     k: usize,
     encoding: Encoding,
 ) -> Result<MatmulSchedule, ChooseError> {
-    let rows = machine.usable().filter(|row| row.encoding == encoding && row.mr <= m && k <= row.max_k);
+    let rows = machine.usable().filter(|row| row.encoding == encoding.kind() && row.mr <= m && k <= row.max_k);
     let mut best: Vec<&'static MicroKernel> = Vec::new();
     for row in rows {
         match best.iter_mut().find(|b| b.mr == row.mr) {
@@ -183,7 +208,7 @@ fn task_tile(machine: &Machine, n: usize, k: usize, encoding: Encoding) -> Level
     let least = MIN_TASK_ROWS.next_multiple_of(nr);
     let most = (MAX_TASK_ROWS / nr).max(1) * nr;
     let nearest = machine.desc.memories.first().map_or(0, |memory| memory.bytes);
-    let measured = machine.desc.task_rows.iter().find(|(of, _)| *of == encoding);
+    let measured = machine.desc.task_rows.iter().find(|(of, _)| *of == encoding.kind());
     let wanted = measured.map_or((nearest / panel_bytes * nr).clamp(least, most.max(least)), |(_, rows)| *rows);
     let rows = wanted.min(n).next_multiple_of(nr);
     let holder = machine.desc.memories.iter().find(|memory| memory.bytes >= rows / nr * panel_bytes);

@@ -184,6 +184,11 @@ pub fn ternary(backend: &dyn Backend, features: Features, vlen: u32) -> Vec<Case
             let layout = QuantLayout { k: 32 * unit, sum_group: sum_group * unit };
             (layout, ScaleKind::PerGroup { group: group * unit })
         });
+        let encoding = micro[0].encoding;
+        let grouped = grouped.into_iter().filter(|(layout, scale)| match scale {
+            ScaleKind::PerGroup { group } => encoding.has_groups(*group, layout.k),
+            ScaleKind::PerTensor | ScaleKind::PerRow => true,
+        });
         let fine = [(QuantLayout { k: 256, sum_group: 64 }, ScaleKind::PerRow)];
         // One group over a whole row rounds unlike a scale per row, and may be ragged.
         let single = [(QuantLayout { k: 100, sum_group: 100 }, ScaleKind::PerGroup { group: 100 })];
@@ -215,7 +220,7 @@ fn ternary_case(
     let schedule = MatmulSchedule { micro: micro.to_vec(), levels };
     schedule.verify(n, k).expect("a schedule as the planner makes them");
     let spec = KernelSpec::TernaryMatmul { m, n, layout, scale, bias, residual, schedule };
-    let packed = encoding.pack(w.as_i8(), n, k);
+    let packed = encoding.fitted_to(w.as_i8(), k).pack(w.as_i8(), n, k);
     let operands = vec![Operand::Input(quantized(layout, &q, m)), input(&act_scale), Operand::Input(packed), input(&s)];
     finish(op, spec, [m, n, valid], end, (vec![&q, &act_scale, &w, &s], operands), rng)
 }

@@ -1,12 +1,14 @@
-//! The ternary micro-kernels that every CPU of every instruction set can run: one token row, four output rows at a
-//! time, one row for each encoding of [`PORTABLE_ROWS`].
+//! The ternary micro-kernels that every CPU of every instruction set can run: one token row, one menu row for each
+//! encoding of [`PORTABLE_ROWS`]. All but that of bitmaps take four output rows at a time.
 
 mod base3;
+mod bitmap;
 mod i2;
 
 use cranelift_codegen::ir::types::{I32, I32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use tcc_ir::encoding::Encoding;
+use tcc_ir::encoding::bitmap::Panel;
 use tcc_ir::target::{Features, MicroKernel, micro_args};
 
 use super::func::{FunctionCx, signature};
@@ -17,7 +19,7 @@ use crate::code::{EmitError, Function};
 /// Output rows computed together.
 const LANES: usize = 4;
 
-/// What both rows have in common.
+/// What all rows have in common.
 ///
 /// A step adds at most 2 · 128 to an accumulator that starts at most 128 · k from zero: exact far beyond `max_k`.
 const ROW: MicroKernel = MicroKernel {
@@ -38,8 +40,16 @@ pub const PORTABLE: MicroKernel = ROW;
 pub const PORTABLE_BASE3: MicroKernel =
     MicroKernel { name: "portable-base3", encoding: Encoding::Base3 { nr: 16 }, macs_per_cycle: 0.5, ..ROW };
 
+/// The row of every menu that reads 2 - z bits per weight, one weight after the other.
+pub const PORTABLE_BITMAP: MicroKernel = MicroKernel {
+    name: "portable-bitmap",
+    encoding: Encoding::Bitmap(Panel { nr: 16, bytes: 0 }),
+    macs_per_cycle: 0.2,
+    ..ROW
+};
+
 /// Every portable row; menus hold them with rates of their own.
-pub const PORTABLE_ROWS: [&MicroKernel; 2] = [&PORTABLE, &PORTABLE_BASE3];
+pub const PORTABLE_ROWS: [&MicroKernel; 3] = [&PORTABLE, &PORTABLE_BASE3, &PORTABLE_BITMAP];
 
 /// The function of the portable row `row`, named by [`micro_symbol`]; `None` for other rows.
 pub(super) fn emit(cx: &ClifContext, row: &MicroKernel) -> Option<Result<Function, EmitError>> {
@@ -47,6 +57,7 @@ pub(super) fn emit(cx: &ClifContext, row: &MicroKernel) -> Option<Result<Functio
     let add_block = match portable.encoding {
         Encoding::I2 { .. } => i2::add_block,
         Encoding::Base3 { .. } => base3::add_block,
+        Encoding::Bitmap(_) => return Some(bitmap::kernel(cx, portable)),
         Encoding::I2Lane { .. } | Encoding::W2Nz(_) => return None,
     };
     Some(kernel(cx, portable, add_block))

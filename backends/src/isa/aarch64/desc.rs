@@ -6,7 +6,7 @@ use tcc_ir::target::{Cpu, Feature, Features, Memory, MicroKernel, TargetDesc};
 
 use super::micro::{i8mm, sve_i8mm};
 use crate::clif::float_ternary;
-use crate::clif::ternary_portable::{PORTABLE, PORTABLE_BASE3};
+use crate::clif::ternary_portable::{PORTABLE, PORTABLE_BASE3, PORTABLE_BITMAP};
 
 // The order is ABI: these are the TCC_CPU_* bits.
 pub(super) const NEON: Features = Features::bit(0);
@@ -184,6 +184,7 @@ const MENU: &[MicroKernel] = &[
         macs_per_cycle: 7.0, // 61.9 instructions
     },
     PORTABLE_BASE3,
+    PORTABLE_BITMAP,
     PORTABLE,
 ];
 

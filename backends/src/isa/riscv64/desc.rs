@@ -5,7 +5,7 @@ use tcc_ir::kernel::QuantForm;
 use tcc_ir::target::{Cpu, Feature, Features, Memory, MicroKernel, TargetDesc};
 
 use crate::clif::float_ternary;
-use crate::clif::ternary_portable::{PORTABLE, PORTABLE_BASE3};
+use crate::clif::ternary_portable::{PORTABLE, PORTABLE_BASE3, PORTABLE_BITMAP};
 
 /// rv64gc with the lp64d calling convention: what every object needs.
 pub const RV64GC: Features = Features::bit(0);
@@ -70,6 +70,7 @@ const MENU: &[MicroKernel] = &[
     // 275.
     MicroKernel { name: SCALAR_M1, mr: 1, macs_per_cycle: 0.93, ..ROW },
     MicroKernel { macs_per_cycle: 0.05, ..PORTABLE_BASE3 },
+    MicroKernel { macs_per_cycle: 0.03, ..PORTABLE_BITMAP },
     MicroKernel { macs_per_cycle: 0.1, ..PORTABLE },
 ];
 

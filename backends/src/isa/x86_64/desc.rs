@@ -1,12 +1,13 @@
 //! x86-64 as data: features, named CPUs, memories and the menu of micro-kernels.
 
 use tcc_ir::encoding::Encoding;
+use tcc_ir::encoding::bitmap::Panel;
 use tcc_ir::kernel::QuantForm;
 use tcc_ir::target::{Cpu, Feature, Features, Memory, MicroKernel, TargetDesc};
 
-use super::micro::{TABLE_BYTES, TILE_MR, TILE_SCRATCH_BYTES};
+use super::micro::{BITMAP_SCRATCH_BYTES, TABLE_BYTES, TILE_MR, TILE_SCRATCH_BYTES};
 use crate::clif::float_ternary;
-use crate::clif::ternary_portable::{PORTABLE, PORTABLE_BASE3};
+use crate::clif::ternary_portable::{PORTABLE, PORTABLE_BASE3, PORTABLE_BITMAP};
 
 pub(super) const AVX2: Features = Features::bit(0);
 pub(super) const FMA: Features = Features::bit(1);
@@ -81,11 +82,18 @@ const fn base3_row(name: &'static str, mr: usize, max_k: usize, macs_per_cycle: 
     MicroKernel { name, needs, vlen: 0, encoding, mr, max_k, scratch_bytes: TABLE_BYTES, macs_per_cycle }
 }
 
+/// A row that reads 2 - z bits per weight, unfolded to its scratch.
+const fn bitmap_row(name: &'static str, needs: Features, mr: usize, max_k: usize, macs_per_cycle: f32) -> MicroKernel {
+    let encoding = Encoding::Bitmap(Panel { nr: 16, bytes: 0 });
+    MicroKernel { name, needs, vlen: 0, encoding, mr, max_k, scratch_bytes: BITMAP_SCRATCH_BYTES, macs_per_cycle }
+}
+
 /// Largest k where every plane is shifted down: 2^31 / (2 · 128).
 const SHIFTED_PLANES_MAX_K: usize = 8_388_608;
 
 /// Rates are those of Zen 5 from its second-level cache (`cargo bench -p tcc-tests --bench micro`, k = 2560); those of
 /// the `avx512vbmi` rows and of both rows for 32 tokens are estimates for it (`docs/performance.md` has another core's).
+/// Those of bitmaps are of an Intel Xeon (model 207); cores whose `pdep` is microcode (Zen 1 and 2) are far slower.
 const MENU: &[MicroKernel] = &[
     tile(base3_row("avx512vbmi-m32", TILE_MR, SHIFTED_PLANES_MAX_K, 122.0)),
     base3_row("avx512vbmi-m8", 8, SHIFTED_PLANES_MAX_K, 120.0),
@@ -101,7 +109,14 @@ const MENU: &[MicroKernel] = &[
     row("avxvnni-m1", AVXVNNI, 1, MASKED_PLANES_MAX_K, 56.0),
     row("avx2-m4", AVX2, 4, SHIFTED_PLANES_MAX_K, 50.0),
     row("avx2-m1", AVX2, 1, SHIFTED_PLANES_MAX_K, 37.0),
+    bitmap_row("avx512vnni-bitmap-m4", AVX512VNNI, 4, SHIFTED_PLANES_MAX_K, 48.0),
+    bitmap_row("avx512vnni-bitmap-m1", AVX512VNNI, 1, MASKED_PLANES_MAX_K, 19.0),
+    bitmap_row("avxvnni-bitmap-m4", AVXVNNI, 4, SHIFTED_PLANES_MAX_K, 32.0),
+    bitmap_row("avxvnni-bitmap-m1", AVXVNNI, 1, MASKED_PLANES_MAX_K, 15.0),
+    bitmap_row("avx2-bitmap-m4", AVX2, 4, SHIFTED_PLANES_MAX_K, 26.0),
+    bitmap_row("avx2-bitmap-m1", AVX2, 1, SHIFTED_PLANES_MAX_K, 12.0),
     MicroKernel { macs_per_cycle: 2.0, ..PORTABLE_BASE3 },
+    PORTABLE_BITMAP,
     MicroKernel { macs_per_cycle: 4.0, ..PORTABLE },
 ];
 

@@ -12,6 +12,7 @@ use iced_x86::code_asm::{AsmRegisterXmm, AsmRegisterYmm, CodeAssembler, dword_pt
 
 use tcc_ir::encoding::i2;
 
+use super::bitmap::{self, Vectors};
 use super::panels::{Body, NR, Walk, acc_address, q_address, w_address};
 use crate::code::Function;
 
@@ -24,9 +25,13 @@ pub(super) enum Product {
     Madd,
 }
 
-/// The kernel `name` for `mr` token rows: 1 or 4.
-pub(super) fn emit(name: &str, mr: usize, product: Product) -> Function {
-    let walk = |unroll, widen_every| Walk { mr, kr: i2::KR, panels: &[1], unroll, widen_every };
+/// The kernel `name` for `mr` token rows, 1 or 4, that reads `i2` or bitmaps.
+pub(super) fn emit(name: &str, mr: usize, product: Product, reads_bitmap: bool) -> Function {
+    let bitmap = reads_bitmap.then_some(Vectors::Avx2);
+    let walk = |unroll, widen_every: Option<i32>| {
+        let turn = widen_every.or(bitmap.map(|_| bitmap::TURN_BLOCKS));
+        Walk { mr, kr: i2::KR, panels: &[1], unroll, turn, bitmap }
+    };
     match (product, mr) {
         (Product::Vnni, 1) => walk(&[2, 1], None).kernel(name, &Masked),
         // Sixteen pairs at bits 2-3, two in each block.

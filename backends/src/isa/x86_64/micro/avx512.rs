@@ -6,18 +6,29 @@ use iced_x86::code_asm::registers::gpr32::r9d;
 use iced_x86::code_asm::registers::zmm::*;
 use iced_x86::code_asm::{AsmMemoryOperand, AsmRegisterZmm, CodeAssembler, dword_bcst, dword_ptr, zmmword_ptr};
 
+use super::bitmap::{self, Vectors};
 use super::panels::{Body, Walk, acc_address, q_address};
 use super::source::Source;
 use crate::code::Function;
 
 /// The kernel `name` for `mr` token rows.
 pub(super) fn emit(name: &str, mr: usize, source: Source) -> Function {
-    let walk = |panels, unroll| Walk { mr, kr: source.kr(), panels, unroll, widen_every: None };
+    let walk = |panels, unroll| Walk { mr, kr: source.kr(), panels, unroll, turn: None, bitmap: None };
     match mr {
         // One stream of weights, which the hardware follows best; eight chains of sums hide the latency.
         1 => walk(&[1], &[2, 1]).kernel(name, &Masked { source, mr, sets: 2 }),
         2 => walk(&[2, 1], &[2, 1]).kernel(name, &Masked { source, mr, sets: 1 }),
         _ => walk(&[2, 1], &[1]).kernel(name, &Shifted { source, mr, sets: if mr < 8 { 2 } else { 1 } }),
+    }
+}
+
+/// The kernel `name` for `mr` token rows, 1 or 4, that reads bitmaps.
+pub(super) fn emit_bitmap(name: &str, mr: usize) -> Function {
+    let (source, bitmap) = (Source::I2, Some(Vectors::Avx512));
+    let walk = |unroll| Walk { mr, kr: source.kr(), panels: &[1], unroll, turn: Some(bitmap::TURN_BLOCKS), bitmap };
+    match mr {
+        1 => walk(&[2, 1]).kernel(name, &Masked { source, mr, sets: 2 }),
+        _ => walk(&[1]).kernel(name, &Shifted { source, mr, sets: 2 }),
     }
 }
 

@@ -62,6 +62,8 @@ fn needed(used: CpuidFeature) -> Option<Features> {
         | CpuidFeature::AVX2
         | CpuidFeature::FMA
         | CpuidFeature::F16C
+        | CpuidFeature::POPCNT
+        | CpuidFeature::BMI1
         | CpuidFeature::BMI2 => Some(Features::NONE),
         CpuidFeature::AVX_VNNI => Some(AVXVNNI),
         CpuidFeature::AVX512F | CpuidFeature::AVX512BW | CpuidFeature::AVX512DQ | CpuidFeature::AVX512VL => {

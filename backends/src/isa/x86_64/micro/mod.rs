@@ -2,15 +2,18 @@
 
 mod avx;
 mod avx512;
+mod bitmap;
 #[cfg(test)]
 mod judge;
 mod panels;
 mod source;
 mod tile;
 
+use tcc_ir::encoding::Encoding;
 use tcc_ir::target::MicroKernel;
 
 use self::avx::Product;
+pub(super) use self::bitmap::SCRATCH_BYTES as BITMAP_SCRATCH_BYTES;
 use self::source::Source;
 pub(super) use self::source::TABLE_BYTES;
 pub(super) use self::tile::{MR as TILE_MR, SCRATCH_BYTES as TILE_SCRATCH_BYTES};
@@ -19,13 +22,17 @@ use crate::code::Function;
 
 /// The code of a menu row; `None` for portable ones, which need nothing.
 pub(super) fn emit(row: &MicroKernel) -> Option<Function> {
+    let reads_bitmap = matches!(row.encoding, Encoding::Bitmap(_));
     if row.needs.contains(AVX512VNNI) {
+        if reads_bitmap {
+            return Some(avx512::emit_bitmap(row.name, row.mr));
+        }
         let source = Source::of(row.encoding)?;
         Some(if row.mr == TILE_MR { tile::emit(row.name, source) } else { avx512::emit(row.name, row.mr, source) })
     } else if row.needs.contains(AVXVNNI) {
-        Some(avx::emit(row.name, row.mr, Product::Vnni))
+        Some(avx::emit(row.name, row.mr, Product::Vnni, reads_bitmap))
     } else if row.needs.contains(AVX2) {
-        Some(avx::emit(row.name, row.mr, Product::Madd))
+        Some(avx::emit(row.name, row.mr, Product::Madd, reads_bitmap))
     } else {
         None
     }

@@ -5,6 +5,7 @@ use iced_x86::code_asm::registers::gpr64::*;
 use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, CodeAssembler, CodeLabel, byte_ptr, qword_ptr};
 use tcc_ir::target::micro_args;
 
+use super::bitmap::{self, Vectors};
 use crate::code::Function;
 use crate::isa::x86_64::function;
 
@@ -25,7 +26,7 @@ pub(super) const W_STRIDE: AsmRegister64 = rdx;
 /// Three times that.
 const W_STRIDE_3: AsmRegister64 = r14;
 /// First byte of the current panels.
-const W_PANEL: AsmRegister64 = rsi;
+pub(super) const W_PANEL: AsmRegister64 = rsi;
 /// Weights of the current block.
 pub(super) const W: AsmRegister64 = r8;
 /// Blocks left.
@@ -65,15 +66,19 @@ pub(super) struct Walk {
     pub panels: &'static [usize],
     /// Blocks per iteration of the inner loop, most first; the last is 1.
     pub unroll: &'static [usize],
-    /// Most blocks between two widenings of narrow accumulators, if those are used.
-    pub widen_every: Option<i32>,
+    /// Most blocks of a turn: between two widenings of narrow accumulators, or two unfoldings of a bitmap.
+    pub turn: Option<i32>,
+    /// Where panels are bitmaps: how they become the blocks of `i2` that bodies read, turn by turn. Then panels go one
+    /// by one, and there are at most four token rows and a number of blocks in a turn.
+    pub bitmap: Option<Vectors>,
 }
 
 impl Walk {
     /// The kernel named `name` that runs `body` over all panels and blocks.
     pub fn kernel(&self, name: &str, body: &impl Body) -> Function {
         let saved = self.saved();
-        let frame_bytes = u32::try_from(8 + 8 * saved.len()).expect("a few registers");
+        let spilled = self.bitmap.map_or(0, |_| bitmap::SPILLED.len());
+        let frame_bytes = u32::try_from(8 + 8 * (saved.len() + spilled)).expect("a few registers");
         function(name, frame_bytes, |a| {
             for register in &saved {
                 a.push(*register)?;
@@ -110,8 +115,11 @@ impl Walk {
         if self.panels[0] > 1 {
             saved.push(W_STRIDE_3);
         }
-        if self.widen_every.is_some() {
+        if self.turn.is_some() {
             saved.push(RUN);
+        }
+        if self.bitmap.is_some() {
+            saved.extend(bitmap::SAVED);
         }
         saved
     }
@@ -133,7 +141,10 @@ impl Walk {
             a.lea(pair[1], pair[0] + Q_STRIDE * 4)?;
         }
         a.mov(BLOCKS, qword_ptr(ARGS + micro_args::K_BLOCKS))?;
-        match self.widen_every {
+        if self.bitmap.is_some() {
+            bitmap::begin(a)?;
+        }
+        match self.turn {
             None => {
                 body.begin(a, panels)?;
                 self.block_loops(a, body, panels, BLOCKS)?;
@@ -150,7 +161,7 @@ impl Walk {
         bind(a, &mut done)
     }
 
-    /// All blocks in turns of at most `most`, widening after each.
+    /// All blocks in turns of at most `most`, unfolding before each where panels are bitmaps, widening after each.
     fn turns(&self, a: &mut CodeAssembler, body: &impl Body, panels: usize, most: i32) -> Result<(), IcedError> {
         let [mut top, mut short, mut done] = std::array::from_fn(|_| a.create_label());
         bind(a, &mut top)?;
@@ -162,6 +173,9 @@ impl Walk {
         a.mov(RUN, i64::from(most))?;
         bind(a, &mut short)?;
         a.sub(BLOCKS, RUN)?;
+        if let Some(vectors) = self.bitmap {
+            bitmap::unfold(a, vectors)?;
+        }
         body.begin(a, panels)?;
         self.block_loops(a, body, panels, RUN)?;
         body.end(a, panels)?;
@@ -184,7 +198,9 @@ impl Walk {
             a.jb(done)?;
             bind(a, &mut top)?;
             for block in 0..unroll {
-                fetch_ahead(a, panels, block)?;
+                if self.bitmap.is_none() {
+                    fetch_ahead(a, panels, block)?;
+                }
                 body.block(a, panels, block)?;
             }
             a.add(W, count * BLOCK_BYTES)?;

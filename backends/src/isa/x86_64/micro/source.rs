@@ -38,7 +38,7 @@ impl Source {
         match encoding {
             Encoding::I2 { .. } => Some(Source::I2),
             Encoding::Base3 { .. } => Some(Source::Base3),
-            Encoding::I2Lane { .. } | Encoding::W2Nz(_) => None,
+            Encoding::I2Lane { .. } | Encoding::Bitmap(_) | Encoding::W2Nz(_) => None,
         }
     }
 

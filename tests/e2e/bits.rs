@@ -152,3 +152,19 @@ fn matrix_units_do_not_show() {
     };
     check(machines[..kept].iter().map(job).collect());
 }
+
+#[test]
+fn sme_gives_the_logits_or_none() {
+    let model = example();
+    let args = ["--json", "eval", model.to_str().expect("UTF-8"), "--ids", IDS, "-t", "aarch64", "--features", "+sme"];
+    let output = harness::tcc(&args);
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stdout).into_owned();
+        // The emulator is too old to multiply with SME and must not try.
+        assert!(output.status.code() == Some(3) && words.contains("pauth-qarma5"), "{words}");
+        eprintln!("skipped: aarch64 sme: {words}");
+        return;
+    }
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(value["sha256"], hash(&model, IDS, &["--engine", "interpreter"]).as_str(), "{value:#}");
+}

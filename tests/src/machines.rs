@@ -4,7 +4,7 @@ use tcc_backends::isa::Backend;
 use tcc_ir::target::Features;
 
 use crate::memory::Memory;
-use crate::runner::{RunError, Runner};
+use crate::runner::{RunError, Runner, emulator_version};
 
 /// A core that code may be run on.
 #[derive(Clone, Copy, Debug)]
@@ -46,29 +46,57 @@ pub const MACHINES: &[Machine] = &[
     Machine {
         target: "aarch64",
         name: "max, sve of 128 bits",
-        emulator_args: &["-cpu", "max,sve-max-vq=1"],
+        emulator_args: &["-cpu", "max,sme=off,sve-max-vq=1"],
         features: Some(&["lse", "dotprod", "i8mm", "sve", "sve2"]),
         vlen: 0,
     },
     Machine {
         target: "aarch64",
         name: "max, sve of 256 bits",
-        emulator_args: &["-cpu", "max,sve-max-vq=2"],
+        emulator_args: &["-cpu", "max,sme=off,sve-max-vq=2"],
         features: Some(&["lse", "dotprod", "i8mm", "sve", "sve2"]),
         vlen: 0,
     },
     Machine {
         target: "aarch64",
         name: "max, sve of 384 bits",
-        emulator_args: &["-cpu", "max,sve-max-vq=3"],
+        emulator_args: &["-cpu", "max,sme=off,sve-max-vq=3"],
         features: Some(&["lse", "dotprod", "i8mm", "sve", "sve2"]),
         vlen: 0,
     },
     Machine {
         target: "aarch64",
         name: "max, sve of 2048 bits",
-        emulator_args: &["-cpu", "max,sve-max-vq=16"],
+        emulator_args: &["-cpu", "max,sme=off,sve-max-vq=16"],
         features: Some(&["lse", "dotprod", "i8mm", "sve", "sve2"]),
+        vlen: 0,
+    },
+    Machine {
+        target: "aarch64",
+        name: "max, streaming mode of 128 bits",
+        emulator_args: &["-cpu", "max,sme_fa64=off,sve-max-vq=3,sme-default-vector-length=16"],
+        features: Some(&["lse", "dotprod", "i8mm", "sve", "sve2", "sme"]),
+        vlen: 0,
+    },
+    Machine {
+        target: "aarch64",
+        name: "max, streaming mode of 256 bits",
+        emulator_args: &["-cpu", "max,sme_fa64=off,sve-max-vq=3,sme-default-vector-length=32"],
+        features: Some(&["lse", "dotprod", "i8mm", "sve", "sve2", "sme"]),
+        vlen: 0,
+    },
+    Machine {
+        target: "aarch64",
+        name: "max, streaming mode of 512 bits",
+        emulator_args: &["-cpu", "max,sme_fa64=off,sve-max-vq=3,sme-default-vector-length=64"],
+        features: Some(&["lse", "dotprod", "i8mm", "sve", "sve2", "sme"]),
+        vlen: 0,
+    },
+    Machine {
+        target: "aarch64",
+        name: "max, streaming mode of 2048 bits",
+        emulator_args: &["-cpu", "max,sme_fa64=off,sve-max-vq=3,sme-default-vector-length=256"],
+        features: Some(&["lse", "dotprod", "i8mm", "sve", "sve2", "sme"]),
         vlen: 0,
     },
     Machine {
@@ -108,6 +136,9 @@ pub const MACHINES: &[Machine] = &[
     },
 ];
 
+/// First known version of the emulator whose `smopa` multiplies the elements that it should; 7.2 does not.
+const SME_EMULATOR: u32 = 10;
+
 impl Machine {
     /// The features of this machine.
     pub fn features(&self, backend: &dyn Backend) -> Result<Features, RunError> {
@@ -116,6 +147,12 @@ impl Machine {
             let runner = Runner::new(backend, desc.baseline, vec![backend.probe()])?;
             return Ok(Features(runner.start(self.emulator_args)?.call("probe", &[0], &mut Memory::new())?));
         };
+        if names.contains(&"sme") {
+            let (found, least) = (emulator_version(self.target)?, SME_EMULATOR);
+            if found < least {
+                return Err(RunError::OldEmulator { emulator: format!("qemu-{}", self.target), found, least });
+            }
+        }
         let named = names.iter().map(|name| {
             let known = desc.features.iter().find(|f| f.name == *name);
             known.map(|f| f.bit).ok_or_else(|| RunError::Build(format!("'{}' has no feature '{name}'", desc.name)))
@@ -132,6 +169,7 @@ pub fn report_skipped(what: &str, error: &RunError) {
             assert!(std::env::var_os("CI").is_none(), "{what}: {error}");
             eprintln!("{what}: {error}");
         }
+        RunError::OldEmulator { .. } => eprintln!("{what}: {error}"),
         RunError::Build(_) | RunError::Died { .. } | RunError::Clobbered { .. } | RunError::Io(_) => {
             panic!("{what}: {error}")
         }

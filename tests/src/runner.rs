@@ -29,6 +29,8 @@ pub enum RunError {
     /// The caller reports it; a run that must not skip turns it into a failure.
     #[error("skipped: {emulator} not found")]
     NoEmulator { emulator: String },
+    #[error("skipped: {emulator} is version {found}, expected {least} or later")]
+    OldEmulator { emulator: String, found: u32, least: u32 },
     #[error("cannot build the executable: {0}")]
     Build(String),
     #[error("'{function}' ended its process: {status}")]
@@ -84,6 +86,20 @@ impl Runner {
                 Err(error) => return Err(RunError::Io(error)),
             }
         }
+    }
+}
+
+/// Major version of the emulator of `target`.
+pub fn emulator_version(target: &str) -> Result<u32, RunError> {
+    let emulator = format!("qemu-{target}");
+    match Command::new(&emulator).arg("--version").output() {
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let version = text.split_once("version ").and_then(|(_, rest)| rest.split_once('.')?.0.parse().ok());
+            version.ok_or_else(|| RunError::Build(format!("{emulator} --version says '{text}'")))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(RunError::NoEmulator { emulator }),
+        Err(error) => Err(RunError::Io(error)),
     }
 }
 

@@ -31,13 +31,14 @@ fn aarch64_auxiliary_vector_becomes_features() {
     };
     // Bits of AT_HWCAP and AT_HWCAP2 from Linux, arch/arm64/include/uapi/asm/hwcap.h.
     let (asimd, atomics, asimddp, sve) = (1 << 1, 1 << 8, 1 << 20, 1 << 22);
-    let (sve2, i8mm) = (1 << 1, 1 << 13);
-    let cases: [(u64, u64, &[&str]); 5] = [
+    let (sve2, i8mm, sme) = (1 << 1, 1 << 13, 1 << 23);
+    let cases: [(u64, u64, &[&str]); 6] = [
         (asimd, 0, &["neon"]),
         (asimd | atomics, 0, &["neon", "lse"]),
         (asimd | asimddp, i8mm, &["neon", "dotprod", "i8mm"]),
         (asimd | sve, sve2, &["neon", "sve", "sve2"]),
-        (!(asimd | atomics | asimddp | sve), !(sve2 | i8mm), &[]),
+        (asimd | asimddp, i8mm | sme, &["neon", "dotprod", "i8mm", "sme"]),
+        (!(asimd | atomics | asimddp | sve), !(sve2 | i8mm | sme), &[]),
     ];
     let run = || -> Result<(), RunError> {
         let runner = Runner::new(backend, backend.desc().baseline, vec![backend.hwcap()])?;

@@ -5,7 +5,7 @@
 
 use tcc_ir::target::Features;
 
-use super::desc::{DOTPROD, I8MM, LSE, NEON, SVE, SVE2};
+use super::desc::{DOTPROD, I8MM, LSE, NEON, SME, SVE, SVE2};
 use super::inst::{A64, SAVED_BYTES, X};
 use crate::code::{Function, Reloc, RelocKind, Target};
 use crate::isa::{ElfAbi, Syscalls};
@@ -27,13 +27,15 @@ struct IdField {
     least: i64,
 }
 
-/// Registers: 6_0 ID_AA64ISAR0_EL1, 6_1 ID_AA64ISAR1_EL1, 4_0 ID_AA64PFR0_EL1, 4_4 ID_AA64ZFR0_EL1 (zero without SVE).
+/// Registers: 6_0 ID_AA64ISAR0_EL1, 6_1 ID_AA64ISAR1_EL1, 4_0 ID_AA64PFR0_EL1, 4_1 ID_AA64PFR1_EL1, 4_4 ID_AA64ZFR0_EL1
+/// (zero without SVE).
 const ID_FIELDS: &[IdField] = &[
     IdField { feature: LSE, register: (6, 0), lsb: 20, least: 2 },
     IdField { feature: DOTPROD, register: (6, 0), lsb: 44, least: 1 },
     IdField { feature: I8MM, register: (6, 1), lsb: 52, least: 1 },
     IdField { feature: SVE, register: (4, 0), lsb: 32, least: 1 },
     IdField { feature: SVE2, register: (4, 4), lsb: 0, least: 1 },
+    IdField { feature: SME, register: (4, 1), lsb: 24, least: 1 },
 ];
 
 /// ID_AA64PFR0_EL1.AdvSIMD: every value but this one means NEON.
@@ -43,7 +45,7 @@ const ADVSIMD_ABSENT: i64 = 15;
 const HWCAP: &[(Features, i64)] = &[(NEON, 1), (LSE, 8), (DOTPROD, 20), (SVE, 22)];
 
 /// Bits of `AT_HWCAP2`.
-const HWCAP2: &[(Features, i64)] = &[(SVE2, 1), (I8MM, 13)];
+const HWCAP2: &[(Features, i64)] = &[(SVE2, 1), (I8MM, 13), (SME, 23)];
 
 pub(super) fn function(name: &str, code: A64, frame_bytes: u32) -> Function {
     Function {

@@ -4,7 +4,7 @@ use tcc_ir::encoding::Encoding;
 use tcc_ir::kernel::QuantForm;
 use tcc_ir::target::{Cpu, Feature, Features, Memory, MicroKernel, TargetDesc};
 
-use super::micro::{i8mm, sve_i8mm};
+use super::micro::{i8mm, sme, sve_i8mm};
 use crate::clif::float_ternary;
 use crate::clif::ternary_portable::{PORTABLE, PORTABLE_BASE3, PORTABLE_BITMAP};
 
@@ -15,6 +15,8 @@ pub(super) const DOTPROD: Features = Features::bit(2);
 pub(super) const I8MM: Features = Features::bit(3);
 pub(super) const SVE: Features = Features::bit(4);
 pub(super) const SVE2: Features = Features::bit(5);
+/// Streaming mode and ZA. SVE outside streaming mode does not follow.
+pub(super) const SME: Features = Features::bit(6);
 
 const FEATURES: &[Feature] = &[
     Feature { name: "neon", bit: NEON, implies: Features::NONE },
@@ -23,6 +25,7 @@ const FEATURES: &[Feature] = &[
     Feature { name: "i8mm", bit: I8MM, implies: DOTPROD },
     Feature { name: "sve", bit: SVE, implies: NEON },
     Feature { name: "sve2", bit: SVE2, implies: SVE },
+    Feature { name: "sme", bit: SME, implies: NEON },
 ];
 
 /// Armv8.2 cores with the dot product extension.
@@ -50,6 +53,7 @@ const CPUS: &[Cpu] = &[
     Cpu { name: "a64fx", features: NEON.with(LSE).with(SVE) },
     Cpu { name: "apple-m1", features: V82 },
     Cpu { name: "apple-m2", features: V82.with(I8MM) },
+    Cpu { name: "apple-m4", features: V82.with(I8MM).with(SME) },
 ];
 
 /// Sizes every core above reaches or exceeds; bandwidths are assumptions for a Cortex-A76 class core.
@@ -72,7 +76,18 @@ const MAX_K_UNSHIFTED: usize = (1 << 31) / (16 * 256 / 4);
 /// `macs_per_cycle` follows from the inner loop's vector instructions on two 128-bit vector pipes (Cortex-A76,
 /// Neoverse N1), without `dotprod` on one pipe that multiplies (Cortex-A72). Nothing here was timed.
 /// SVE rows are rated for 128 bits, the length they gain least from, and come before their equals.
+/// The SME row is rated for 512 bits, two vector instructions beside one product a cycle.
 const MENU: &[MicroKernel] = &[
+    MicroKernel {
+        name: "sme-m16",
+        needs: SME,
+        vlen: 0,
+        encoding: PANEL,
+        mr: 16,
+        max_k: MAX_K,
+        scratch_bytes: sme::SCRATCH_BYTES,
+        macs_per_cycle: 500.0, // 19.0 instructions at 128 bits, 5.7 at 256, 1.9 at 512
+    },
     MicroKernel {
         name: "sve-i8mm-m8",
         needs: SVE.with(I8MM),

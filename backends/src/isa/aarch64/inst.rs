@@ -8,7 +8,7 @@
 use tcc_ir::target::Features;
 
 #[cfg(test)]
-use super::desc::{DOTPROD, I8MM, NEON, SVE};
+use super::desc::{DOTPROD, I8MM, NEON, SME, SVE};
 use super::form::Form;
 use crate::asm::{Asm, Label};
 
@@ -135,6 +135,10 @@ forms! {
 
         // Memory, general registers: C6.2.
         ldp(d: X, e: X, n: X, i: i64) BASE "ldp x{d}, x{e}, [x{n}, #{i:s8}]" "1010100101 iiiiiii eeeee nnnnn ddddd"; // LDP, signed offset
+        ldr_x(d: X, n: X) BASE "ldr x{d}, [x{n}]" "1111100101 000000000000 nnnnn ddddd";               // LDR (immediate), unsigned offset
+        ldrh_8(d: X, n: X) BASE "ldrh w{d}, [x{n}, #8]" "0111100101 000000000100 nnnnn ddddd";         // LDRH (immediate), unsigned offset
+        stp_x_pre(d: X, e: X, i: i64) BASE "stp x{d}, x{e}, [sp, #{i:s8}]!" "1010100110 iiiiiii eeeee 11111 ddddd"; // STP, pre-index
+        ldp_x_post(d: X, e: X, i: i64) BASE "ldp x{d}, x{e}, [sp], #{i:s8}" "1010100011 iiiiiii eeeee 11111 ddddd"; // LDP, post-index
         ldr_w_post(d: X, n: X, i: i64) BASE "ldr w{d}, [x{n}], #{i:s1}" "10111000010 iiiiiiiii 01 nnnnn ddddd"; // LDR (immediate), post-index
 
         // System and control: C6.2.
@@ -222,6 +226,9 @@ forms! {
         incb(d: X) SVE "incb x{d}" "00000100 00 11 0000 111000 11111 ddddd";                              // INCB (scalar)
         whilelo_b(d: P, n: X, m: X) SVE "whilelo p{d}.b, x{n}, x{m}" "00100101 00 1 mmmmm 000 111 nnnnn 0 0ddd"; // WHILELO (predicate)
         ld1b(d: V, g: P, n: X, m: X) SVE "ld1b { z{d}.b }, p{g}/z, [x{n}, x{m}]" "1010010 0000 mmmmm 010 ggg nnnnn ddddd"; // LD1B (scalar plus scalar)
+        ld1b_0(d: V, g: P, n: X) SVE "ld1b { z{d}.b }, p{g}/z, [x{n}]" "1010010 0000 0 0000 101 ggg nnnnn ddddd"; // LD1B (scalar plus immediate)
+        st1b(d: V, g: P, n: X, m: X) SVE "st1b { z{d}.b }, p{g}, [x{n}, x{m}]" "1110010 0000 mmmmm 010 ggg nnnnn ddddd"; // ST1B (scalar plus scalar)
+        st1b_0(d: V, g: P, n: X) SVE "st1b { z{d}.b }, p{g}, [x{n}]" "1110010 0000 0 0000 111 ggg nnnnn ddddd"; // ST1B (scalar plus immediate)
         ldr_z(d: V, n: X, i: i64) SVE "ldr z{d}, [x{n}, #{i:s1}, mul vl]" "1000010110 iiiiii 010 iii nnnnn ddddd"; // LDR (vector)
         str_z(d: V, n: X, i: i64) SVE "str z{d}, [x{n}, #{i:s1}, mul vl]" "1110010110 iiiiii 010 iii nnnnn ddddd"; // STR (vector)
         mov_z_imm(d: V, i: i64) SVE "mov z{d}.b, #{i:s1}" "00100101 00 111000 110 iiiiiiii ddddd";        // DUP (immediate)
@@ -237,6 +244,21 @@ forms! {
         trn2_z_d(d: V, n: V, m: V) SVE "trn2 z{d}.d, z{n}.d, z{m}.d" "00000101 111 mmmmm 011101 nnnnn ddddd"; // the same
         sdot_z_lane(d: V, n: V, m: V, i: i64) SVE "sdot z{d}.s, z{n}.b, z{m}.b[{i}]" "01000100 101 ii mmm 000000 nnnnn ddddd"; // SDOT (4-way, indexed)
         smmla_z(d: V, n: V, m: V) SVE_I8MM "smmla z{d}.s, z{n}.b, z{m}.b" "01000101 000 mmmmm 100110 nnnnn ddddd"; // SMMLA
+
+        // Streaming mode and ZA: the chapter on SME instructions; MRS and MSR, C6.2. MOV of a slice is MOVA.
+        smstart() SME "smstart" "1101010100000011 0100 0 11 1 011 11111";                              // MSR (immediate), SVCRSMZA
+        smstop() SME "smstop" "1101010100000011 0100 0 11 0 011 11111";                                // the same
+        mrs_svcr(d: X) SME "mrs x{d}, SVCR" "110101010011 1 011 0100 0010 010 ddddd";                   // MRS
+        mrs_tpidr2(d: X) SME "mrs x{d}, TPIDR2_EL0" "110101010011 1 011 1101 0000 101 ddddd";           // the same
+        msr_tpidr2_zero() SME "msr TPIDR2_EL0, xzr" "110101010001 1 011 1101 0000 101 11111";           // MSR (register)
+        zero_za() SME "zero { za }" "11000000 000010 0000000000 11111111";                             // ZERO (tiles)
+        str_za(n: X) SME "str za[w12, 0], [x{n}]" "1110000100100000000000 nnnnn 0 0000";               // STR (array vector)
+        ld1w_za0h(g: P, n: X) SME "ld1w { za0h.s[w12, 0] }, p{g}/z, [x{n}]" "11100000100 11111 0 00 ggg nnnnn 0 0000"; // LD1W (tile slice)
+        st1w_za0v(g: P, n: X) SME "st1w { za0v.s[w12, 0] }, p{g}, [x{n}]" "11100000101 11111 1 00 ggg nnnnn 0 0000"; // ST1W (tile slice)
+        ld1q_za0h(g: P, n: X) SME "ld1q { za0h.q[w12, 0] }, p{g}/z, [x{n}]" "11100001110 11111 0 00 ggg nnnnn 0 0000"; // LD1Q (tile slice)
+        st1q_za0v(g: P, n: X) SME "st1q { za0v.q[w12, 0] }, p{g}, [x{n}]" "11100001111 11111 1 00 ggg nnnnn 0 0000"; // ST1Q (tile slice)
+        mov_z_q(d: V, g: P, t: i64) SME "mov z{d}.q, p{g}/m, za{t}v.q[w12, 0]" "1100000011000011 1 00 ggg 0 tttt ddddd"; // MOVA (tile to vector)
+        smopa(t: i64, g: P, h: P, n: V, m: V) SME "smopa za{t}.s, p{g}/m, p{h}/m, z{n}.b, z{m}.b" "10100000100 mmmmm hhh ggg nnnnn 000 tt"; // SMOPA (4-way)
     }
     branches {
         cbz(n: X) "cbz x{n}, #{l:s4}" "10110100 lllllllllllllllllll nnnnn";                             // CBZ

@@ -1,4 +1,4 @@
-//! The aarch64 backend: Armv8.0 with NEON as the baseline; dotprod, i8mm and SVE where declared.
+//! The aarch64 backend: Armv8.0 with NEON as the baseline; dotprod, i8mm, SVE and SME where declared.
 //!
 //! [`desc`] says what the target is, [`abi`] how its code enters and leaves, [`inst`] encodes, [`micro`] multiplies
 //! ternary weights, [`dense`] float ones, [`attention`] holds the loops of attention.
@@ -80,7 +80,15 @@ impl Backend for Aarch64 {
     fn emulated_cpu(&self, features: Features, _vlen: u32) -> Option<String> {
         // The smallest core of the emulator that has them: code that uses more does not run.
         let cores = [("cortex-a53", desc::NEON), ("cortex-a76", desc::V82)];
-        let largest = if features.contains(desc::SVE) { "max" } else { "max,sve=off" };
+        // The emulator has SME with SVE alone; without FA64 what streaming mode forbids does not run there. Before version
+        // 10 `smopa` multiplies other elements than it should: a property of that version keeps older ones from starting.
+        let largest = if features.contains(desc::SME) {
+            "max,sme_fa64=off,pauth-qarma5=on"
+        } else if features.contains(desc::SVE) {
+            "max,sme=off"
+        } else {
+            "max,sve=off"
+        };
         let core = cores.iter().find(|(_, has)| has.contains(features)).map_or(largest, |(name, _)| name);
         Some(core.to_owned())
     }

@@ -8,6 +8,7 @@ mod dotprod_tile;
 pub(super) mod i8mm;
 mod neon;
 mod neon_tile;
+pub(super) mod sme;
 mod sve;
 pub(super) mod sve_i8mm;
 mod sve_tile;
@@ -15,6 +16,7 @@ mod sve_tile;
 use tcc_ir::target::{MicroKernel, micro_args};
 
 use super::abi::function;
+use super::desc::SME;
 use super::floats::repeat;
 use super::inst::{A64, SAVED_BYTES, V, X};
 use crate::code::Function;
@@ -44,6 +46,7 @@ pub(super) fn code(row: &MicroKernel) -> Option<Function> {
         "sve" => |a, _| sve::emit(a),
         "sve-m8" => |a, _| sve_tile::emit(a),
         "sve-i8mm-m4" | "sve-i8mm-m8" => sve_i8mm::emit,
+        "sme-m16" => |a, _| sme::emit(a),
         "neon-m4" => |a, _| neon_tile::emit(a),
         _ => return None,
     };
@@ -53,22 +56,26 @@ pub(super) fn code(row: &MicroKernel) -> Option<Function> {
     a.save_vectors();
     body(&mut a, row.mr);
     a.restore_vectors_and_ret();
-    let frame = u32::try_from(SAVED_BYTES).expect("a small constant");
+    let own = if row.needs.contains(SME) { sme::FRAME_BYTES } else { 0 };
+    let frame = u32::try_from(SAVED_BYTES + own).expect("a small constant");
     Some(function(row.name, a, frame))
 }
 
 fn load_args(a: &mut A64) {
-    let pairs = [
-        (ACC, W, micro_args::ACC, micro_args::W),
-        (W_STRIDE, PANELS, micro_args::W_PANEL_STRIDE, micro_args::PANELS),
-        (Q, Q_STRIDE, micro_args::Q, micro_args::Q_STRIDE),
-    ];
-    for (first, second, offset, next) in pairs {
-        assert_eq!(offset + 8, next, "pairs are adjacent");
-        a.ldp(first, second, ARGS, offset.into());
-    }
-    assert_eq!(micro_args::K_BLOCKS + 8, micro_args::SCRATCH, "pairs are adjacent");
-    a.ldp(BLOCKS, SCRATCH, ARGS, micro_args::K_BLOCKS.into());
+    load_panel_args(a);
+    load_pair(a, (Q, micro_args::Q), (Q_STRIDE, micro_args::Q_STRIDE));
+    load_pair(a, (BLOCKS, micro_args::K_BLOCKS), (SCRATCH, micro_args::SCRATCH));
+}
+
+/// What moves with the panels, from the start.
+fn load_panel_args(a: &mut A64) {
+    load_pair(a, (ACC, micro_args::ACC), (W, micro_args::W));
+    load_pair(a, (W_STRIDE, micro_args::W_PANEL_STRIDE), (PANELS, micro_args::PANELS));
+}
+
+fn load_pair(a: &mut A64, (first, offset): (X, i32), (second, next): (X, i32)) {
+    assert_eq!(offset + 8, next, "pairs are adjacent");
+    a.ldp(first, second, ARGS, offset.into());
 }
 
 /// The codes of one plane, shifted down.

@@ -15,7 +15,7 @@
 //! })?;
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::immediates::{Ieee32, Imm64};
@@ -30,6 +30,7 @@ use cranelift_frontend::{FuncInstBuilder, FunctionBuilder, FunctionBuilderContex
 use super::isa::ClifContext;
 use super::link::{self, Names};
 use crate::code::{EmitError, Function};
+use crate::isa::RowPart;
 
 /// A C signature (System V on every target). Integers narrower than 64 bits are sign-extended as RISC-V's ABI asks.
 pub fn signature(params: &[Type], returns: &[Type]) -> Signature {
@@ -47,6 +48,7 @@ pub fn signature(params: &[Type], returns: &[Type]) -> Signature {
 pub struct FunctionCx<'a> {
     builder: FunctionBuilder<'a>,
     has_vectors: bool,
+    row_loops: BTreeSet<RowPart>,
     params: Vec<Value>,
     /// Names of symbols by their index in the function's table of external names.
     symbols: Vec<String>,
@@ -75,6 +77,7 @@ impl ClifContext {
         let mut f = FunctionCx {
             builder,
             has_vectors: self.has_vectors(),
+            row_loops: self.row_loops().keys().copied().collect(),
             params,
             symbols: Vec::new(),
             functions: BTreeMap::new(),
@@ -113,6 +116,11 @@ impl<'a> FunctionCx<'a> {
     /// True if 128-bit vectors may be used.
     pub fn has_vectors(&self) -> bool {
         self.has_vectors
+    }
+
+    /// True if `part` is a function of the image.
+    pub fn has_row_loop(&self, part: RowPart) -> bool {
+        self.row_loops.contains(&part)
     }
 
     /// Parameter `i` of the function.

@@ -1,16 +1,18 @@
 //! `Glu`, `GluQuant`, `GluNormQuant`: the gated activation, alone or with what follows it.
 
 use cranelift_codegen::ir::Value;
+use cranelift_codegen::ir::types::I64;
 use tcc_ir::kernel::QuantLayout;
 use tcc_ir::ops::Act;
 
-use super::func::FunctionCx;
+use super::func::{FunctionCx, signature};
 use super::kernel::Kernel;
 use super::lanes::Lanes;
 use super::math::exp;
 use super::norm::norm_run;
 use super::quantize::{Quantizer, quantize_row};
 use super::rows::for_elements;
+use crate::isa::RowPart;
 
 pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, k: usize, act: Act) {
     let operands = [0, 1, 2].map(|i| kernel.operand(f, i));
@@ -43,6 +45,12 @@ pub(super) fn build_norm_quant(f: &mut FunctionCx, kernel: &Kernel, act: Act, ep
 }
 
 fn glu_row(f: &mut FunctionCx, k: usize, act: Act, g: Value, u: Value, out: Value) {
+    let part = RowPart::Gate(act);
+    if f.has_row_loop(part) {
+        let n = f.size(k);
+        f.call(part.symbol(), &signature(&[I64; 4], &[]), &[g, u, n, out]);
+        return;
+    }
     for_elements(f, k, |f, shape, i| {
         let [g, u, out] = [g, u, out].map(|base| f.index(base, i, 4));
         let (g, u) = (Lanes::load(f, shape, g), Lanes::load(f, shape, u));

@@ -10,7 +10,7 @@ use tcc_ir::ty::DType;
 
 use super::micro::{BYTE_PANELS, SCREEN_PANELS, SCREEN_ROWS, cache_loop_symbols, dense_dot_symbol};
 use crate::code::{EmitError, Function};
-use crate::isa::{AttentionPart, Backend, CacheLoops, ScreenLoops};
+use crate::isa::{AttentionPart, Backend, CacheLoops, RowPart, ScreenLoops};
 
 /// A code generator configured for a backend and a set of CPU features.
 pub struct ClifContext {
@@ -20,6 +20,7 @@ pub struct ClifContext {
     dense_dots: BTreeMap<DType, Function>,
     attention: BTreeMap<AttentionPart, Function>,
     cache_loops: BTreeMap<DType, CacheLoops>,
+    row_loops: BTreeMap<RowPart, Function>,
     screen: Option<ScreenLoops>,
 }
 
@@ -56,12 +57,17 @@ impl ClifContext {
             Some((cache, CacheLoops { scores, values: Function { name: values_name, ..values } }))
         };
         let cache_loops = CACHE_TYPES.into_iter().filter_map(named).collect();
+        let named = |part: RowPart| {
+            let code = backend.row_loop(part, features)?;
+            Some((part, Function { name: part.symbol().into(), ..code }))
+        };
+        let row_loops = RowPart::ALL.into_iter().filter_map(named).collect();
         let screen = backend.screen(features).map(|ScreenLoops { panels, byte_panels, rows }| ScreenLoops {
             panels: Function { name: SCREEN_PANELS.into(), ..panels },
             byte_panels: byte_panels.map(|code| Function { name: BYTE_PANELS.into(), ..code }),
             rows: Function { name: SCREEN_ROWS.into(), ..rows },
         });
-        Ok(ClifContext { dense_dots, attention, cache_loops, screen, ..cx })
+        Ok(ClifContext { dense_dots, attention, cache_loops, row_loops, screen, ..cx })
     }
 
     fn with_flags(target: &'static str, triple: &str, flags: &[&str], has_vectors: bool) -> Result<Self, EmitError> {
@@ -76,7 +82,8 @@ impl ClifContext {
         }
         let isa = builder.finish(settings::Flags::new(shared)).map_err(|e| fail(e.to_string()))?;
         let (dense_dots, attention, cache_loops) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(ClifContext { isa, target, has_vectors, dense_dots, attention, cache_loops, screen: None })
+        let row_loops = BTreeMap::new();
+        Ok(ClifContext { isa, target, has_vectors, dense_dots, attention, cache_loops, row_loops, screen: None })
     }
 
     /// Short name of the target, for messages.
@@ -102,6 +109,11 @@ impl ClifContext {
     /// [`Backend::attention`] of these features, under the name that kernels call it by.
     pub fn attention(&self, part: AttentionPart) -> Option<&Function> {
         self.attention.get(&part)
+    }
+
+    /// [`Backend::row_loop`]s of these features, under the names that kernels call them by.
+    pub fn row_loops(&self) -> &BTreeMap<RowPart, Function> {
+        &self.row_loops
     }
 
     /// [`Backend::cache_loops`] of these features, under the names that kernels call them by.

@@ -12,7 +12,7 @@ use super::isa::ClifContext;
 use super::ternary_portable;
 use super::{attention, attention_parts};
 use crate::code::{EmitError, Function};
-use crate::isa::{AttentionPart, Backend};
+use crate::isa::{AttentionPart, Backend, RowPart};
 
 /// Name of a micro-kernel's function in an image.
 pub fn micro_symbol(row: &MicroKernel) -> String {
@@ -45,7 +45,9 @@ pub fn emit_callees<'a>(
     let mut rows: BTreeMap<&str, &MicroKernel> = BTreeMap::new();
     let (mut weights, mut parts, mut caches) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let (mut has_panels, mut has_bytes, mut has_low) = (false, false, false);
+    let mut row_parts = BTreeSet::new();
     for spec in specs {
+        row_parts.extend(parts_of_rows(spec));
         match spec {
             KernelSpec::TernaryMatmul { schedule, .. } => {
                 rows.extend(schedule.micro.iter().map(|row| (row.name, *row)))
@@ -83,6 +85,7 @@ pub fn emit_callees<'a>(
             | KernelSpec::Add { .. } => {}
         }
     }
+    let row_loops = row_parts.iter().filter_map(|part| cx.row_loops().get(part).cloned());
     let micro = rows.into_values().map(|row| emit_micro(cx, backend, row));
     let dense = weights.into_iter().filter_map(|weight| cx.dense_dot(weight).cloned());
     let loops = caches.into_iter().filter_map(|cache| cx.cache_loops(cache));
@@ -93,7 +96,34 @@ pub fn emit_callees<'a>(
         let used = [(has_panels, Some(&loops.panels)), (has_bytes, byte_panels), (has_low, Some(&loops.rows))];
         used.into_iter().filter(|(is_used, _)| *is_used).filter_map(|(_, code)| code.cloned())
     });
-    micro.chain(dense.chain(screen).chain(loops).map(Ok)).chain(attention).collect()
+    micro.chain(dense.chain(screen).chain(loops).chain(row_loops).map(Ok)).chain(attention).collect()
+}
+
+/// Loops over rows that a kernel calls where they are assembled.
+fn parts_of_rows(spec: &KernelSpec) -> Vec<RowPart> {
+    const NORM: [RowPart; 2] = [RowPart::Squares, RowPart::Scale];
+    const QUANTIZE: [RowPart; 2] = [RowPart::Absmax, RowPart::Codes];
+    match spec {
+        KernelSpec::Norm { .. } => NORM.to_vec(),
+        KernelSpec::NormQuant { .. } => [NORM, QUANTIZE].concat(),
+        KernelSpec::Quantize { .. } => QUANTIZE.to_vec(),
+        KernelSpec::Glu { act, .. } => vec![RowPart::Gate(*act)],
+        KernelSpec::GluQuant { act, .. } => [&[RowPart::Gate(*act)][..], &QUANTIZE].concat(),
+        KernelSpec::GluNormQuant { act, .. } => [&[RowPart::Gate(*act)][..], &NORM, &QUANTIZE].concat(),
+        KernelSpec::KvWrite { cache, .. } if cache.has_scales() => QUANTIZE.to_vec(),
+        KernelSpec::KvWrite { .. }
+        | KernelSpec::Embed { .. }
+        | KernelSpec::CodedEmbed { .. }
+        | KernelSpec::CodedMatmul { .. }
+        | KernelSpec::TernaryMatmul { .. }
+        | KernelSpec::FloatTernaryMatmul { .. }
+        | KernelSpec::DenseMatmul { .. }
+        | KernelSpec::Rope { .. }
+        | KernelSpec::Attention { .. }
+        | KernelSpec::AttentionStep { .. }
+        | KernelSpec::Add { .. }
+        | KernelSpec::Screen { .. } => Vec::new(),
+    }
 }
 
 /// The function of a part of attention, assembled by the backend where it can.

@@ -1,16 +1,17 @@
 //! `Quantize`, and the end of every fused op that quantizes: codes, padding, sums and the scale of one row.
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::F32;
+use cranelift_codegen::ir::types::{F32, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value};
 use tcc_ir::kernel::QuantLayout;
 use tcc_ir::numerics::{ABSMAX_FLOOR, ROUND_MAGIC};
 
-use super::func::FunctionCx;
+use super::func::{FunctionCx, signature};
 use super::kernel::Kernel;
 use super::lanes::{Lanes, Shape};
 use super::math::rounded;
 use super::rows::fold;
+use crate::isa::RowPart;
 
 /// Where quantized rows go.
 pub(super) struct Quantizer {
@@ -75,15 +76,7 @@ pub(super) fn scales_of(f: &mut FunctionCx, absmax: Value) -> Scales {
 ///
 /// Magnitudes are compared as integers, which orders them like floats and keeps infinities and NaNs on top.
 pub(super) fn absmax_or_flag(f: &mut FunctionCx, k: usize, x: Value, nonfinite: Value) -> Value {
-    let block = Shape::block(f);
-    let zero = Lanes::int_constant(f, block, 0);
-    let largest = fold(f, k, vec![zero], |f, shape, i, partials| {
-        let x = f.index(x, i, 4);
-        let bits = Lanes::load_int(f, shape, x);
-        let magnitude = Lanes::int_constant(f, shape, i32::MAX);
-        vec![bits.and(f, &magnitude).int_max(f, &partials[0])]
-    });
-    let bits = largest[0].int_largest(f);
+    let bits = largest_magnitude(f, k, x);
     let infinity = f.i32(f32::INFINITY.to_bits().cast_signed());
     let is_bad = f.ins().icmp(IntCC::SignedGreaterThanOrEqual, bits, infinity);
     f.if_then(is_bad, |f| {
@@ -95,10 +88,32 @@ pub(super) fn absmax_or_flag(f: &mut FunctionCx, k: usize, x: Value, nonfinite: 
     f.ins().bitcast(F32, MemFlagsData::new(), bits)
 }
 
+/// The largest bits but for their sign of `k` elements.
+fn largest_magnitude(f: &mut FunctionCx, k: usize, x: Value) -> Value {
+    if f.has_row_loop(RowPart::Absmax) {
+        let n = f.size(k);
+        return f.call(RowPart::Absmax.symbol(), &signature(&[I64, I64], &[I32]), &[x, n])[0];
+    }
+    let block = Shape::block(f);
+    let zero = Lanes::int_constant(f, block, 0);
+    let largest = fold(f, k, vec![zero], |f, shape, i, partials| {
+        let x = f.index(x, i, 4);
+        let bits = Lanes::load_int(f, shape, x);
+        let magnitude = Lanes::int_constant(f, shape, i32::MAX);
+        vec![bits.and(f, &magnitude).int_max(f, &partials[0])]
+    });
+    largest[0].int_largest(f)
+}
+
 /// Writes the codes of `k` elements and returns their sum.
 ///
 /// |x · inv_scale| exceeds 127 by less than one unit in the last place, so rounding alone clamps.
 pub(super) fn quantize_run(f: &mut FunctionCx, k: usize, inv_scale: Value, x: Value, codes: Value) -> Value {
+    if f.has_row_loop(RowPart::Codes) {
+        let n = f.size(k);
+        let signature = signature(&[I64, I64, I64, F32], &[I32]);
+        return f.call(RowPart::Codes.symbol(), &signature, &[x, n, codes, inv_scale])[0];
+    }
     let block = Shape::block(f);
     let zero = Lanes::int_constant(f, block, 0);
     let sums = fold(f, k, vec![zero], |f, shape, i, partials| {

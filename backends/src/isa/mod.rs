@@ -5,6 +5,7 @@ pub mod matrix;
 pub mod riscv64;
 pub mod x86_64;
 
+use tcc_ir::ops::Act;
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
 use tcc_ir::ty::DType;
 
@@ -86,6 +87,45 @@ pub struct CacheLoops {
     pub values: Function,
 }
 
+/// A loop over a row of `n` floats as a function of its own, for any `n`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RowPart {
+    /// `extern "C" fn(x: *const f32, n: u64) -> f32`: `numerics::dot` of the row with itself.
+    Squares,
+    /// `extern "C" fn(x: *const f32, w: *const f32, n: u64, out: *mut f32, r: f32)`: `w · (x · r)`; `out` may be `x`.
+    Scale,
+    /// `extern "C" fn(x: *const f32, n: u64) -> i32`: the largest bits but for their sign, as integers.
+    Absmax,
+    /// `extern "C" fn(x: *const f32, n: u64, codes: *mut i8, inv_scale: f32) -> i32`: the codes `rne(x · inv_scale)` of
+    /// elements that no code lies beyond; returns their sum.
+    Codes,
+    /// `extern "C" fn(g: *const f32, u: *const f32, n: u64, out: *mut f32)`: the gate of `g`, times `u`.
+    Gate(Act),
+}
+
+impl RowPart {
+    pub const ALL: [RowPart; 6] = [
+        RowPart::Squares,
+        RowPart::Scale,
+        RowPart::Absmax,
+        RowPart::Codes,
+        RowPart::Gate(Act::Relu2),
+        RowPart::Gate(Act::Silu),
+    ];
+
+    /// Name of the function in an image.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            RowPart::Squares => "row_squares",
+            RowPart::Scale => "row_scale",
+            RowPart::Absmax => "row_absmax",
+            RowPart::Codes => "row_codes",
+            RowPart::Gate(Act::Relu2) => "row_relu2",
+            RowPart::Gate(Act::Silu) => "row_silu",
+        }
+    }
+}
+
 /// Assembled inner loops of screened and coded heads. Codes are those of a query, with scales and offsets behind them as
 /// `QueryLayout` says; there is at least one block, and one piece.
 #[derive(Clone, Debug)]
@@ -145,6 +185,12 @@ pub trait Backend: Sync {
     /// elements are widened first.
     fn cache_loops(&self, cache: DType, features: Features) -> Option<CacheLoops> {
         let _ = (cache, features);
+        None
+    }
+
+    /// The assembled form of a loop over a row of floats, for cores with `features`; `None` where portable code does it.
+    fn row_loop(&self, part: RowPart, features: Features) -> Option<Function> {
+        let _ = (part, features);
         None
     }
 

@@ -23,7 +23,7 @@ use crate::tensor::Tensor;
 use crate::ty::{DType, ValueType};
 
 /// Gate of the feed-forward block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Act {
     /// `max(g, 0)² · u` (BitNet b1.58 2B-4T).
     Relu2,

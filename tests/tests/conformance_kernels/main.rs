@@ -17,7 +17,7 @@ use tcc_backends::clif::ClifContext;
 use tcc_backends::clif::kernel::emit_kernel;
 use tcc_backends::clif::micro::emit_callees;
 use tcc_backends::code::Function;
-use tcc_backends::isa::{AttentionPart, BACKENDS, Backend};
+use tcc_backends::isa::{AttentionPart, BACKENDS, Backend, RowPart};
 use tcc_ir::ops::kv_write::CACHE_TYPES;
 use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
@@ -128,6 +128,9 @@ fn glu_quant() {
 #[test]
 fn glu_norm_quant() {
     conform("glu_norm_quant", |_, _, _| quant::glu_norm_quant());
+    for part in RowPart::ALL {
+        report_unrun(part.symbol(), |backend, features| backend.row_loop(part, features).is_some());
+    }
 }
 
 #[test]

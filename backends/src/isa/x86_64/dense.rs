@@ -163,15 +163,25 @@ fn load_weights(a: &mut CodeAssembler, weight: DType, to: AsmRegisterZmm, at: i3
 /// Adds the partials of token row `row` as `numerics::reduce` does, and stores the sum.
 fn store_sum(a: &mut CodeAssembler, row: usize) -> Result<(), IcedError> {
     let (all, (eight, four)) = (PARTIALS[row], PARTIALS_LOW[row]);
-    a.vextractf32x8(ymm4, all, 1)?;
-    a.vaddps(eight, eight, ymm4)?;
-    a.vextractf128(xmm4, eight, 1)?;
-    a.vaddps(four, four, xmm4)?;
-    a.vmovhlps(xmm4, four, four)?;
-    a.vaddps(four, four, xmm4)?;
-    a.vmovshdup(xmm4, four)?;
-    a.vaddss(four, four, xmm4)?;
+    reduce(a, (all, eight, four), (ymm4, xmm4))?;
     a.vmovss(dword_ptr(OUT + int(4 * row)), four)
+}
+
+/// `numerics::reduce` of the partials in a register, whose lower parts it is named with, to its first lane; `spare` is
+/// overwritten.
+pub(super) fn reduce(
+    a: &mut CodeAssembler,
+    (all, eight, four): (AsmRegisterZmm, AsmRegisterYmm, AsmRegisterXmm),
+    (spare, low_spare): (AsmRegisterYmm, AsmRegisterXmm),
+) -> Result<(), IcedError> {
+    a.vextractf32x8(spare, all, 1)?;
+    a.vaddps(eight, eight, spare)?;
+    a.vextractf128(low_spare, eight, 1)?;
+    a.vaddps(four, four, low_spare)?;
+    a.vmovhlps(low_spare, four, four)?;
+    a.vaddps(four, four, low_spare)?;
+    a.vmovshdup(low_spare, four)?;
+    a.vaddss(four, four, low_spare)
 }
 
 /// Address `at` bytes from the current block of token row `row` of those processed together.

@@ -5,6 +5,7 @@ mod attention;
 mod dense;
 mod desc;
 mod micro;
+mod rows;
 mod screen;
 
 use iced_x86::code_asm::CodeAssembler;
@@ -12,7 +13,7 @@ use iced_x86::{Decoder, DecoderOptions, Formatter, IcedError, IntelFormatter};
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
 use tcc_ir::ty::DType;
 
-use super::{AttentionPart, Backend, CacheLoops, ElfAbi, ScreenLoops, Syscalls};
+use super::{AttentionPart, Backend, CacheLoops, ElfAbi, RowPart, ScreenLoops, Syscalls};
 use crate::code::{Function, RelocKind};
 
 /// The x86_64 instruction set.
@@ -55,6 +56,10 @@ impl Backend for X86_64 {
 
     fn cache_loops(&self, cache: DType, features: Features) -> Option<CacheLoops> {
         features.contains(desc::AVX512).then(|| attention::cache_loops(cache))
+    }
+
+    fn row_loop(&self, part: RowPart, features: Features) -> Option<Function> {
+        if features.contains(desc::AVX512) { rows::emit(part) } else { None }
     }
 
     fn probe(&self) -> Function {

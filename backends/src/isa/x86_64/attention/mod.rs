@@ -113,7 +113,7 @@ fn stack_argument(stack_bytes: usize) -> AsmMemoryOperand {
 }
 
 /// Runs `body` while `left` is at least `count`.
-fn while_left(
+pub(super) fn while_left(
     a: &mut CodeAssembler,
     left: AsmRegister64,
     count: usize,

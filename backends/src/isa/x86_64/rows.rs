@@ -1,0 +1,193 @@
+//! The assembled loops over rows of floats with 512 bits (see [`RowPart`]): sixteen elements at a time, the rest
+//! masked.
+
+use iced_x86::IcedError;
+use iced_x86::code_asm::registers::gpr32::eax;
+use iced_x86::code_asm::registers::gpr64::*;
+use iced_x86::code_asm::registers::xmm::*;
+use iced_x86::code_asm::registers::ymm::*;
+use iced_x86::code_asm::registers::zmm::*;
+use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, xmmword_ptr, zmmword_ptr};
+use tcc_ir::numerics::LANES;
+use tcc_ir::ops::Act;
+
+use super::attention::while_left;
+use super::dense::{int, reduce, tail_mask};
+use super::function;
+use crate::code::Function;
+use crate::isa::RowPart;
+
+/// Blocks of an iteration, most first.
+const UNROLL: [usize; 2] = [4, 1];
+
+/// What a block is loaded to, block by block of an iteration.
+const BLOCK: [AsmRegisterZmm; 4] = [zmm0, zmm1, zmm2, zmm3];
+/// A factor or limit of all elements, and what is gathered from them.
+const FACTOR: AsmRegisterZmm = zmm16;
+const GATHERED: AsmRegisterZmm = zmm4;
+
+/// The function of `part`; `None` where portable code does it.
+pub(super) fn emit(part: RowPart) -> Option<Function> {
+    match part {
+        RowPart::Squares => Some(squares()),
+        RowPart::Scale => Some(scale()),
+        RowPart::Absmax => Some(absmax()),
+        RowPart::Codes => Some(codes()),
+        RowPart::Gate(Act::Relu2) => Some(relu2()),
+        RowPart::Gate(Act::Silu) => None,
+    }
+}
+
+/// A pointer that moves along with the row, and bytes of its elements.
+type Stream = (AsmRegister64, usize);
+
+/// One block of sixteen elements, or what is left of one: block registers and the bytes from the pointers.
+#[derive(Clone, Copy)]
+struct Block {
+    index: usize,
+    is_tail: bool,
+}
+
+impl Block {
+    /// The block's register, for what is loaded: lanes that do not exist are zeros.
+    fn register(self) -> AsmRegisterZmm {
+        if self.is_tail { BLOCK[0].k1().z() } else { BLOCK[self.index] }
+    }
+
+    /// The elements of f32 at `pointer`.
+    fn floats(self, pointer: AsmRegister64) -> AsmMemoryOperand {
+        zmmword_ptr(pointer + int(self.index * LANES * 4))
+    }
+
+    /// A place to store at.
+    fn masked(self, place: AsmMemoryOperand) -> AsmMemoryOperand {
+        if self.is_tail { place.k1() } else { place }
+    }
+}
+
+/// Runs `body` for each block of `n` elements; `streams` move on. Changes rax and r11.
+fn for_blocks(
+    a: &mut CodeAssembler,
+    n: AsmRegister64,
+    streams: &[Stream],
+    body: impl Fn(&mut CodeAssembler, Block) -> Result<(), IcedError>,
+) -> Result<(), IcedError> {
+    let mut done = a.create_label();
+    tail_mask(a, n)?;
+    for unroll in UNROLL {
+        while_left(a, n, unroll * LANES, |a| {
+            for index in 0..unroll {
+                body(a, Block { index, is_tail: false })?;
+            }
+            streams.iter().try_for_each(|(pointer, bytes)| a.add(*pointer, int(unroll * LANES * bytes)))
+        })?;
+    }
+    a.test(n, n)?;
+    a.je(done)?;
+    body(a, Block { index: 0, is_tail: true })?;
+    a.set_label(&mut done)?;
+    a.zero_bytes()
+}
+
+/// `extern "C" fn(x, n) -> f32`.
+fn squares() -> Function {
+    let (x, n) = (rdi, rsi);
+    function("row_squares", 8, |a| {
+        a.vpxord(GATHERED, GATHERED, GATHERED)?;
+        for_blocks(a, n, &[(x, 4)], |a, block| {
+            a.vmovups(block.register(), block.floats(x))?;
+            let register = BLOCK[block.index];
+            let partials = if block.is_tail { GATHERED.k1() } else { GATHERED };
+            a.vfmadd231ps(partials, register, register)
+        })?;
+        reduce(a, (GATHERED, ymm4, xmm4), (ymm5, xmm5))?;
+        a.vmovaps(xmm0, xmm4)?;
+        a.vzeroupper()?;
+        a.ret()
+    })
+}
+
+/// `extern "C" fn(x, w, n, out, r)`.
+fn scale() -> Function {
+    let (x, w, n, out) = (rdi, rsi, rdx, rcx);
+    function("row_scale", 8, |a| {
+        a.vbroadcastss(FACTOR, xmm0)?;
+        for_blocks(a, n, &[(x, 4), (w, 4), (out, 4)], |a, block| {
+            a.vmulps(block.register(), FACTOR, block.floats(x))?;
+            a.vmulps(block.register(), BLOCK[block.index], block.floats(w))?;
+            a.vmovups(block.masked(block.floats(out)), BLOCK[block.index])
+        })?;
+        a.vzeroupper()?;
+        a.ret()
+    })
+}
+
+/// `extern "C" fn(x, n) -> u32`.
+fn absmax() -> Function {
+    let (x, n) = (rdi, rsi);
+    function("row_absmax", 8, |a| {
+        a.mov(eax, i32::MAX)?;
+        a.vpbroadcastd(FACTOR, eax)?;
+        a.vpxord(GATHERED, GATHERED, GATHERED)?;
+        for_blocks(a, n, &[(x, 4)], |a, block| {
+            a.vpandd(block.register(), FACTOR, block.floats(x))?;
+            a.vpmaxsd(GATHERED, GATHERED, BLOCK[block.index])
+        })?;
+        a.vextracti32x8(ymm5, GATHERED, 1)?;
+        a.vpmaxsd(ymm4, ymm4, ymm5)?;
+        a.vextracti128(xmm5, ymm4, 1)?;
+        a.vpmaxsd(xmm4, xmm4, xmm5)?;
+        a.vpshufd(xmm5, xmm4, 0b1110)?;
+        a.vpmaxsd(xmm4, xmm4, xmm5)?;
+        a.vpshufd(xmm5, xmm4, 1)?;
+        a.vpmaxsd(xmm4, xmm4, xmm5)?;
+        a.vmovd(eax, xmm4)?;
+        a.vzeroupper()?;
+        a.ret()
+    })
+}
+
+/// `extern "C" fn(x, n, codes, inv_scale) -> i32`. Conversion rounds half to even, as every addition here does.
+fn codes() -> Function {
+    let (x, n, codes) = (rdi, rsi, rdx);
+    function("row_codes", 8, |a| {
+        a.vbroadcastss(FACTOR, xmm0)?;
+        a.vpxord(GATHERED, GATHERED, GATHERED)?;
+        for_blocks(a, n, &[(x, 4), (codes, 1)], |a, block| {
+            let register = BLOCK[block.index];
+            a.vmulps(block.register(), FACTOR, block.floats(x))?;
+            a.vcvtps2dq(register, register)?;
+            a.vpaddd(GATHERED, GATHERED, register)?;
+            a.vpmovdb(block.masked(xmmword_ptr(codes + int(block.index * LANES))), register)
+        })?;
+        a.vextracti32x8(ymm5, GATHERED, 1)?;
+        a.vpaddd(ymm4, ymm4, ymm5)?;
+        a.vextracti128(xmm5, ymm4, 1)?;
+        a.vpaddd(xmm4, xmm4, xmm5)?;
+        a.vpshufd(xmm5, xmm4, 0b1110)?;
+        a.vpaddd(xmm4, xmm4, xmm5)?;
+        a.vpshufd(xmm5, xmm4, 1)?;
+        a.vpaddd(xmm4, xmm4, xmm5)?;
+        a.vmovd(eax, xmm4)?;
+        a.vzeroupper()?;
+        a.ret()
+    })
+}
+
+/// `extern "C" fn(g, u, n, out)`.
+fn relu2() -> Function {
+    let (g, u, n, out) = (rdi, rsi, rdx, rcx);
+    function("row_relu2", 8, |a| {
+        a.vpxord(FACTOR, FACTOR, FACTOR)?;
+        for_blocks(a, n, &[(g, 4), (u, 4), (out, 4)], |a, block| {
+            let register = BLOCK[block.index];
+            a.vmovups(block.register(), block.floats(g))?;
+            a.vmaxps(register, register, FACTOR)?;
+            a.vmulps(register, register, register)?;
+            a.vmulps(block.register(), register, block.floats(u))?;
+            a.vmovups(block.masked(block.floats(out)), register)
+        })?;
+        a.vzeroupper()?;
+        a.ret()
+    })
+}

@@ -23,15 +23,18 @@ const INSTRUCTIONS: &str = "decode_instructions_per_token";
 /// Member beside it: the same, a RISC-V vector instruction counted once per register of its widest group.
 const WEIGHTED: &str = "decode_weighted_instructions_per_token";
 
-/// One target at one feature level.
+/// Member of a matrix unit's row: simulated cycles of one decoded token, head included.
+const CYCLES: &str = "simulated_cycles_per_token";
+
+/// One target at one feature level, or one matrix unit.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// As it was asked for; rows are matched by it.
     pub target: String,
     pub triple: String,
     pub cpu_features: String,
-    /// Bytes, in the order of [`NUMBERS`].
-    pub numbers: [u64; NUMBERS.len()],
+    /// Bytes, in the order of [`NUMBERS`]; a matrix unit has no stack.
+    pub numbers: [Option<u64>; NUMBERS.len()],
     pub outcome: Outcome,
 }
 
@@ -43,11 +46,20 @@ pub struct Instructions {
     pub weighted: u64,
 }
 
+/// Simulated time of one decoded token on a matrix unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Simulated {
+    /// Cycles.
+    pub cycles: u64,
+    /// Where clock and memory rate are published or given.
+    pub tokens_per_second: Option<f64>,
+}
+
 /// What running the code gave.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     Ran {
-        /// Who ran it: this machine or an emulator.
+        /// Who ran it: this machine, an emulator, or a simulator.
         engine: String,
         /// Hash of the logits, hexadecimal.
         sha256: String,
@@ -55,6 +67,8 @@ pub enum Outcome {
         decode: Option<f64>,
         /// Executed instructions of one decoded token, where code is emulated and can be counted.
         instructions: Option<Instructions>,
+        /// Time of a simulated matrix unit.
+        simulated: Option<Simulated>,
     },
     /// This machine cannot run it.
     Skipped { reason: String },
@@ -75,6 +89,14 @@ impl Row {
         }
     }
 
+    /// Simulated cycles of a decoded token.
+    pub fn cycles(&self) -> Option<u64> {
+        match &self.outcome {
+            Outcome::Ran { simulated, .. } => simulated.map(|simulated| simulated.cycles),
+            Outcome::Skipped { .. } => None,
+        }
+    }
+
     pub fn json(&self) -> Value {
         let mut row = json!({ "target": self.target, "triple": self.triple, "cpu_features": self.cpu_features });
         for ((name, _), bytes) in NUMBERS.iter().zip(self.numbers) {
@@ -82,7 +104,7 @@ impl Row {
         }
         row["logits_sha256"] = self.sha256().into();
         match &self.outcome {
-            Outcome::Ran { engine, decode, instructions, .. } => {
+            Outcome::Ran { engine, decode, instructions, simulated, .. } => {
                 row["engine"] = engine.as_str().into();
                 if let Some(decode) = decode {
                     row["decode_tokens_per_second"] = (*decode).into();
@@ -90,6 +112,10 @@ impl Row {
                 if let Some(instructions) = instructions {
                     row[INSTRUCTIONS] = instructions.plain.into();
                     row[WEIGHTED] = instructions.weighted.into();
+                }
+                if let Some(Simulated { cycles, tokens_per_second }) = simulated {
+                    row[CYCLES] = (*cycles).into();
+                    row["simulated_tokens_per_second"] = (*tokens_per_second).into();
                 }
             }
             Outcome::Skipped { reason } => row["skipped"] = reason.as_str().into(),
@@ -126,10 +152,11 @@ pub struct Baseline {
 /// What the baseline says of a target.
 #[derive(Debug)]
 struct Past {
-    numbers: [u64; NUMBERS.len()],
+    numbers: [Option<u64>; NUMBERS.len()],
     sha256: Option<String>,
     instructions: Option<u64>,
     weighted: Option<u64>,
+    cycles: Option<u64>,
 }
 
 impl Baseline {
@@ -168,18 +195,23 @@ impl Baseline {
 
 impl Past {
     fn parse(row: &Value) -> Option<(String, Past)> {
-        let mut numbers = [0; NUMBERS.len()];
+        let mut numbers = [None; NUMBERS.len()];
         for (number, (name, _)) in numbers.iter_mut().zip(NUMBERS) {
-            *number = row[name].as_u64()?;
+            let value = row.get(name)?;
+            *number = value.as_u64();
+            if number.is_none() && !value.is_null() {
+                return None;
+            }
         }
         let sha256 = row["logits_sha256"].as_str().map(str::to_owned);
-        let (instructions, weighted) = (row[INSTRUCTIONS].as_u64(), row[WEIGHTED].as_u64());
-        Some((row["target"].as_str()?.to_owned(), Past { numbers, sha256, instructions, weighted }))
+        let [instructions, weighted, cycles] = [INSTRUCTIONS, WEIGHTED, CYCLES].map(|name| row[name].as_u64());
+        Some((row["target"].as_str()?.to_owned(), Past { numbers, sha256, instructions, weighted, cycles }))
     }
 
     fn findings(&self, row: &Row, tolerance: f64) -> Vec<String> {
         let mut findings = Vec::new();
         for ((found, past), (_, name)) in row.numbers.into_iter().zip(self.numbers).zip(NUMBERS) {
+            let Some((found, past)) = found.zip(past) else { continue };
             let allowed = allowed(past, tolerance);
             if found > allowed {
                 findings
@@ -189,14 +221,16 @@ impl Past {
         let now = row.instructions();
         let grouped = now.filter(|now| now.weighted != now.plain);
         for (found, past, what) in [
-            (now.map(|now| now.plain), self.instructions, "instructions"),
+            (now.map(|now| now.plain), self.instructions, ["executes", "instructions"]),
             // Without register groups the two are one number.
-            (grouped.map(|now| now.weighted), self.weighted, "instructions, weighted by register groups"),
+            (grouped.map(|now| now.weighted), self.weighted, ["executes", "instructions, weighted by register groups"]),
+            (row.cycles(), self.cycles, ["takes", "simulated cycles"]),
         ] {
             let Some((found, past)) = found.zip(past) else { continue };
             let allowed = allowed(past, tolerance);
             if found > allowed {
-                let what = format!("a decoded token executes {found} {what}");
+                let [does, of] = what;
+                let what = format!("a decoded token {does} {found} {of}");
                 findings.push(format!("{}: {what}, allowed are {allowed} (baseline {past})", row.target));
             }
         }
@@ -225,8 +259,9 @@ mod tests {
             sha256: sha256.into(),
             decode: None,
             instructions: Some(Instructions { plain: code, weighted: 2 * code }),
+            simulated: Some(Simulated { cycles: 3 * code, tokens_per_second: None }),
         };
-        let numbers = [code, 2, 3, 4, 5, 6];
+        let numbers = [Some(code), Some(2), Some(3), None, Some(5), Some(6)];
         Row { target: target.into(), triple: "t".into(), cpu_features: String::new(), numbers, outcome }
     }
 
@@ -258,8 +293,9 @@ mod tests {
         assert_eq!(findings[1], "a: a decoded token executes 1021 instructions, allowed are 1020 (baseline 1000)");
         let weighted = "2042 instructions, weighted by register groups, allowed are 2040 (baseline 2000)";
         assert_eq!(findings[2], format!("a: a decoded token executes {weighted}"));
-        assert_eq!(findings[3], "a: logits hash is z, that of the baseline is x");
-        assert_eq!(findings.len(), 4);
+        assert_eq!(findings[3], "a: a decoded token takes 3063 simulated cycles, allowed are 3060 (baseline 3000)");
+        assert_eq!(findings[4], "a: logits hash is z, that of the baseline is x");
+        assert_eq!(findings.len(), 5);
         assert_eq!(baseline.exceeded(&rows, 2.1).len(), 1);
         assert_eq!(baseline.absent(["a", "b"].into_iter()), ["b: not in the baseline"]);
         let other = Baseline::read(&path, &json!({ "ctx": 128 })).expect_err("another context");

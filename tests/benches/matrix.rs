@@ -2,7 +2,8 @@
 //! search and simulation take on this host.
 //!
 //! `cargo bench -p tcc-tests --bench matrix` runs [`PRODUCTS`], with `-- MACHINE COSTS MxNxK ROW [TILE]` behind it that one;
-//! ROW is of the target's menu.
+//! ROW is of the target's menu; on machines whose cores are split it is not looked at, and TILE is a choice
+//! ("stream i4hl r16").
 
 use std::time::Instant;
 
@@ -10,11 +11,16 @@ use tcc_backends::isa::matrix::desc::MENU;
 use tcc_backends::isa::matrix::lower::matmul::bound::bounds;
 use tcc_backends::isa::matrix::lower::matmul::search;
 use tcc_backends::isa::matrix::lower::matmul::tile::{Shape, Tile};
+use tcc_backends::isa::matrix::lower::split::{self, choice::Choice};
 use tcc_backends::isa::matrix::machine::preset::preset;
+use tcc_backends::isa::matrix::machine::{Machine, OrganisationKind};
+use tcc_backends::isa::matrix::program::CoreKind;
 use tcc_backends::isa::matrix::program::addr::Queue;
 use tcc_backends::isa::matrix::sim::memory::Gm;
+use tcc_backends::isa::matrix::sim::report::CoreReport;
 use tcc_backends::isa::matrix::sim::{self, Options};
 use tcc_ir::encoding::Encoding;
+use tcc_ir::kernel::ScaleKind;
 
 /// Machine, costs of the vector unit, m × n × k, row of the menu.
 const PRODUCTS: &[[&str; 4]] = &[
@@ -44,6 +50,9 @@ fn run(args: &[&str]) {
     let mut machine = preset(name).expect("a preset").expect("it parses");
     machine.vector.costs = (*costs).into();
     let dims: Vec<usize> = size.split('x').map(|n| n.parse().expect("a number")).collect();
+    if machine.org.kind == OrganisationKind::Split {
+        return run_split(&machine, &dims, tile.first().copied());
+    }
     let row = MENU.iter().find(|known| known.name == *row).expect("a row of the menu");
     let Encoding::W2Nz(panel) = row.encoding else { panic!("fractals") };
     let shape = Shape { m: dims[0], n: dims[1], k: dims[2], panel, residual: false };
@@ -71,6 +80,12 @@ fn run(args: &[&str]) {
     let limits = bounds(&shape, &tile, &machine);
     let limits: Vec<String> = limits.iter().map(|b| format!("{} {:.1} %", b.pipe, 100.0 * b.cycles / cycles)).collect();
     println!("   limits: {}", limits.join(", "));
+    print_core(core);
+}
+
+/// Bytes per cycle of a core, and its queues.
+fn print_core(core: &CoreReport) {
+    let cycles = core.cycles;
     println!("   hbm {:.1} B/cycle, l2 {:.1}", core.hbm_bytes as f64 / cycles, core.l2_bytes as f64 / cycles);
     for queue in Queue::ALL {
         let q = core.queue(queue);
@@ -83,5 +98,33 @@ fn run(args: &[&str]) {
             100.0 * q.gm_share / core.cycles,
             q.wait.iter().map(|(k, v)| format!("{k} {:.1}", 100.0 * v / core.cycles)).collect::<Vec<_>>()
         );
+    }
+}
+
+/// A product on cube and vector cores of their own, as chosen or given.
+fn run_split(machine: &Machine, dims: &[usize], choice: Option<&str>) {
+    let (m, n, k) = (dims[0], dims[1], dims[2]);
+    let shape = split::search::Shape { m, n, k, scale: ScaleKind::PerTensor, bias: false, residual: false };
+    let choice: Choice =
+        choice.map_or_else(|| split::search::choose(&shape, machine), |text| text.parse().expect("a choice"));
+    let program = split::search::alone(&shape, choice, machine).expect("it fits");
+    let report = sim::run(&program, machine, &mut Gm::for_timing(&program), Options::default()).expect("it runs");
+    let cores = &report.stages[0].cores;
+    let cycles = cores.iter().map(|core| core.cycles).fold(0.0, f64::max);
+    let bytes: u64 = cores.iter().map(|core| core.hbm_bytes + core.l2_bytes).sum();
+    let rate = machine.l2_bytes_per_cycle().expect("a rate");
+    println!(
+        "{} {} {m}x{n}x{k} {choice}: {cycles:.0} cycles, {:.1} % of the int8 peak; {bytes} bytes through L2, {:.1} % of its time",
+        machine.name,
+        machine.vector.costs,
+        100.0 * (m * n * k) as f64 / 8192.0 / f64::from(machine.cube_cores()) / cycles,
+        100.0 * bytes as f64 / rate / cycles,
+    );
+    for kind in [CoreKind::Cube, CoreKind::Vector] {
+        let of_kind = cores.iter().filter(|core| core.kind == kind);
+        if let Some(core) = of_kind.max_by(|a, b| a.cycles.total_cmp(&b.cycles)) {
+            println!("   slowest {kind:?} core: {:.0} cycles", core.cycles);
+            print_core(core);
+        }
     }
 }

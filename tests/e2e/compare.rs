@@ -89,6 +89,68 @@ fn a_baseline_that_is_exceeded_exits_with_4() {
     assert!(message.contains("x86_64: logits hash is") && message.contains("baseline is 00"), "{message}");
 }
 
+/// Matrix units stand beside CPUs: the same hash, cycles that a baseline holds, rates only where the clock is known.
+#[test]
+fn matrix_units_are_rows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("baseline.json");
+    let file = path.to_str().expect("UTF-8");
+    let model = example();
+    let model = model.to_str().expect("UTF-8");
+    let targets = "x86_64,ascend:kirin9030:ascend910b";
+    let args = ["compare", model, "--targets", targets, "--no-speed", "--ids", "5,6", "--ctx", "64", "--prefill", "8"];
+    let made = harness::json(&args);
+    let rows = made["rows"].as_array().expect("rows");
+    let names: Vec<&str> = rows.iter().filter_map(|row| row["target"].as_str()).collect();
+    assert_eq!(names, ["x86_64", "ascend:kirin9030", "ascend:ascend910b"]);
+    assert!(rows[0]["simulated_cycles_per_token"].is_null() && rows[0]["stack_entry_bytes"].is_u64());
+    for row in &rows[1..] {
+        assert_eq!(row["logits_sha256"], rows[0]["logits_sha256"], "{row:#}");
+        assert!(row["engine"].as_str().is_some_and(|engine| engine.starts_with("simulator")), "{row:#}");
+        for name in ["code_bytes", "weights_bytes", "arena_bytes", "bytes_per_token", "simulated_cycles_per_token"] {
+            assert!(row[name].as_u64() > Some(1000), "{name}: {row:#}");
+        }
+        assert!(row["stack_entry_bytes"].is_null() && row["decode_tokens_per_second"].is_null(), "{row:#}");
+    }
+    assert!(rows[1]["simulated_tokens_per_second"].is_null() && rows[2]["simulated_tokens_per_second"].is_f64());
+    write(&path, &made);
+    let args = [&args[..], &["--baseline", file]].concat();
+    ok(&args);
+
+    let mut doctored = made.clone();
+    let cycles = made["rows"][1]["simulated_cycles_per_token"].as_u64().expect("a number");
+    doctored["rows"][1]["simulated_cycles_per_token"] = (cycles - 1).into();
+    write(&path, &doctored);
+    let words = differs(&args);
+    let expected =
+        format!("ascend:kirin9030: a decoded token takes {cycles} simulated cycles, allowed are {}", cycles - 1);
+    assert!(words.contains(&expected) && words.contains("TCC-E0602"), "{words}");
+    doctored = made.clone();
+    doctored["rows"][2]["logits_sha256"] = "00".into();
+    write(&path, &doctored);
+    assert!(differs(&args).contains("ascend:ascend910b: logits hash is"));
+
+    let text = ok(&[
+        "compare",
+        model,
+        "--targets",
+        "ascend:kirin9030",
+        "--clock",
+        "1e9",
+        "--gm-rate",
+        "3e10",
+        "--format",
+        "markdown",
+        "--ids",
+        "5",
+        "--ctx",
+        "64",
+        "--prefill",
+        "8",
+    ]);
+    assert!(text.contains("| simulated cycles per token |") && text.contains(" tok/s |"), "{text}");
+}
+
 #[test]
 fn required_rows_must_be_in_the_baseline() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -119,6 +119,35 @@ fn without_input(bytes: &[u8], folder: &Path) -> Vec<u8> {
     object
 }
 
+/// The same for machines whose cube and vector units are cores of their own.
+#[test]
+fn choices_of_split_machines_are_printed_and_forced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = example();
+    let model = model.to_str().expect("UTF-8");
+    let machine = ["-t", "ascend", "--machine", "ascend950pr", "--ctx", "64", "--prefill", "8"];
+    let printed = ok(&[&["inspect", model, "--schedules"], &machine[..]].concat());
+    let lines: Vec<&str> = printed.lines().filter(|line| !line.starts_with(';')).collect();
+    let first = lines.iter().find(|line| line.starts_with("m1 ")).expect("a product of decode");
+    let (product, _) = first.split_once(": ").expect("a choice");
+    let file = folder.path().join("tiles");
+    let forced = |choice: &str| {
+        std::fs::write(&file, format!("{product}: {choice}\n")).expect("a file");
+        [&["eval", model, "--ids", "1,2", "--tiles", file.to_str().expect("UTF-8")], &machine[..]].concat()
+    };
+    let plain = hash(&example(), "1,2", &["--engine", "interpreter"]);
+    for choice in ["vector", "m1 p1", "stream i8 r16", "stream i8 r64"] {
+        let found = ok(&forced(choice));
+        assert!(found.starts_with(&plain), "{choice}: {found}");
+    }
+    // Its cube has no four-bit mode; sizes that nothing has.
+    for choice in ["stream i4hl r16", "stream i8 r24", "m18446744073709551615 p1", "m1 p99999999999999999"] {
+        let output = tcc(&forced(choice));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(3) && stderr.contains("no tile fits"), "{choice}: {stderr}");
+    }
+}
+
 #[test]
 fn tiles_are_printed_and_forced() {
     let folder = tempfile::tempdir().expect("a folder");

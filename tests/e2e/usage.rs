@@ -27,6 +27,19 @@ fn usage_errors_exit_with_2() {
     fails(&["compile", model, "-t", "ascend", "--machine", "kirin9030", "--emit", "exe"], 2, &["no executable"]);
     fails(&["eval", model, "--ids", "1", "-t", "ascend"], 2, &["--machine", "kirin9030"]);
     fails(&["eval", model, "--ids", "1", "-t", "ascend", "--machine", "z80"], 2, &["'z80'", "kirin9030"]);
+    fails(&["compare", model, "--targets", "ascend"], 2, &["ascend:MACHINE", "kirin9030"]);
+    fails(&["compare", model, "--targets", "ascend:z80"], 2, &["'z80'", "kirin9030"]);
+    fails(&["compare", model, "--targets", "x86_64", "--clock", "1e9"], 2, &["--clock", "ascend:MACHINE"]);
+    let phone = ["-t", "ascend", "--machine", "kirin9030"];
+    for cpu in
+        [["--cpu", "zen4"], ["--features", "+avx2"], ["--variants", "zen4"], ["--vlen", "128"], ["--profile", "x"]]
+    {
+        for command in [&["compile", model][..], &["eval", model, "--ids", "1"], &["bench", model]] {
+            fails(&[command, &phone, &cpu].concat(), 2, &["--profile are for CPUs", "leave them out"]);
+        }
+        let inspect = [&["inspect", model, "--schedules"], &phone[..], &cpu].concat();
+        fails(&inspect, 2, &["--profile are for CPUs"]);
+    }
     fails(&["compile", model, "-t", "aarch64", "--features", "+magic"], 2, &["'magic'", "dotprod"]);
     fails(&["compile", model, "-t", "aarch64", "--cpu", "z80"], 2, &["'z80'", "cortex-a53"]);
     fails(&["compile", model, "-t", "aarch64-apple-darwin"], 2, &["ELF"]);

@@ -13,7 +13,7 @@ use tcc_backends::isa::matrix::lower::vector::attention::{Attention, attention, 
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::preset::preset;
 use tcc_backends::isa::matrix::program::builder::ProgramBuilder;
-use tcc_backends::isa::matrix::program::{CoreKind, Stream, SymbolKind};
+use tcc_backends::isa::matrix::program::{CoreKind, SymbolKind};
 use tcc_backends::isa::matrix::sim::memory::Gm;
 use tcc_backends::isa::matrix::sim::{self, Options};
 use tcc_ir::cache::CacheLayout;
@@ -72,9 +72,7 @@ fn cycles(machine: &Machine, m: usize, pos: u32, dtype: DType) -> f64 {
     let mut e = Emit::default();
     e.op = builder.op("attention");
     let (cores, start) = attention(&mut e, ub, &a, places, &tables, cores).expect("it fits");
-    e.halt();
-    let stream = Stream { kind: CoreKind::Coupled, cores: cores as u16, start, records: e.records };
-    builder.stage("attention", vec![stream]);
+    builder.stage("attention", vec![e.stream(CoreKind::Coupled, cores, start)]);
     let program = builder.finish().expect("it verifies");
     let mut gm = Gm::for_timing(&program);
     gm.bytes_mut(places[4].0)[..4].copy_from_slice(&pos.to_le_bytes());

@@ -67,6 +67,14 @@ pub struct MachineArgs {
     pub profile: Option<PathBuf>,
 }
 
+impl MachineArgs {
+    /// True if anything was given that only a CPU has.
+    pub fn is_for_cpu(&self) -> bool {
+        let MachineArgs { cpu, features, variants, vlen, encoding: _, profile } = self;
+        cpu.is_some() || features.is_some() || !variants.is_empty() || *vlen > 0 || profile.is_some()
+    }
+}
+
 /// `--head`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Head {
@@ -90,7 +98,26 @@ pub struct MatrixArgs {
     #[arg(long = "machine", value_name = "NAME|FILE", help_heading = "Matrix unit")]
     pub machine: Option<String>,
 
-    /// Its clock [default: the machine's, where it is published]
+    #[command(flatten)]
+    pub rates: RateArgs,
+
+    /// Tiles of products, as `tcc inspect MODEL --schedules -t ascend` prints them [default: the fastest of a search]
+    #[arg(long, value_name = "FILE", help_heading = "Matrix unit")]
+    pub tiles: Option<PathBuf>,
+}
+
+impl MatrixArgs {
+    /// True if anything was given.
+    pub fn is_given(&self) -> bool {
+        let MatrixArgs { machine, rates, tiles } = self;
+        machine.is_some() || rates.is_given() || tiles.is_some()
+    }
+}
+
+/// How fast a matrix unit is.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RateArgs {
+    /// Clock of a matrix unit [default: the machine's, where it is published]
     #[arg(long, value_name = "HZ", help_heading = "Matrix unit")]
     pub clock: Option<f64>,
 
@@ -101,17 +128,13 @@ pub struct MatrixArgs {
     /// Table of vector costs, where a machine has several [default: the machine's]
     #[arg(long, value_name = "TABLE", help_heading = "Matrix unit")]
     pub costs: Option<String>,
-
-    /// Tiles of products, as `tcc inspect MODEL --schedules -t ascend` prints them [default: the fastest of a search]
-    #[arg(long, value_name = "FILE", help_heading = "Matrix unit")]
-    pub tiles: Option<PathBuf>,
 }
 
-impl MatrixArgs {
+impl RateArgs {
     /// True if anything was given.
     pub fn is_given(&self) -> bool {
-        let MatrixArgs { machine, clock, gm_rate, costs, tiles } = self;
-        machine.is_some() || clock.is_some() || gm_rate.is_some() || costs.is_some() || tiles.is_some()
+        let RateArgs { clock, gm_rate, costs } = self;
+        clock.is_some() || gm_rate.is_some() || costs.is_some()
     }
 }
 

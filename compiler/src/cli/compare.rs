@@ -1,12 +1,15 @@
 //! `tcc compare`: several targets side by side, and beside an earlier comparison.
 
+mod matrix;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
+use tcc_backends::isa::matrix::machine::Machine;
 use tcc_runtime::abi::Status;
 
-use super::args::{DEFAULT_MAX_THREADS, Ids, MachineArgs, ModelArgs, parse_ids};
+use super::args::{DEFAULT_MAX_THREADS, Ids, MachineArgs, ModelArgs, RateArgs, parse_ids};
 use super::progress::Progress;
 use super::table::Table;
 use super::{Cx, prepare};
@@ -30,6 +33,9 @@ Sizes, RAM, stack and bytes per token are counted by the compiler and the same o
 the logits. Bytes per token are those a decoded token reads and writes. The rate is measured here, on one thread, and
 only for code that this machine runs itself: emulated code has no speed. Rates are never compared with a baseline.
 For emulated code the executed instructions of a decoded token are counted instead (`tcc bench -t` has them by op).
+A matrix unit is simulated: its code are programs, its RAM is global memory beside the weights, and a decoded token
+takes simulated cycles, nothing that was measured (`tcc bench -t ascend` has them by op). Tokens per second follow
+only where its clock and memory rate are published, or given with --clock and --gm-rate.
 
 Exit status 4: hashes differ between rows; a number is more than --tolerance above the baseline, or a hash another.
 
@@ -37,6 +43,7 @@ Examples:
   tcc compare model/ --targets x86_64,x86_64+avx512vnni,aarch64,aarch64+dotprod,riscv64
   tcc compare model/ --targets aarch64:baseline:dotprod:i8mm
   tcc compare model/ --targets riscv64+v --vlen 128,256 --format markdown
+  tcc compare model/ --targets x86_64,ascend:kirin9030:ascend910b
   tcc compare model/ --targets aarch64+dotprod --no-speed --json > baseline.json
   tcc compare model/ --targets aarch64+dotprod --baseline baseline.json --tolerance 2";
 
@@ -47,10 +54,10 @@ pub struct CompareArgs {
     model: ModelArgs,
 
     /// Targets, each with the features it is given: host, a short name or a triple, then +feature; a row for each
-    /// variant of one object behind a colon
+    /// variant of one object behind a colon. `ascend:MACHINE` is a simulated matrix unit, a preset or a machine file
     #[arg(
         long,
-        value_name = "TARGET[+FEATURE][:VARIANT],…",
+        value_name = "TARGET[+FEATURE][:VARIANT]|ascend:MACHINE,…",
         value_delimiter = ',',
         required = true,
         help_heading = "Target"
@@ -64,6 +71,9 @@ pub struct CompareArgs {
     /// Most tasks that may run at once
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_THREADS, help_heading = "Target")]
     threads: u32,
+
+    #[command(flatten)]
+    rates: RateArgs,
 
     /// Token ids whose logits are hashed [default: one more than --prefill, spread over the vocabulary]
     #[arg(long, value_name = "ID,…", value_parser = parse_ids)]
@@ -115,17 +125,21 @@ pub(super) fn run(cx: &Cx, args: CompareArgs) -> Result<(), Error> {
     prepare::check_ids((front.program.facts.vocab, front.program.facts.ctx), &ids)?;
     let options = json!({
         "ctx": facts.ctx, "prefill": front.program.prefill(), "kv": facts.kv.to_string(), "threads": args.threads,
-        "ids": ids,
+        "ids": ids, "clock": args.rates.clock, "gm_rate": args.rates.gm_rate, "costs": args.rates.costs,
     });
     let baseline = args.baseline.as_ref().map(|path| Baseline::read(path, &options)).transpose()?;
-    let labels: Vec<&str> = targets.iter().flat_map(|asked| &asked.rows).map(|(label, _)| label.as_str()).collect();
+    let labels: Vec<&str> = targets.iter().flat_map(Asked::labels).collect();
     let absent = baseline.as_ref().map_or(vec![], |b| b.absent(labels.iter().copied()));
     if !absent.is_empty() && absent.len() == labels.len() {
         return Err(Error::usage("the baseline has none of the targets", "give targets as they are written there"));
     }
     let mut rows = Vec::new();
+    let measure = Measure { cx, args: &args, front: &front, ids: &ids };
     for asked in &targets {
-        rows.extend(Measure { cx, args: &args, front: &front, ids: &ids }.rows(asked)?);
+        match asked {
+            Asked::Cpu(asked) => rows.extend(measure.rows(asked)?),
+            Asked::Matrix { label, machine } => rows.push(measure.matrix_row(label, machine)?),
+        }
     }
     let mut failures = compare::different_hashes(&rows);
     failures.extend(baseline.iter().flat_map(|b| b.exceeded(&rows, args.tolerance)));
@@ -157,24 +171,44 @@ fn finish(cx: &Cx, args: &CompareArgs, options: &Value, rows: &[Row], failures: 
     if failures.is_empty() { Ok(()) } else { Err(Error::Comparison { failures, result }) }
 }
 
+/// What was asked for.
+enum Asked {
+    Cpu(Box<Object>),
+    /// A matrix unit, one row.
+    Matrix {
+        label: String,
+        machine: Box<Machine>,
+    },
+}
+
+impl Asked {
+    /// Names of the rows.
+    fn labels(&self) -> Vec<&str> {
+        match self {
+            Asked::Cpu(object) => object.rows.iter().map(|(label, _)| label.as_str()).collect(),
+            Asked::Matrix { label, .. } => vec![label],
+        }
+    }
+}
+
 /// An object to compile.
-struct Asked {
+struct Object {
     target: Target,
     /// Names of its rows, each with the variant that runs; none is the only one.
     rows: Vec<(String, Option<String>)>,
 }
 
-impl Asked {
-    fn new(label: String, target: Target, variants: &[String]) -> Asked {
+impl Object {
+    fn new(label: String, target: Target, variants: &[String]) -> Object {
         let rows = match variants {
             [] => vec![(label, None)],
             _ => variants.iter().map(|v| (format!("{label} {v}"), Some(v.clone()))).collect(),
         };
-        Asked { target, rows }
+        Object { target, rows }
     }
 }
 
-/// The objects asked for.
+/// The objects and matrix units asked for.
 fn targets(args: &CompareArgs) -> Result<Vec<Asked>, Error> {
     if let Some(bits) = args.vlen.iter().find(|bits| !bits.is_power_of_two() || !(128..=65536).contains(*bits)) {
         let message = format!("vector registers of {bits} bits were asked for");
@@ -185,6 +219,10 @@ fn targets(args: &CompareArgs) -> Result<Vec<Asked>, Error> {
         let mut parts = item.split(':');
         let machine = parts.next().unwrap_or("");
         let variants: Vec<String> = parts.map(str::to_owned).collect();
+        if crate::matrix::is_target(Some(machine)) {
+            targets.extend(matrix::asked(&variants, &args.rates)?);
+            continue;
+        }
         let (name, features) = match machine.split_once('+') {
             None => (machine, None),
             Some((name, features)) => (name, Some(format!("+{}", features.replace('+', ",+")))),
@@ -195,12 +233,17 @@ fn targets(args: &CompareArgs) -> Result<Vec<Asked>, Error> {
         };
         let any = resolve(0)?;
         if args.vlen.is_empty() || !any.has_open_vlen() {
-            targets.push(Asked::new(item.to_owned(), any, &variants));
+            targets.push(Asked::Cpu(Box::new(Object::new(item.to_owned(), any, &variants))));
         } else {
             for &vlen in &args.vlen {
-                targets.push(Asked::new(format!("{item} vlen={vlen}"), resolve(vlen)?, &variants));
+                let label = format!("{item} vlen={vlen}");
+                targets.push(Asked::Cpu(Box::new(Object::new(label, resolve(vlen)?, &variants))));
             }
         }
+    }
+    if args.rates.is_given() && targets.iter().all(|asked| matches!(asked, Asked::Cpu(_))) {
+        let message = "--clock, --gm-rate and --costs are for a matrix unit, and no target is one";
+        return Err(Error::usage(message, "give ascend:MACHINE among the targets, or leave them out"));
     }
     Ok(targets)
 }
@@ -214,7 +257,7 @@ struct Measure<'a> {
 }
 
 impl Measure<'_> {
-    fn rows(&self, asked: &Asked) -> Result<Vec<Row>, Error> {
+    fn rows(&self, asked: &Object) -> Result<Vec<Row>, Error> {
         let bar = Progress::spinner(self.cx, format!("compiling for {}", asked.rows[0].0));
         let options = prepare::plan_options(&self.args.model, &MachineArgs::default(), self.args.threads)?;
         let mut back = driver::back(self.front, &asked.target, "model", &options, false)?;
@@ -244,7 +287,8 @@ impl Measure<'_> {
                 image.stack_bytes,
                 image.task_stack_bytes,
                 self.work().bytes_per_token(plan, HeadRows::default()),
-            ],
+            ]
+            .map(Some),
             outcome,
         }
     }
@@ -273,6 +317,7 @@ impl Measure<'_> {
                         sha256: hash(&logits),
                         decode: None,
                         instructions: self.instructions(back, variant, weights, folder),
+                        simulated: None,
                     }),
                     Err(error @ Error::NoEmulator { .. }) => Ok(Outcome::Skipped { reason: error.to_string() }),
                     Err(error) => Err(error),
@@ -292,7 +337,8 @@ impl Measure<'_> {
             true => None,
             false => Some(work.rates(&host, 1)?.decode),
         };
-        Ok(Outcome::Ran { engine: "this machine".into(), sha256: hash(&logits), decode, instructions: None })
+        let engine = "this machine".into();
+        Ok(Outcome::Ran { engine, sha256: hash(&logits), decode, instructions: None, simulated: None })
     }
 
     /// Executed instructions of a decoded token behind a short prompt; none, and a warning, where they cannot be counted.
@@ -318,6 +364,10 @@ impl Measure<'_> {
     }
 }
 
+/// Columns that not every comparison has.
+const DECODE: &str = "decode tok/s, 1 thread";
+const CYCLES: &str = "simulated cycles per token";
+
 fn table(rows: &[Row], with_speed: bool) -> Table {
     let mut header = vec![
         "target",
@@ -328,35 +378,48 @@ fn table(rows: &[Row], with_speed: bool) -> Table {
         "stack: entry",
         "stack: task",
         "bytes per token",
-        "decode tok/s, 1 thread",
+        DECODE,
         "emulated instructions per token",
+        CYCLES,
         "logits",
     ];
-    let speed = header.len() - 3;
     let mut cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
+    let mut hide = |name: &str| {
+        if let Some(column) = header.iter().position(|known| *known == name) {
+            header.remove(column);
+            cells.iter_mut().for_each(|row| drop(row.remove(column)));
+        }
+    };
     if !with_speed {
-        header.remove(speed);
-        cells.iter_mut().for_each(|row| drop(row.remove(speed)));
+        hide(DECODE);
+    }
+    // A column that would be empty says nothing.
+    if rows.iter().all(|row| row.cycles().is_none()) {
+        hide(CYCLES);
     }
     Table { header, rows: cells }
 }
 
 fn cells(row: &Row) -> Vec<String> {
     let none = || "–".to_owned();
-    let (engine, speed, instructions, logits) = match &row.outcome {
-        Outcome::Ran { engine, sha256, decode, instructions } => {
+    let (engine, speed, instructions, cycles, logits) = match &row.outcome {
+        Outcome::Ran { engine, sha256, decode, instructions, simulated } => {
             let speed = decode.map_or_else(none, |rate| format!("{rate:.1}"));
             let mega = |count: u64| format!("{:.2} M", count as f64 / 1e6);
             let instructions = instructions.map_or_else(none, |count| match count.weighted == count.plain {
                 true => mega(count.plain),
                 false => format!("{}, weighted {}", mega(count.plain), mega(count.weighted)),
             });
-            (engine.clone(), speed, instructions, sha256[..12].to_owned())
+            let cycles = simulated.map_or_else(none, |simulated| {
+                let rate = simulated.tokens_per_second.map(|rate| format!(", {rate:.1} tok/s"));
+                mega(simulated.cycles) + &rate.unwrap_or_default()
+            });
+            (engine.clone(), speed, instructions, cycles, sha256[..12].to_owned())
         }
-        Outcome::Skipped { reason } => (none(), none(), none(), format!("skipped: {reason}")),
+        Outcome::Skipped { reason } => (none(), none(), none(), none(), format!("skipped: {reason}")),
     };
     let mut cells = vec![row.target.clone(), engine];
-    cells.extend(row.numbers.map(human));
-    cells.extend([speed, instructions, logits]);
+    cells.extend(row.numbers.map(|bytes| bytes.map_or_else(none, human)));
+    cells.extend([speed, instructions, cycles, logits]);
     cells
 }

@@ -134,6 +134,8 @@ pub(super) fn run(cx: &Cx, args: CompileArgs) -> Result<(), Error> {
     let requested = args.targets.requested();
     if !requested.iter().any(|target| crate::matrix::is_target(*target)) {
         prepare::no_matrix_unit(&args.matrix)?;
+    } else if requested.iter().all(|target| crate::matrix::is_target(*target)) {
+        prepare::no_cpu(&args.targets.machine)?;
     }
     let inside = args.weights == Weights::Object;
     let mut written = Vec::new();

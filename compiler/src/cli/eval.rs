@@ -129,7 +129,7 @@ fn object(cx: &Cx, args: &EvalArgs) -> Result<Evaluated, Error> {
         let help = format!("leave out --engine and -t, or give -t {NAME}");
         return Err(Error::usage("of objects, those for a matrix unit are evaluated, by its simulator", help));
     }
-    prepare::nothing_to_decide(&args.matrix)?;
+    prepare::nothing_to_decide(&args.machine, &args.matrix)?;
     let bar = Progress::spinner(cx, "simulating");
     let file = ObjectFile::open(path)?;
     let object = file.read()?;

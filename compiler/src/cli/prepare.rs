@@ -14,7 +14,7 @@ use tcc_ir::ty::DType;
 use tcc_runtime::host;
 
 use super::Cx;
-use super::args::{ActivationsArg, Dense, Head, Kv, MachineArgs, MatrixArgs, ModelArgs};
+use super::args::{ActivationsArg, Dense, Head, Kv, MachineArgs, MatrixArgs, ModelArgs, RateArgs};
 use crate::arch::BuildOptions;
 use crate::driver::{self, Back, Front, Variant};
 use crate::error::Error;
@@ -138,28 +138,40 @@ fn encoding(name: &str) -> Result<Encoding, Error> {
     }
 }
 
-/// The matrix unit of the arguments: a preset, or the path of a machine file, with the user's rates.
+/// The matrix unit of the arguments.
 pub fn matrix_machine(args: &MatrixArgs) -> Result<Machine, Error> {
+    match args.machine.as_deref() {
+        Some(given) => machine(given, &args.rates),
+        None => Err(Error::usage("which matrix unit is meant is not said", format!("give --machine {}", machines()))),
+    }
+}
+
+/// What a matrix unit may be called.
+pub fn machines() -> String {
     let names: Vec<_> = PRESETS.iter().map(|(name, _)| *name).collect();
-    let help = || format!("give --machine a file or one of {}", names.join(", "));
-    let Some(given) = args.machine.as_deref() else {
-        return Err(Error::usage("which matrix unit is meant is not said", help()));
-    };
+    format!("a file or one of {}", names.join(", "))
+}
+
+/// The matrix unit `given`: a preset, or the path of a machine file, with the user's rates.
+pub fn machine(given: &str, rates: &RateArgs) -> Result<Machine, Error> {
     let (text, name) = match PRESETS.iter().find(|(name, _)| *name == given) {
         Some((name, text)) => ((*text).to_owned(), *name),
         None if Path::new(given).exists() => (std::fs::read_to_string(given).map_err(Error::io("read", given))?, given),
-        None => return Err(Error::usage(format!("machine '{given}' is neither a preset nor a file"), help())),
+        None => {
+            let message = format!("machine '{given}' is neither a preset nor a file");
+            return Err(Error::usage(message, format!("give {}", machines())));
+        }
     };
     let broken = |error: MachineError| {
         Error::usage(format!("machine '{name}': {error}"), "docs/matrix.md has the format of machine files")
     };
     let mut machine = parse(&text).map_err(broken)?;
-    if let Some(costs) = &args.costs {
+    if let Some(costs) = &rates.costs {
         machine.vector.costs.clone_from(costs);
     }
-    let clock = args.clock.map(|hz| hz / 1e9);
+    let clock = rates.clock.map(|hz| hz / 1e9);
     let clock_ghz = clock.or(machine.clock_ghz.map(|c| c.value));
-    let rate = match (args.gm_rate, clock_ghz) {
+    let rate = match (rates.gm_rate, clock_ghz) {
         (None, _) => None,
         (Some(rate), Some(ghz)) => Some(rate / (ghz * 1e9)),
         (Some(_), None) => {
@@ -171,7 +183,10 @@ pub fn matrix_machine(args: &MatrixArgs) -> Result<Machine, Error> {
 }
 
 /// What the user decided about a matrix unit's programs.
+///
+/// Errors: arguments that are for CPUs.
 pub fn matrix_options(machine: &MachineArgs, args: &MatrixArgs) -> Result<MatrixOptions, Error> {
+    no_cpu(machine)?;
     let encoding = forced_encoding(machine)?;
     let Some(path) = &args.tiles else { return Ok(MatrixOptions { encoding, tiles: vec![] }) };
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
@@ -201,13 +216,25 @@ pub fn no_matrix_unit(args: &MatrixArgs) -> Result<(), Error> {
     }
 }
 
-/// Fails where arguments that decide about a matrix unit are given for an object, which has it decided.
-pub fn nothing_to_decide(args: &MatrixArgs) -> Result<(), Error> {
-    match args.is_given() {
+/// Fails where arguments about a CPU are given and the target is a matrix unit.
+pub fn no_cpu(args: &MachineArgs) -> Result<(), Error> {
+    match args.is_for_cpu() {
         false => Ok(()),
         true => Err(Error::usage(
-            "an object's machine and tiles are decided",
-            "leave out --machine, --clock, --gm-rate, --costs and --tiles, or give them to `tcc compile`",
+            "--cpu, --features, --variants, --vlen and --profile are for CPUs, and the target is a matrix unit",
+            "leave them out; --machine, --clock, --gm-rate and --costs say what a matrix unit is like",
+        )),
+    }
+}
+
+/// Fails where arguments that decide about a matrix unit are given for an object, which has it decided.
+pub fn nothing_to_decide(machine: &MachineArgs, args: &MatrixArgs) -> Result<(), Error> {
+    no_cpu(machine)?;
+    match args.is_given() || machine.encoding.is_some() {
+        false => Ok(()),
+        true => Err(Error::usage(
+            "an object's machine, encoding and tiles are decided",
+            "leave out --machine, --clock, --gm-rate, --costs, --encoding and --tiles, or give them to `tcc compile`",
         )),
     }
 }

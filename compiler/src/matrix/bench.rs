@@ -24,21 +24,34 @@ pub struct Phase<'a> {
     runs: Vec<(&'a Body, Report)>,
 }
 
-/// One token behind `prompt` others, and `prompt` tokens from the start; each with the head once.
-pub fn phases(model: &MatrixModel, prompt: usize) -> Result<[Phase<'_>; 2], Error> {
-    let phase = |name, pos: usize, tokens: usize| -> Result<Phase<'_>, Error> {
-        let (mut at, mut runs) = (pos, vec![]);
-        for body in run::bodies(model, tokens) {
-            runs.push((body, run::timed(model, body, at)?));
-            at += body.m;
-        }
-        runs.push((&model.head, run::timed(model, &model.head, 0)?));
-        Ok(Phase { name, tokens, pos, machine: &model.machine, runs })
-    };
-    Ok([phase("decode", prompt, 1)?, phase("prefill", 0, prompt)?])
+/// One token behind `prompt` others, and `prompt` tokens from the start; each with the head once. With `trace`, runs keep
+/// every operation and flag.
+pub fn phases(model: &MatrixModel, prompt: usize, trace: bool) -> Result<[Phase<'_>; 2], Error> {
+    Ok([Phase::new(model, "decode", prompt, 1, trace)?, Phase::new(model, "prefill", 0, prompt, trace)?])
 }
 
-impl Phase<'_> {
+/// One token at position `pos`, with the head.
+pub fn decode(model: &MatrixModel, pos: usize) -> Result<Phase<'_>, Error> {
+    Phase::new(model, "decode", pos, 1, false)
+}
+
+impl<'a> Phase<'a> {
+    fn new(
+        model: &'a MatrixModel,
+        name: &'static str,
+        pos: usize,
+        tokens: usize,
+        trace: bool,
+    ) -> Result<Phase<'a>, Error> {
+        let (mut at, mut runs) = (pos, vec![]);
+        for body in run::bodies(model, tokens) {
+            runs.push((body, run::timed(model, body, at, trace)?));
+            at += body.m;
+        }
+        runs.push((&model.head, run::timed(model, &model.head, 0, trace)?));
+        Ok(Phase { name, tokens, pos, machine: &model.machine, runs })
+    }
+
     pub fn cycles(&self) -> f64 {
         self.runs.iter().map(|(_, report)| report.cycles()).sum()
     }

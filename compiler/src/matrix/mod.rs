@@ -13,8 +13,8 @@ use std::cell::RefCell;
 
 use tcc_backends::isa::matrix::desc::{DESC, NAME, S4};
 use tcc_backends::isa::matrix::lower::matmul::search;
-use tcc_backends::isa::matrix::lower::matmul::tile::{Shape, Tile};
-use tcc_backends::isa::matrix::lower::model;
+use tcc_backends::isa::matrix::lower::model::{self, Choose};
+use tcc_backends::isa::matrix::lower::split;
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::program::Program;
 use tcc_ir::encoding::Encoding;
@@ -22,7 +22,7 @@ use tcc_ir::kernel::KernelSpec;
 use tcc_ir::plan::{Arg, Plan, StepList};
 use tcc_ir::target::Features;
 
-use self::tiles::{Choice, Forced};
+use self::tiles::{Choice, Decision, Forced, Product};
 use crate::blob;
 use crate::driver::Front;
 use crate::error::Error;
@@ -104,15 +104,24 @@ pub fn build(front: &Front, machine: &Machine, options: &MatrixOptions) -> Resul
     }
     let mut choices = tiles::products(&plan, machine);
     tiles::check_forced(&options.tiles, &choices)?;
-    let found = RefCell::new(Vec::<(Shape, Option<Tile>)>::new());
-    let choose = |shape: &Shape| {
-        if let Some((_, tile)) = found.borrow().iter().find(|(known, _)| known == shape) {
-            return *tile;
+    let found = RefCell::new(Vec::<(Product, Option<Decision>)>::new());
+    let decide = |product: Product| {
+        if let Some((_, known)) = found.borrow().iter().find(|(known, _)| *known == product) {
+            return *known;
         }
-        let forced = options.tiles.iter().find(|forced| forced.shape == *shape).map(|forced| forced.tile);
-        let tile = forced.or_else(|| search::choose(shape, machine));
-        found.borrow_mut().push((*shape, tile));
-        tile
+        let forced = options.tiles.iter().find(|forced| forced.product == product).map(|forced| forced.decision);
+        let decision = forced.or_else(|| match product {
+            Product::Coupled(shape) => search::choose(&shape, machine).map(Decision::Coupled),
+            Product::Split(shape) => Some(Decision::Split(split::search::choose(&shape, machine))),
+        });
+        found.borrow_mut().push((product, decision));
+        decision
+    };
+    let choose = Choose {
+        coupled: &|shape| {
+            if let Decision::Coupled(tile) = decide(Product::Coupled(*shape))? { Some(tile) } else { None }
+        },
+        split: &|shape| if let Decision::Split(choice) = decide(Product::Split(*shape))? { Some(choice) } else { None },
     };
     let lower = |list: &StepList| -> Result<Body, Error> {
         let program = model::lower(&plan, list, machine, &choose)?;
@@ -121,7 +130,7 @@ pub fn build(front: &Front, machine: &Machine, options: &MatrixOptions) -> Resul
     let bodies = plan.bodies.iter().map(lower).collect::<Result<_, _>>()?;
     let head = lower(&plan.head)?;
     for choice in &mut choices {
-        choice.tile = found.borrow().iter().find(|(shape, _)| *shape == choice.shape).and_then(|(_, tile)| *tile);
+        choice.decision = found.borrow().iter().find(|(known, _)| *known == choice.product).and_then(|(_, d)| *d);
     }
     let facts = &plan.facts;
     let (hidden, vocab, ctx) = (facts.hidden, facts.vocab, facts.ctx);
@@ -146,7 +155,13 @@ impl Compiled {
     /// The text of the tiles, with the cycles of each product alone.
     pub fn tiles_with_cycles(&self) -> String {
         let machine = &self.model.machine;
-        let cycles = |choice: &Choice| choice.tile.and_then(|tile| search::cycles(&choice.shape, tile, machine));
+        let cycles = |choice: &Choice| match (choice.product, choice.decision?) {
+            (Product::Coupled(shape), Decision::Coupled(tile)) => search::cycles(&shape, tile, machine),
+            (Product::Split(shape), Decision::Split(choice)) => {
+                split::search::cycles(&split::search::alone(&shape, choice, machine)?, machine)
+            }
+            (Product::Coupled(_), Decision::Split(_)) | (Product::Split(_), Decision::Coupled(_)) => None,
+        };
         let mut out = format!("; {}: cycles of each product alone, simulated\n", machine.name);
         for choice in &self.choices {
             let cycles = cycles(choice).map_or_else(String::new, |cycles| format!("; {cycles:.0} cycles\n"));
@@ -165,7 +180,7 @@ impl Compiled {
     /// States the SHA-256 of the weights in every program.
     pub fn set_weights_hash(&mut self, hash: [u8; 32]) {
         for body in self.model.bodies.iter_mut().chain([&mut self.model.head]) {
-            body.program.symbols.iter_mut().filter(|s| s.name == run::WEIGHTS).for_each(|s| s.hash = hash);
+            body.program.symbols.iter_mut().filter(|s| s.name == model::WEIGHTS).for_each(|s| s.hash = hash);
         }
     }
 }

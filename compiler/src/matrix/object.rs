@@ -17,7 +17,7 @@ use object::read::{Object as _, ObjectSection as _};
 use object::write::StreamingBuffer;
 use object::write::elf::{FileHeader, SectionHeader, Writer};
 use sha2::{Digest as _, Sha256};
-use tcc_backends::isa::matrix::lower::model::TOKENS_OFFSET;
+use tcc_backends::isa::matrix::lower::model::{HIDDEN, INPUT, LOGITS, TOKENS_OFFSET, WEIGHTS};
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::parse::{self, MachineError};
 use tcc_backends::isa::matrix::program::codec::{self, DecodeError};
@@ -27,7 +27,6 @@ use tcc_runtime::abi::WEIGHTS_SECTION;
 use tcc_runtime::map::MappedFile;
 
 use super::descriptor::{Descriptor, Entry, FORMAT, FORMAT_VERSION};
-use super::run::{HIDDEN, INPUT, LOGITS, WEIGHTS};
 use super::tiles::{self, Choice};
 use super::{Body, MatrixModel};
 use crate::error::Error;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tcc_backends::isa::matrix::lower::model::TOKENS_OFFSET;
+use tcc_backends::isa::matrix::lower::model::{HIDDEN, INPUT, LOGITS, TOKENS_OFFSET, WEIGHTS};
 use tcc_backends::isa::matrix::program::addr::Space;
 use tcc_backends::isa::matrix::program::{Program, SymbolId};
 use tcc_backends::isa::matrix::sim::memory::Gm;
@@ -11,12 +11,6 @@ use tcc_backends::isa::matrix::sim::{self, Options, SimError};
 
 use super::{Body, MatrixModel};
 use crate::error::Error;
-
-/// Symbols of every program that the host reads and writes.
-pub const INPUT: &str = "input";
-pub const WEIGHTS: &str = "weights";
-pub const HIDDEN: &str = "hidden";
-pub const LOGITS: &str = "logits";
 
 /// The symbol called `name` of a program of a model.
 pub fn symbol(program: &Program, name: &str) -> SymbolId {
@@ -64,11 +58,11 @@ pub fn bodies(model: &MatrixModel, count: usize) -> impl Iterator<Item = &Body> 
     })
 }
 
-/// Cycles and events of `body` at position `pos`, with no bytes moved.
-pub fn timed(model: &MatrixModel, body: &Body, pos: usize) -> Result<Report, Error> {
+/// Cycles of `body` at position `pos`, with no bytes moved; with `trace`, every operation and flag.
+pub fn timed(model: &MatrixModel, body: &Body, pos: usize, trace: bool) -> Result<Report, Error> {
     let mut gm = Gm::for_timing(&body.program);
     set_input(gm.bytes_mut(symbol(&body.program, INPUT)), pos, &vec![0; body.m]);
-    Ok(sim::run(&body.program, &model.machine, &mut gm, Options { trace: true, ..Options::default() })?)
+    Ok(sim::run(&body.program, &model.machine, &mut gm, Options { trace, ..Options::default() })?)
 }
 
 /// Bytes of each local memory up to the last that each op of `body` touches, at position 0.

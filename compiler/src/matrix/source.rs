@@ -5,7 +5,7 @@ use tcc_backends::isa::matrix::source;
 use tcc_ir::encoding::Encoding;
 
 use super::Compiled;
-use super::tiles::Product;
+use super::tiles::{Decision, Product};
 use crate::driver::VERSION;
 use crate::error::Error;
 
@@ -16,10 +16,11 @@ pub fn products(compiled: &Compiled) -> Result<Vec<(String, String)>, Error> {
     let machine = &compiled.model.machine;
     let mut files = vec![];
     for choice in &compiled.choices {
-        let Some(tile) = choice.tile else { continue };
-        let shape = &choice.shape;
+        let (Product::Coupled(shape), Some(Decision::Coupled(tile))) = (&choice.product, choice.decision) else {
+            continue;
+        };
         let program = search::alone(shape, tile, machine)?;
-        let product = Product(shape).to_string();
+        let product = choice.product.to_string();
         let residual = if shape.residual { " + residual f32[m, n]" } else { "" };
         let about = [
             format!("tcc {VERSION}, product {product}, tile {tile}."),

@@ -1,35 +1,54 @@
-//! The tiles of a model's products: printed, read back, forced.
+//! What is decided about a model's products: printed, read back, forced.
 //!
 //! One product a line, `m1 n2560 k2560 w2nz4-x64-k512: m1/1 k2560/512/256 g1 u3 s16 stay`, with ` residual` behind the encoding
-//! where one is added; `;` begins a comment. What is printed forces the same tiles.
+//! where one is added. On split machines ` rows` for scales per row and ` bias` stand before it, and the text of a choice
+//! behind the colon (`stream i4hl r32`). `;` begins a comment. What is printed forces the same.
 
 use std::fmt;
 use std::str::FromStr;
 
 use tcc_backends::isa::matrix::lower::matmul::tile::{Shape, Tile, TileError};
-use tcc_backends::isa::matrix::lower::model::product;
+use tcc_backends::isa::matrix::lower::model::{product, split_product};
+use tcc_backends::isa::matrix::lower::split::choice::{Choice as SplitChoice, ChoiceError};
+use tcc_backends::isa::matrix::lower::split::search::Shape as SplitShape;
+use tcc_backends::isa::matrix::lower::vector::ternary::PANEL;
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_ir::encoding::{ENCODINGS, Encoding};
+use tcc_ir::kernel::{KernelSpec, ScaleKind};
 use tcc_ir::plan::Plan;
 use thiserror::Error;
 
 use crate::error::Error;
 
-/// A product, its tile, and the steps that it is.
+/// A product, on a machine of either kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    Coupled(Shape),
+    Split(SplitShape),
+}
+
+/// What is decided about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Coupled(Tile),
+    Split(SplitChoice),
+}
+
+/// A product, what is decided about it, and the steps that it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    pub shape: Shape,
+    pub product: Product,
     /// `None` before lowering.
-    pub tile: Option<Tile>,
+    pub decision: Option<Decision>,
     /// Labels of the steps.
     pub steps: Vec<String>,
 }
 
-/// A tile that the user gives.
+/// What the user decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forced {
-    pub shape: Shape,
-    pub tile: Tile,
+    pub product: Product,
+    pub decision: Decision,
 }
 
 /// A line of tiles that cannot be read.
@@ -37,6 +56,8 @@ pub struct Forced {
 pub enum TilesError {
     #[error("line {line}: {source}")]
     Tile { line: usize, source: TileError },
+    #[error("line {line}: {source}")]
+    Choice { line: usize, source: ChoiceError },
     #[error("line {line}: '{found}', expected the form 'm1 n2560 k2560 w2nz4-x64-k512: m1/1 k2560/512/256 g1 u3 s16'")]
     Product { line: usize, found: String },
     #[error("line {line}: the product has a tile already")]
@@ -45,39 +66,43 @@ pub enum TilesError {
 
 /// The products of `plan` on the cube of `machine`, in order of first use.
 pub fn products(plan: &Plan, machine: &Machine) -> Vec<Choice> {
+    let of = |spec: &KernelSpec| {
+        let split = || split_product(spec, machine).map(Product::Split);
+        product(spec, machine).map(Product::Coupled).or_else(split)
+    };
     let mut choices: Vec<Choice> = vec![];
     for step in plan.bodies.iter().chain([&plan.head]).flat_map(|list| &list.steps) {
-        let Some(shape) = product(plan.kernel(step.kernel), machine) else { continue };
-        match choices.iter_mut().find(|choice| choice.shape == shape) {
+        let Some(product) = of(plan.kernel(step.kernel)) else { continue };
+        match choices.iter_mut().find(|choice| choice.product == product) {
             Some(choice) => choice.steps.push(step.label.clone()),
-            None => choices.push(Choice { shape, tile: None, steps: vec![step.label.clone()] }),
+            None => choices.push(Choice { product, decision: None, steps: vec![step.label.clone()] }),
         }
     }
     choices
 }
 
-/// Fails for a tile of a product that the model does not have.
+/// Fails where the model does not have a product.
 pub fn check_forced(forced: &[Forced], choices: &[Choice]) -> Result<(), Error> {
-    let unknown = forced.iter().find(|f| choices.iter().all(|choice| choice.shape != f.shape));
+    let unknown = forced.iter().find(|f| choices.iter().all(|choice| choice.product != f.product));
     match unknown {
         None => Ok(()),
         Some(f) => Err(Error::usage(
-            format!("the model has no product '{}' that a tile could be for", Product(&f.shape)),
+            format!("the model has no product '{}' that a tile could be for", f.product),
             "`tcc inspect MODEL --schedules -t ascend --machine NAME` prints the products; --encoding forces the layout",
         )),
     }
 }
 
-/// The text of the tiles, with the steps of each product as a comment above it.
+/// The text of the decisions, with the steps of each product as a comment above it.
 pub fn text(choices: &[Choice]) -> String {
     let line = |choice: &Choice| {
-        let tile = choice.tile.map_or_else(|| "none".to_owned(), |tile| tile.to_string());
-        format!("; {}\n{}: {tile}\n", choice.steps.join(", "), Product(&choice.shape))
+        let decision = choice.decision.map_or_else(|| "none".to_owned(), |decision| decision.to_string());
+        format!("; {}\n{}: {decision}\n", choice.steps.join(", "), choice.product)
     };
     choices.iter().map(line).collect()
 }
 
-/// The tiles of a text.
+/// The decisions of a text.
 pub fn parse(text: &str) -> Result<Vec<Forced>, TilesError> {
     let mut all: Vec<Forced> = vec![];
     for (line, number) in text.lines().zip(1..) {
@@ -86,39 +111,78 @@ pub fn parse(text: &str) -> Result<Vec<Forced>, TilesError> {
             continue;
         }
         let malformed = || TilesError::Product { line: number, found: content.to_owned() };
-        let (product, tile) = content.split_once(':').ok_or_else(malformed)?;
-        let shape = shape(product).ok_or_else(malformed)?;
-        let tile = Tile::from_str(tile.trim()).map_err(|source| TilesError::Tile { line: number, source })?;
-        if all.iter().any(|forced| forced.shape == shape) {
+        let (left, right) = content.split_once(':').ok_or_else(malformed)?;
+        let (shape, extra) = shape(left).ok_or_else(malformed)?;
+        let forced = decide(shape, &extra, right.trim(), number)?.ok_or_else(malformed)?;
+        if all.iter().any(|known| known.product == forced.product) {
             return Err(TilesError::Twice { line: number });
         }
-        all.push(Forced { shape, tile });
+        all.push(forced);
     }
     Ok(all)
 }
 
-fn shape(text: &str) -> Option<Shape> {
+/// The decision of a line, in the words of the machine's kind; `None` if the product has words of the other kind.
+fn decide(shape: Shape, extra: &[&str], text: &str, line: usize) -> Result<Option<Forced>, TilesError> {
+    let tile = match Tile::from_str(text) {
+        Ok(tile) => {
+            let (product, decision) = (Product::Coupled(shape), Decision::Coupled(tile));
+            return Ok(extra.is_empty().then_some(Forced { product, decision }));
+        }
+        Err(error) => error,
+    };
+    // A tile of either kind begins with its rows; only coupled ones have a stroke behind them.
+    let choice = match SplitChoice::from_str(text) {
+        Ok(choice) => choice,
+        Err(_) if text.contains('/') => return Err(TilesError::Tile { line, source: tile }),
+        Err(source) => return Err(TilesError::Choice { line, source }),
+    };
+    let Shape { m, n, k, panel, residual } = shape;
+    let scale = if extra.contains(&ROWS) { ScaleKind::PerRow } else { ScaleKind::PerTensor };
+    let product = Product::Split(SplitShape { m, n, k, scale, bias: extra.contains(&BIAS), residual });
+    Ok((panel == PANEL).then_some(Forced { product, decision: Decision::Split(choice) }))
+}
+
+/// Words behind the encoding.
+const ROWS: &str = "rows";
+const BIAS: &str = "bias";
+const RESIDUAL: &str = "residual";
+
+/// The shape of a product, and those of its words that only split machines have.
+fn shape(text: &str) -> Option<(Shape, Vec<&str>)> {
     let mut words = text.split_whitespace();
     let mut number = |letter: char| words.next()?.strip_prefix(letter)?.parse().ok().filter(|n| *n > 0);
     let (m, n, k) = (number('m')?, number('n')?, number('k')?);
     let name = words.next()?;
     let Encoding::W2Nz(panel) = *ENCODINGS.iter().find(|e| e.to_string() == name)? else { return None };
-    let residual = match (words.next(), words.next()) {
-        (None, None) => false,
-        (Some("residual"), None) => true,
-        _ => return None,
-    };
-    Some(Shape { m, n, k, panel, residual })
+    let given: Vec<&str> = words.collect();
+    // In this order, each at most once.
+    let known: Vec<&str> = [ROWS, BIAS, RESIDUAL].into_iter().filter(|word| given.contains(word)).collect();
+    let residual = given.contains(&RESIDUAL);
+    let extra = given.iter().copied().filter(|word| *word != RESIDUAL).collect();
+    (given == known).then_some((Shape { m, n, k, panel, residual }, extra))
 }
 
-/// A product in the words of the text.
-pub struct Product<'a>(pub &'a Shape);
-
-impl fmt::Display for Product<'_> {
+impl fmt::Display for Product {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { m, n, k, panel, residual } = self.0;
-        write!(f, "m{m} n{n} k{k} {}", Encoding::W2Nz(*panel))?;
-        f.write_str(if *residual { " residual" } else { "" })
+        let (m, n, k, panel, words) = match self {
+            Product::Coupled(Shape { m, n, k, panel, residual }) => (m, n, k, *panel, [false, false, *residual]),
+            Product::Split(SplitShape { m, n, k, scale, bias, residual }) => {
+                (m, n, k, PANEL, [*scale == ScaleKind::PerRow, *bias, *residual])
+            }
+        };
+        write!(f, "m{m} n{n} k{k} {}", Encoding::W2Nz(panel))?;
+        let words = [ROWS, BIAS, RESIDUAL].into_iter().zip(words).filter(|(_, has)| *has);
+        words.map(|(word, _)| word).try_for_each(|word| write!(f, " {word}"))
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Decision::Coupled(tile) => tile.fmt(f),
+            Decision::Split(choice) => choice.fmt(f),
+        }
     }
 }
 
@@ -129,13 +193,21 @@ mod tests {
     const TEXT: &str = "; L00.qkv, L01.qkv\n\
                         m1 n2560 k2560 w2nz4-x64-k512: m1/1 k2560/512/256 g1 u3 s16 stay\n\
                         ; L00.down\n\
-                        m32 n256 k640 w2nz8-x128-k512 residual: m32/16 k640/128/64 g2 u4 s32\n";
+                        m32 n256 k640 w2nz8-x128-k512 residual: m32/16 k640/128/64 g2 u4 s32\n\
+                        ; L00.up\n\
+                        m1 n6912 k2560 w2nz8-x64-k512: stream i4hl r32\n\
+                        ; L00.o\n\
+                        m64 n2560 k2560 w2nz8-x64-k512 rows bias residual: m64 p2\n";
 
     #[test]
     fn tiles_come_back_from_their_text() {
         let read = parse(TEXT).expect("valid");
-        let steps = [vec!["L00.qkv".to_owned(), "L01.qkv".to_owned()], vec!["L00.down".to_owned()]];
-        let choice = |(forced, steps): (&Forced, _)| Choice { shape: forced.shape, tile: Some(forced.tile), steps };
+        let steps = [&["L00.qkv", "L01.qkv"][..], &["L00.down"], &["L00.up"], &["L00.o"]];
+        let choice = |(forced, steps): (&Forced, &[&str])| Choice {
+            product: forced.product,
+            decision: Some(forced.decision),
+            steps: steps.iter().map(|step| (*step).to_owned()).collect(),
+        };
         let choices: Vec<Choice> = read.iter().zip(steps).map(choice).collect();
         assert_eq!(text(&choices), TEXT);
     }
@@ -147,6 +219,10 @@ mod tests {
         assert!(message(&line.replace("n2560", "x2560")).starts_with("line 1: 'm1 x2560 k2560"));
         assert!(message(&line.replace("k512:", "k513:")).contains("expected the form"));
         assert!(message(&line.replace("512/256", "512")).starts_with("line 1: tile 'm1/1 k2560/512 g1 u3 s16 stay'"));
+        let split = "m1 n6912 k2560 w2nz8-x64-k512: stream i4hl r32";
+        assert!(message(&split.replace("r32", "32")).starts_with("line 1: 'stream i4hl 32', expected the form"));
+        assert!(message(&split.replace("k512:", "k512 residual bias:")).contains("expected the form"));
+        assert!(message(&split.replace("w2nz8", "w2nz4")).contains("expected the form"));
         assert_eq!(message(&format!("{line}\n{line}")), "line 2: the product has a tile already");
     }
 }

@@ -6,6 +6,7 @@ use tcc_backends::isa::matrix::program::addr::Queue;
 use tcc_backends::isa::matrix::program::codec::decode;
 use tcc_backends::isa::matrix::program::inst::{Inst, Order};
 use tcc_backends::isa::matrix::sim::memory::Gm;
+use tcc_backends::isa::matrix::sim::show::Stall;
 use tcc_backends::isa::matrix::sim::timeline::{Part, html, ops, trace_json};
 use tcc_backends::isa::matrix::sim::{Options, run, show};
 use tcc_tests::parsers::matrix_seed;
@@ -19,7 +20,8 @@ fn reports_say_what_ran() {
     let table = show::table(&report, &machine);
     // Its clock is assumed: no microseconds.
     assert!(table.starts_with("stage (cycles)"), "{table}");
-    assert!(show::stalls(&report, &machine).contains("gemm M: flags of MTE1 "));
+    let stalls = show::stage_stalls(&report.stages[0], &machine);
+    assert!(stalls[&(Queue::M, Stall::Flags("MTE1"))] > 0.0, "{stalls:?}");
     let roofline = show::roofline(&report, &machine, 16384);
     assert!(
         roofline.contains("% of the memory roofline (32.0 bytes/cycle)") && roofline.contains("bound: "),

@@ -203,7 +203,9 @@ fn signals_order_cores() {
     assert!(split_rules(&signalled(1, 0)).contains(&Rule::ReadAfterWrite));
     let endless = split_rules(&signalled(0, 1));
     assert!(endless.contains(&Rule::Deadlock) || endless.contains(&Rule::WaitNeverSet), "{endless:?}");
-    assert_eq!(split_rules(&signalled(15, 1)), []);
+    // What nobody takes is left for the next program.
+    let left = split_rules(&signalled(15, 1));
+    assert!(!left.is_empty() && left.iter().all(|rule| *rule == Rule::FlagLeftSet), "{left:?}");
     assert!(split_rules(&signalled(16, 0)).contains(&Rule::CrossCoreCounter));
 }
 

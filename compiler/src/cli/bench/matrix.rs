@@ -20,7 +20,7 @@ const MOST_STALLS: usize = 8;
 pub(super) fn run(cx: &Cx, args: &BenchArgs) -> Result<(), Error> {
     let path = &args.model.model;
     if prepare::is_elf(path) {
-        prepare::nothing_to_decide(&args.matrix)?;
+        prepare::nothing_to_decide(&args.machine, &args.matrix)?;
         let file = ObjectFile::open(path)?;
         return simulate(cx, args, &file.read()?.model);
     }
@@ -40,7 +40,7 @@ fn simulate(cx: &Cx, args: &BenchArgs, model: &MatrixModel) -> Result<(), Error>
         return Err(Error::usage(message, "give a smaller --prompt, or a larger --ctx"));
     }
     let bar = Progress::spinner(cx, "simulating");
-    let phases = bench::phases(model, args.prompt)?;
+    let phases = bench::phases(model, args.prompt, args.trace.is_some() || args.html.is_some())?;
     drop(bar);
     let machine = bench::machine(&model.machine);
     let title =

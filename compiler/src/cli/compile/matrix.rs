@@ -5,6 +5,7 @@ use tcc_backends::isa::matrix::desc::NAME;
 use tcc_backends::isa::matrix::program::{codec, text};
 
 use super::{Emit, Golden, Job, Weights, not_for};
+use crate::cli::args::MachineArgs;
 use crate::cli::prepare;
 use crate::cli::progress::Progress;
 use crate::driver;
@@ -12,7 +13,6 @@ use crate::error::Error;
 use crate::golden;
 use crate::matrix::descriptor::{self, Descriptor, Digest};
 use crate::matrix::object::{self, Parts};
-use crate::matrix::tiles::Product;
 use crate::matrix::{self, Compiled, header, inspect, source};
 use crate::object::WeightsSource;
 use crate::pieces;
@@ -35,7 +35,9 @@ impl Job<'_> {
             return Err(not_for(NAME, "programs call no hooks: `tcc bench` has the cycles of each op"));
         }
         let machine = prepare::matrix_machine(&args.matrix)?;
-        let options = prepare::matrix_options(&args.targets.machine, &args.matrix)?;
+        // What else is said of a machine is for the CPUs among the targets.
+        let of_unit = MachineArgs { encoding: args.targets.machine.encoding.clone(), ..MachineArgs::default() };
+        let options = prepare::matrix_options(&of_unit, &args.matrix)?;
         let bar = Progress::spinner(self.cx, format!("compiling for {}", machine.name));
         let mut compiled = matrix::build(self.front, &machine, &options)?;
         drop(bar);
@@ -124,7 +126,7 @@ fn describe(descriptor: &Descriptor, compiled: &Compiled) -> Value {
                 "weights_bytes": body.weights_bytes })
     });
     let tiles = compiled.choices.iter().map(|choice| {
-        json!({ "product": Product(&choice.shape).to_string(), "tile": choice.tile.map(|t| t.to_string()),
+        json!({ "product": choice.product.to_string(), "tile": choice.decision.map(|t| t.to_string()),
                 "steps": choice.steps })
     });
     json!({

@@ -13,7 +13,7 @@ use crate::isa::matrix::program::inst::{
 };
 use crate::isa::matrix::program::ty::ElemType;
 use crate::isa::matrix::program::vec::{Operand, Stride, VecForm, VecOp, Vector};
-use crate::isa::matrix::program::{Record, SymbolId};
+use crate::isa::matrix::program::{CoreKind, Record, StartValues, Stream, SymbolId};
 
 /// An operand of a vector instruction: where it lies and how lanes walk over it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,9 +276,11 @@ impl Emit {
         }
     }
 
-    /// Ends the stream.
-    pub fn halt(&mut self) {
+    /// The stream for `cores` cores, ended.
+    pub fn stream(mut self, kind: CoreKind, cores: usize, start: Vec<StartValues>) -> Stream {
         self.push(Control::Halt);
+        // At most the machine's cores.
+        Stream { kind, cores: cores as u16, start, records: self.records }
     }
 }
 

@@ -4,8 +4,6 @@
 //! stage, whose products are shared among the cores. On a split machine products run on cube and vector cores, all else on
 //! vector cores.
 
-use std::cell::RefCell;
-
 use tcc_ir::encoding::Encoding;
 use tcc_ir::encoding::w2nz::Panel;
 use tcc_ir::kernel::{KernelSpec, ScaleKind};
@@ -17,6 +15,7 @@ use super::emit::Emit;
 use super::matmul::tile::{Memories, Mode, Shape, Tile};
 use super::matmul::{self, DoesNotFit, Product};
 use super::split;
+use super::split::choice::Choice;
 use super::vector::attention::{self, Attention};
 use super::vector::cache;
 use super::vector::dense::{self, Dense};
@@ -69,11 +68,20 @@ pub struct Map {
     tables: Tables,
 }
 
+/// Symbols of every program that the host reads and writes.
+pub const INPUT: &str = "input";
+pub const WEIGHTS: &str = "weights";
+pub const HIDDEN: &str = "hidden";
+pub const LOGITS: &str = "logits";
+
 /// Bytes of the input symbol in front of the tokens.
 pub const TOKENS_OFFSET: usize = 64;
 
-/// Chooses the tile of a product.
-pub type Choose<'a> = dyn Fn(&Shape) -> Option<Tile> + 'a;
+/// Decides about products, on machines of either kind; `None` where nothing fits.
+pub struct Choose<'a> {
+    pub coupled: &'a dyn Fn(&Shape) -> Option<Tile>,
+    pub split: &'a dyn Fn(&split::search::Shape) -> Option<Choice>,
+}
 
 /// What streams may use of the local memories and queues.
 pub fn memories(machine: &Machine) -> Memories {
@@ -104,8 +112,7 @@ pub fn lower(plan: &Plan, list: &StepList, machine: &Machine, choose: &Choose) -
     let mut builder = ProgramBuilder::new(&list.name, machine);
     let map = symbols(&mut builder, plan, machine);
     let mode = mode(plan)?;
-    let tiles = RefCell::default();
-    let cx = Cx { plan, machine, memories: memories(machine), map, mode, choose, tiles };
+    let cx = Cx { plan, machine, memories: memories(machine), map, mode, choose };
     let mut streams = Streams::new(machine);
     for step in &list.steps {
         streams.e.op = builder.op(&step.label);
@@ -156,21 +163,15 @@ impl Streams {
             return;
         }
         let e = std::mem::take(&mut self.e);
-        self.stages.push((label.to_owned(), vec![stream(e, self.kind, shared)]));
+        self.stages.push((label.to_owned(), vec![e.stream(self.kind, shared.cores, shared.start)]));
     }
 
     fn finish(mut self, name: &str) -> Vec<(String, Vec<Stream>)> {
         if self.cores == 1 {
-            self.stages.push((name.to_owned(), vec![stream(self.e, self.kind, Shared::ONE)]));
+            self.stages.push((name.to_owned(), vec![self.e.stream(self.kind, 1, vec![])]));
         }
         self.stages
     }
-}
-
-fn stream(mut e: Emit, kind: CoreKind, shared: Shared) -> Stream {
-    e.halt();
-    // At most the machine's cores.
-    Stream { kind, cores: shared.cores as u16, start: shared.start, records: e.records }
 }
 
 /// Cores with a vector unit.
@@ -189,16 +190,18 @@ fn symbols(builder: &mut ProgramBuilder, plan: &Plan, machine: &Machine) -> Map 
     let hidden = (4 * plan.facts.hidden * plan.prefill()) as u64;
     // Attention reads whole blocks of positions.
     let behind = (4 * ROWS * plan.kernels.iter().map(head_dim).max().unwrap_or(0)) as u64;
+    let is_split = machine.org.kind == OrganisationKind::Split;
     let sums = plan.kernels.iter().map(|spec| scratch_bytes(spec, machine)).max().unwrap_or(0) as u64;
-    let expanded = plan.kernels.iter().filter_map(packed).map(|p| split::expanded_bytes(p.shape.n, p.shape.k)).max();
-    let expanded = expanded.filter(|_| machine.org.kind == OrganisationKind::Split);
+    let products = plan.kernels.iter().filter_map(packed);
+    let expanded = products.map(|p| split::scratch_bytes(machine, p.shape.n, p.shape.k)).max();
+    let expanded = expanded.filter(|_| is_split);
     Map {
-        input: builder.symbol("input", SymbolKind::Input, input, "u32"),
-        weights: builder.symbol("weights", SymbolKind::Weights, plan.weights_bytes, "blob"),
+        input: builder.symbol(INPUT, SymbolKind::Input, input, "u32"),
+        weights: builder.symbol(WEIGHTS, SymbolKind::Weights, plan.weights_bytes, "blob"),
         kv: builder.symbol("kv", SymbolKind::State, arena.kv_bytes + behind, "kv"),
         activations: builder.symbol("activations", SymbolKind::Scratch, arena.act_bytes, "arena"),
-        hidden: builder.symbol("hidden", SymbolKind::State, hidden, "f32"),
-        logits: builder.symbol("logits", SymbolKind::Output, arena.logits_bytes, "f32"),
+        hidden: builder.symbol(HIDDEN, SymbolKind::State, hidden, "f32"),
+        logits: builder.symbol(LOGITS, SymbolKind::Output, arena.logits_bytes, "f32"),
         sums: builder.symbol("sums", SymbolKind::Scratch, sums.max(4), "s32"),
         expanded: expanded.map(|bytes| builder.symbol("expanded", SymbolKind::Scratch, bytes as u64, "s8")),
         tables: Tables::new(|name, bytes, ty| builder.constant(name, bytes, ty)),
@@ -209,16 +212,19 @@ fn head_dim(spec: &KernelSpec) -> usize {
     if let KernelSpec::Attention { cache, .. } = spec { cache.d } else { 0 }
 }
 
-/// Bytes of global memory where sums of a product that is cut along k wait, and scores of attention.
+/// Bytes of global memory where sums of products wait, and scores of attention.
 fn scratch_bytes(spec: &KernelSpec, machine: &Machine) -> usize {
-    if let KernelSpec::TernaryMatmul { m, n, .. } = spec {
-        return 4 * m * n;
+    match spec {
+        KernelSpec::TernaryMatmul { m, n, .. } if machine.org.kind == OrganisationKind::Split => {
+            split::sums_bytes(*m, *n)
+        }
+        KernelSpec::TernaryMatmul { m, n, .. } => 4 * m * n,
+        KernelSpec::Attention { m, heads, cache, scale } => {
+            let shape = Attention { m: *m, heads: *heads, cache: *cache, scale: *scale };
+            attention::scores_bytes(&shape, memories(machine).ub, vector_units(machine))
+        }
+        _ => 0,
     }
-    if let KernelSpec::Attention { m, heads, cache, scale } = spec {
-        let shape = Attention { m: *m, heads: *heads, cache: *cache, scale: *scale };
-        return attention::scores_bytes(&shape, memories(machine).ub, vector_units(machine));
-    }
-    0
 }
 
 /// The product of a kernel on the cube of `machine`, if it is one.
@@ -227,6 +233,16 @@ pub fn product(spec: &KernelSpec, machine: &Machine) -> Option<Shape> {
     let is_on_cube =
         shape.activations == Activations::Codes && !is_grouped(shape.scale) && features(machine).contains(desc::CUBE);
     is_on_cube.then_some(Shape { m: shape.m, n: shape.n, k: shape.k, panel, residual })
+}
+
+/// The product of a kernel on cube and vector cores of `machine`, or the latter alone, if it is one and they are cores of
+/// their own.
+pub fn split_product(spec: &KernelSpec, machine: &Machine) -> Option<split::search::Shape> {
+    let Packed { shape, panel, bias, residual, .. } = packed(spec)?;
+    let Ternary { m, n, k, scale, activations } = shape;
+    let is_split = machine.org.kind == OrganisationKind::Split && panel == ternary::PANEL;
+    let is_product = activations == Activations::Codes && !is_grouped(scale);
+    (is_split && is_product).then_some(split::search::Shape { m, n, k, scale, bias, residual })
 }
 
 fn is_grouped(scale: ScaleKind) -> bool {
@@ -278,8 +294,6 @@ struct Cx<'a> {
     map: Map,
     mode: Mode,
     choose: &'a Choose<'a>,
-    /// Tiles of split products that were searched.
-    tiles: RefCell<Vec<(split::search::Shape, Option<split::Tile>)>>,
 }
 
 impl Cx<'_> {
@@ -311,17 +325,11 @@ impl Cx<'_> {
 
     /// The streams of a product that cube and vector cores of a split machine share.
     fn split(&self, step: &Step, op: u16) -> Result<Option<[Stream; 2]>, LowerError> {
-        let product = packed(self.plan.kernel(step.kernel)).filter(|product| product.panel == ternary::PANEL);
-        let (Some(Packed { shape, bias, residual, .. }), Some(expanded)) = (product, self.map.expanded) else {
-            return Ok(None);
-        };
-        if shape.activations == Activations::Floats || is_grouped(shape.scale) {
-            return Ok(None);
-        }
-        let (m, n, k, scale) = (shape.m, shape.n, shape.k, shape.scale);
-        let Some(tile) = self.split_tile(split::search::Shape { m, n, k, scale, bias, residual }) else {
-            return Ok(None);
-        };
+        let shape = split_product(self.plan.kernel(step.kernel), self.machine);
+        let (Some(shape), Some(expanded)) = (shape, self.map.expanded) else { return Ok(None) };
+        let no_tile = || LowerError::NoTile { label: step.label.clone() };
+        let choice = (self.choose.split)(&shape).ok_or_else(no_tile)?;
+        let split::search::Shape { m, n, k, scale, bias, residual } = shape;
         let args: Vec<Place> = step.args.iter().map(|a| self.place(*a)).collect();
         let product = split::Product {
             m,
@@ -338,17 +346,14 @@ impl Cx<'_> {
             expanded: (expanded, 0),
             sums: (self.map.sums, 0),
         };
-        let label = || step.label.clone();
-        split::streams(self.machine, &product, tile, op).map_err(|source| LowerError::Ub { label: label(), source })
-    }
-
-    fn split_tile(&self, shape: split::search::Shape) -> Option<split::Tile> {
-        let known = self.tiles.borrow().iter().find(|(known, _)| *known == shape).map(|(_, tile)| *tile);
-        known.unwrap_or_else(|| {
-            let tile = split::search::choose(&shape, self.machine);
-            self.tiles.borrow_mut().push((shape, tile));
-            tile
-        })
+        let streams = match choice {
+            Choice::Blocks(tile) => split::streams(self.machine, &product, tile, op),
+            Choice::Streamed(tile) => split::stream::streams(self.machine, &product, tile, op),
+            Choice::Vector => return Ok(None),
+        };
+        let streams = streams.map_err(|source| LowerError::Ub { label: step.label.clone(), source })?;
+        // What does not fit was forced.
+        streams.map(Some).ok_or_else(no_tile)
     }
 
     fn cube(&self, e: &mut Emit, step: &Step, shape: Shape) -> Result<Shared, LowerError> {
@@ -357,7 +362,7 @@ impl Cx<'_> {
             unreachable!("products of the cube have int8 activations")
         };
         let args: Vec<Place> = step.args.iter().map(|a| self.place(*a)).collect();
-        let tile = (self.choose)(&shape).ok_or_else(|| LowerError::NoTile { label: label() })?;
+        let tile = (self.choose.coupled)(&shape).ok_or_else(|| LowerError::NoTile { label: label() })?;
         let product = Product {
             shape,
             tile,

@@ -52,6 +52,8 @@ pub(crate) struct Engine<'a, 'r> {
     pub(super) posts: BTreeMap<(usize, CrossMode, u8), Vec<Post>>,
     /// When products and `Fix` with unit flags started, by core, address in L0C, and whether it is a `Fix`.
     pub(super) unit_times: BTreeMap<(usize, i64, bool), f64>,
+    /// First start and last end of each op.
+    pub(super) spans: Vec<(f64, f64)>,
     pub(super) events: Vec<Event>,
     pub(super) flows: Vec<Flow>,
     pub(super) memory: BTreeMap<(u16, Space), u64>,
@@ -104,6 +106,7 @@ impl<'a, 'r> Engine<'a, 'r> {
             reports,
             posts: BTreeMap::new(),
             unit_times: BTreeMap::new(),
+            spans: vec![(f64::INFINITY, f64::NEG_INFINITY); program.ops.len()],
             events: vec![],
             flows: vec![],
             memory: BTreeMap::new(),
@@ -135,7 +138,10 @@ impl<'a, 'r> Engine<'a, 'r> {
         let clock = self.machine.clock_ghz.map_or(0.0, |c| c.value);
         let launch = self.machine.gm.launch_us.value * clock * 1000.0;
         let cores = std::mem::take(&mut self.reports);
-        report.stages.push(StageReport { name: self.stage.name.clone(), cores, launch });
+        // Operations are named by 16 bits.
+        let ops = self.spans.iter().enumerate().filter(|(_, (start, end))| start <= end);
+        let ops = ops.map(|(op, span)| (op as u16, *span)).collect();
+        report.stages.push(StageReport { name: self.stage.name.clone(), cores, launch, ops });
         report.events.append(&mut self.events);
         report.flows.append(&mut self.flows);
         for (key, bytes) in std::mem::take(&mut self.memory) {
@@ -211,6 +217,17 @@ impl<'a, 'r> Engine<'a, 'r> {
                     let thread = Thread::new(core.index, *src);
                     let detail = format!("flag {}>{} {id}", src.name(), dst.name());
                     checker.report(Rule::FlagLeftSet, (thread, flag.record), None, None, detail);
+                }
+            }
+            for (&(signaller, mode, id), posts) in &self.posts {
+                if self.taken_by_all(signaller, mode, id) < posts.len() {
+                    let stream = &self.cores[signaller].stream.records;
+                    let is_set = |r: &Record| matches!(r.inst, Inst::Order(Order::XSet { mode: m, id: i, .. }) if (m, i) == (mode, id));
+                    let record = stream.iter().rposition(is_set).unwrap_or(0);
+                    let thread = Thread::new(signaller, stream[record].inst.queue());
+                    let detail = format!("signal {id} of mode {}", mode.number());
+                    // Streams are far shorter than 2^32 records.
+                    checker.report(Rule::FlagLeftSet, (thread, record as u32), None, None, detail);
                 }
             }
             checker.end_stage();

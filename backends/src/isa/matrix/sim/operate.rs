@@ -97,8 +97,11 @@ impl<'a> Engine<'a, '_> {
         state.report.operations += 1;
         state.report.gm_share += end - alone;
         self.unit_done(index, entry, work, start);
+        let op = self.cores[index].record(entry.record).op;
+        if let Some(span) = self.spans.get_mut(usize::from(op)) {
+            *span = (span.0.min(start), span.1.max(end));
+        }
         if self.options.trace {
-            let op = self.cores[index].record(entry.record).op;
             // Few cores.
             let (stage, core) = (self.stage_index, index as u16);
             self.events.push(Event { stage, core, queue, record: entry.record, op, start, end });
@@ -153,13 +156,17 @@ impl<'a> Engine<'a, '_> {
         let posts = self.posts.entry((index, mode, id)).or_default();
         posts.push(post);
         let set = posts.len();
-        let waiters = (0..self.cores.len()).filter(|w| self.signallers(*w, mode).contains(&index));
-        let taken = waiters.map(|w| self.cores[w].taken.get(&(mode, id)).copied().unwrap_or(0)).min().unwrap_or(0);
-        if set - (taken as usize).min(set) > CROSS_LIMIT {
+        if set - self.taken_by_all(index, mode, id).min(set) > CROSS_LIMIT {
             let detail = format!("signal {id} of mode {}", mode.number());
             return Err(self.stop(checker, (thread, record), (Rule::CrossCoreCounter, None, detail)));
         }
         Ok(())
+    }
+
+    /// Signals of a core that every core which waits for them has taken.
+    pub(super) fn taken_by_all(&self, signaller: usize, mode: CrossMode, id: u8) -> usize {
+        let waiters = (0..self.cores.len()).filter(|w| self.signallers(*w, mode).contains(&signaller));
+        waiters.map(|w| self.cores[w].taken.get(&(mode, id)).copied().unwrap_or(0)).min().unwrap_or(0) as usize
     }
 
     /// Passes once every signaller has signalled once more than this core has taken.

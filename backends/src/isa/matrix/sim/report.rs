@@ -52,6 +52,9 @@ pub struct StageReport {
     pub cores: Vec<CoreReport>,
     /// Cycles of the launch.
     pub launch: f64,
+    /// First start and last end of each op, over all cores, by index into the program's ops.
+    #[serde(skip)]
+    pub ops: BTreeMap<u16, (f64, f64)>,
 }
 
 impl StageReport {

@@ -92,22 +92,6 @@ pub fn stage_stalls(stage: &StageReport, machine: &Machine) -> BTreeMap<(Queue, 
     found
 }
 
-/// Why queues stood still, a line for each stage and queue.
-pub fn stalls(report: &Report, machine: &Machine) -> String {
-    let mut out = String::new();
-    for stage in &report.stages {
-        let found = stage_stalls(stage, machine);
-        for queue in Queue::ALL {
-            let of_queue = found.iter().filter(|((q, _), _)| *q == queue);
-            let parts: Vec<String> = of_queue.map(|((_, why), cycles)| format!("{why} {cycles:.0}")).collect();
-            if !parts.is_empty() {
-                let _ = writeln!(out, "{} {}: {}", stage.name, queue.name(), parts.join(", "));
-            }
-        }
-    }
-    out
-}
-
 /// Cycles that each pipe of [`COLUMNS`] has operations under way: sums over the stages of means over the cores.
 pub fn busy(report: &Report, machine: &Machine) -> Vec<(&'static str, f64)> {
     let of = |queue: Queue| {

@@ -1,12 +1,12 @@
-//! Runs in time: cycles by op, a trace for Chrome and Perfetto, and a page that draws itself. All of them need runs that
-//! kept their events.
+//! Runs in time: cycles by op, a trace for Chrome and Perfetto, and a page that draws itself. The latter two need runs
+//! that kept their events.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::isa::matrix::program::Program;
 use crate::isa::matrix::program::addr::Queue;
-use crate::isa::matrix::sim::report::{Event, Flow, Report};
+use crate::isa::matrix::sim::report::{Flow, Report};
 
 /// One run of a program, in a line of runs that follow each other.
 #[derive(Clone, Copy, Debug)]
@@ -19,14 +19,9 @@ pub struct Part<'a> {
 
 /// Cycles from the first start to the last end of each op, by name; stages one after the other.
 pub fn ops(program: &Program, report: &Report) -> BTreeMap<String, f64> {
-    let mut spans: BTreeMap<(u16, u16), (f64, f64)> = BTreeMap::new();
-    for Event { stage, op, start, end, .. } in report.events.iter().copied() {
-        let span = spans.entry((stage, op)).or_insert((start, end));
-        *span = (span.0.min(start), span.1.max(end));
-    }
     let mut cycles = BTreeMap::new();
-    for ((_, op), (start, end)) in spans {
-        let name = program.ops.get(usize::from(op)).cloned().unwrap_or_default();
+    for (op, (start, end)) in report.stages.iter().flat_map(|stage| &stage.ops) {
+        let name = program.ops.get(usize::from(*op)).cloned().unwrap_or_default();
         *cycles.entry(name).or_default() += end - start;
     }
     cycles

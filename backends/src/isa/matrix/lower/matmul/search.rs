@@ -11,7 +11,7 @@ use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::model::{LowerError, memories};
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::builder::ProgramBuilder;
-use crate::isa::matrix::program::{CoreKind, Program, Stream, SymbolKind};
+use crate::isa::matrix::program::{CoreKind, Program, SymbolKind};
 use crate::isa::matrix::sim::memory::Gm;
 use crate::isa::matrix::sim::{self, Options};
 
@@ -49,10 +49,7 @@ pub fn alone(shape: &Shape, tile: Tile, machine: &Machine) -> Result<Program, Lo
     let cores = machine.cube_cores() as usize;
     let start = emit(&mut e, &product, &memories(machine), machine.quirk.bar_m_below as usize, cores)
         .map_err(|source| LowerError::Tile { label: label.into(), source })?;
-    e.halt();
-    // At most the machine's cores.
-    let cores = share(shape, cores) as u16;
-    builder.stage(label, vec![Stream { kind: CoreKind::Coupled, cores, start, records: e.records }]);
+    builder.stage(label, vec![e.stream(CoreKind::Coupled, share(shape, cores), start)]);
     Ok(builder.finish()?)
 }
 

@@ -4,10 +4,12 @@
 //! a tile's weights into global memory, where they lie as L1 wants them (`vector.rs`), the cube core multiplies them with
 //! a block of activations that stays in L1 (`cube.rs`), and the vector cores scale the sums that it leaves in global
 //! memory. Two signals of the group's mode order this: GO, the tile may be read, and DONE, its sums may. Later blocks of
-//! token rows find the weights unpacked.
+//! token rows find the weights unpacked. A few token rows have a form of their own (`stream`).
 
+pub mod choice;
 mod cube;
 pub mod search;
+pub mod stream;
 mod vector;
 
 use tcc_ir::encoding::w2nz::KR;
@@ -20,7 +22,7 @@ use super::vector::{Place, UbTooSmall};
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::addr::Queue;
 use crate::isa::matrix::program::inst::{CrossMode, Order};
-use crate::isa::matrix::program::{CoreKind, StartValues, Stream};
+use crate::isa::matrix::program::{CoreKind, Stream};
 
 /// The group's signals.
 const GO: u8 = 0;
@@ -53,13 +55,23 @@ pub struct Product {
     pub bias: Option<Place>,
     pub residual: Option<Place>,
     pub out: Place,
-    /// Scratch: [`expanded_bytes`], and `s32[m, n]`.
+    /// Scratch: [`scratch_bytes`] and [`sums_bytes`].
     pub expanded: Place,
     pub sums: Place,
 }
 
+/// Bytes of scratch for unpacked weights of an `[n, k]` matrix, however it is multiplied.
+pub fn scratch_bytes(machine: &Machine, n: usize, k: usize) -> usize {
+    expanded_bytes(n, k).max(stream::scratch_bytes(machine, k))
+}
+
+/// Bytes of the sums of `[m, n]`, however they come about.
+pub fn sums_bytes(m: usize, n: usize) -> usize {
+    if stream::MOST_M < m { 4 * m * n } else { stream::sums_bytes(m, n) }
+}
+
 /// Bytes of the unpacked weights of an `[n, k]` matrix.
-pub const fn expanded_bytes(n: usize, k: usize) -> usize {
+const fn expanded_bytes(n: usize, k: usize) -> usize {
     n.next_multiple_of(NR) * k.next_multiple_of(KR)
 }
 
@@ -114,6 +126,11 @@ impl Plan {
 /// The two streams of a product, or `None` if the tile does not fit the machine, or cores would share blocks of 32 bytes.
 pub fn streams(machine: &Machine, p: &Product, tile: Tile, op: u16) -> Result<Option<[Stream; 2]>, UbTooSmall> {
     let per = machine.org.vector_per_cube.map_or(0, |per| per.value as usize);
+    // Forced sizes may be any; the cube takes 4080 rows, and blocks begin at fractals.
+    let is_sane = tile.block_m <= 4080 && (tile.block_m >= p.m || tile.block_m.is_multiple_of(16)) && tile.panels <= 16;
+    if !is_sane {
+        return Ok(None);
+    }
     let tiles = p.n.div_ceil(tile.panels * NR);
     let groups = tiles.min(machine.cube_cores() as usize);
     let has_group = per > 0 && PANEL.parts.is_multiple_of(per) && machine.has_cross_core(CrossMode::Group);
@@ -125,14 +142,9 @@ pub fn streams(machine: &Machine, p: &Product, tile: Tile, op: u16) -> Result<Op
     (cube.op, vector.op) = (op, op);
     let Some(cube_start) = cube::emit(&mut cube, machine, &plan) else { return Ok(None) };
     let vector_start = vector::emit(&mut vector, machine, &plan)?;
-    let stream = |kind, cores: usize, start: Vec<StartValues>, mut e: Emit| {
-        e.halt();
-        // At most the machine's cores.
-        Stream { kind, cores: cores as u16, start, records: e.records }
-    };
     Ok(Some([
-        stream(CoreKind::Cube, groups, cube_start, cube),
-        stream(CoreKind::Vector, groups * per, vector_start, vector),
+        cube.stream(CoreKind::Cube, groups, cube_start),
+        vector.stream(CoreKind::Vector, groups * per, vector_start),
     ]))
 }
 

@@ -1,9 +1,10 @@
-//! The tile of a product on a split machine, or none where the vector cores alone are faster: the simulator times the
-//! candidates, and the first of equals wins.
+//! How a product runs on a split machine: the simulator times the candidates, and the first of equals wins.
 
 use tcc_ir::kernel::ScaleKind;
 
-use super::{Product, Tile, expanded_bytes, streams};
+use super::choice::Choice;
+use super::stream::{self, Streamed};
+use super::{Product, Tile, scratch_bytes, streams, sums_bytes};
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
@@ -18,6 +19,9 @@ use crate::isa::matrix::sim::{self, Options};
 /// Blocks of token rows at most.
 const MOST_BLOCKS: usize = 32;
 
+/// Output rows of streamed tiles.
+const STREAM_ROWS: [usize; 3] = [64, 32, 16];
+
 /// A product to be timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -29,20 +33,29 @@ pub struct Shape {
     pub residual: bool,
 }
 
-/// Tiles that fit, with their programs; at most two for each number of panels: the fewest blocks of rows, and one more.
-fn candidates(shape: &Shape, machine: &Machine) -> Vec<(Tile, Program)> {
-    let mut tiles = vec![];
-    for panels in [2, 1] {
-        let block = |blocks: usize| shape.m.div_ceil(blocks).next_multiple_of(16).min(shape.m);
-        let mut all: Vec<Tile> = (1..=MOST_BLOCKS).map(|blocks| Tile { block_m: block(blocks), panels }).collect();
-        all.dedup();
-        tiles.extend(all.into_iter().filter_map(|tile| Some((tile, alone(shape, tile, machine)?))).take(2));
+/// What fits, with its program: at most two tiles for each number of panels, the fewest blocks of rows and one more, and
+/// for a few token rows every streamed form.
+fn candidates(shape: &Shape, machine: &Machine) -> Vec<(Choice, Program)> {
+    let mut all = vec![];
+    let fitting = |choice: Choice| Some((choice, alone(shape, choice, machine)?));
+    if machine.cube_mode(Mode::I8.cube()).is_some() {
+        for panels in [2, 1] {
+            let block = |blocks: usize| shape.m.div_ceil(blocks).next_multiple_of(16).min(shape.m);
+            let mut tiles: Vec<Tile> =
+                (1..=MOST_BLOCKS).map(|blocks| Tile { block_m: block(blocks), panels }).collect();
+            tiles.dedup();
+            all.extend(tiles.into_iter().map(Choice::Blocks).filter_map(fitting).take(2));
+        }
     }
-    tiles
+    if shape.m <= stream::MOST_M {
+        let modes = Mode::ALL.into_iter().flat_map(|mode| STREAM_ROWS.map(|rows| Streamed { mode, rows }));
+        all.extend(modes.map(Choice::Streamed).filter_map(fitting));
+    }
+    all
 }
 
 /// Symbols of a product alone.
-fn product(builder: &mut ProgramBuilder, shape: &Shape) -> Product {
+fn product(builder: &mut ProgramBuilder, shape: &Shape, machine: &Machine) -> Product {
     let (m, n, k) = (shape.m, shape.n, shape.k);
     let strips = k.next_multiple_of(128) * m.next_multiple_of(16);
     let packed = n.div_ceil(PANEL.nr) * PANEL.codes_bytes(k);
@@ -59,38 +72,38 @@ fn product(builder: &mut ProgramBuilder, shape: &Shape) -> Product {
         bias: shape.bias.then(|| symbol("bias", SymbolKind::Input, 4 * n)),
         residual: shape.residual.then(|| symbol("residual", SymbolKind::Input, 4 * m * n)),
         out: symbol("out", SymbolKind::Output, 4 * m * n),
-        expanded: symbol("expanded", SymbolKind::Scratch, expanded_bytes(n, k)),
-        sums: symbol("sums", SymbolKind::Scratch, 4 * m * n),
+        expanded: symbol("expanded", SymbolKind::Scratch, scratch_bytes(machine, n, k)),
+        sums: symbol("sums", SymbolKind::Scratch, sums_bytes(m, n)),
     }
 }
 
-/// A program of one product alone on cube and vector cores; `None` if the tile does not fit.
-pub fn alone(shape: &Shape, tile: Tile, machine: &Machine) -> Option<Program> {
+/// A program of one product alone; `None` if it does not fit.
+pub fn alone(shape: &Shape, choice: Choice, machine: &Machine) -> Option<Program> {
     let mut builder = ProgramBuilder::new("product", machine);
-    let p = product(&mut builder, shape);
+    let p = product(&mut builder, shape, machine);
     let op = builder.op("product");
-    let streams = streams(machine, &p, tile, op).ok()??;
-    builder.stage("product", streams.into());
+    let streams = match choice {
+        Choice::Blocks(tile) => Vec::from(streams(machine, &p, tile, op).ok()??),
+        Choice::Streamed(tile) => Vec::from(stream::streams(machine, &p, tile, op).ok()??),
+        Choice::Vector => {
+            let tables = Tables::new(|name, bytes, ty| builder.constant(name, bytes, ty));
+            vec![on_vector(shape, &p, &tables, op, machine)?]
+        }
+    };
+    builder.stage("product", streams);
     builder.finish().ok()
 }
 
-/// The same on the vector cores alone.
-pub fn on_vector(shape: &Shape, machine: &Machine) -> Option<Program> {
-    let mut builder = ProgramBuilder::new("product", machine);
-    let p = product(&mut builder, shape);
-    let tables = Tables::new(|name, bytes, ty| builder.constant(name, bytes, ty));
+/// The stream of the vector cores alone.
+fn on_vector(shape: &Shape, p: &Product, tables: &Tables, op: u16, machine: &Machine) -> Option<Stream> {
     let mut e = Emit::default();
-    e.op = builder.op("product");
+    e.op = op;
     let t = Ternary { m: shape.m, n: shape.n, k: shape.k, scale: shape.scale, activations: Activations::Codes };
     let (bias, residual) = (p.bias, p.residual);
     let o = ternary::Operands { x: p.q, act: Some(p.act), w: p.w, scales: p.scales, bias, residual, out: p.out };
     let cores = machine.vector_cores() as usize;
-    let start = ternary::ternary(&mut e, memories(machine).ub, &t, &o, &tables, cores).ok()?;
-    e.halt();
-    // At most the machine's cores.
-    let cores = t.share(cores) as u16;
-    builder.stage("product", vec![Stream { kind: CoreKind::Vector, cores, start, records: e.records }]);
-    builder.finish().ok()
+    let start = ternary::ternary(&mut e, memories(machine).ub, &t, &o, tables, cores).ok()?;
+    Some(e.stream(CoreKind::Vector, t.share(cores), start))
 }
 
 /// Cycles of the slowest core.
@@ -101,17 +114,16 @@ pub fn cycles(program: &Program, machine: &Machine) -> Option<f64> {
     Some(cores.map(|core| core.cycles).fold(0.0, f64::max))
 }
 
-/// The fastest tile; `None` where the vector cores alone are faster, or no tile fits.
-pub fn choose(shape: &Shape, machine: &Machine) -> Option<Tile> {
-    machine.cube_mode(Mode::I8.cube())?;
+/// The fastest choice; the vector cores alone where no other fits.
+pub fn choose(shape: &Shape, machine: &Machine) -> Choice {
     // The vector cores take one token row after the other.
-    let row = on_vector(&Shape { m: 1, ..*shape }, machine).and_then(|program| cycles(&program, machine));
+    let row = alone(&Shape { m: 1, ..*shape }, Choice::Vector, machine).and_then(|program| cycles(&program, machine));
     // Token rows of one graph: exact.
-    let mut best = (row.unwrap_or(f64::INFINITY) * shape.m as f64, None);
-    for (tile, program) in candidates(shape, machine) {
+    let mut best = (row.unwrap_or(f64::INFINITY) * shape.m as f64, Choice::Vector);
+    for (choice, program) in candidates(shape, machine) {
         let Some(cycles) = cycles(&program, machine) else { continue };
         if cycles < best.0 {
-            best = (cycles, Some(tile));
+            best = (cycles, choice);
         }
     }
     best.1

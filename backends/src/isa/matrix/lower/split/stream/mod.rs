@@ -1,0 +1,163 @@
+//! Products of a few token rows: weights pass from the vector cores to the cube core of a group through a ring of slots
+//! in global memory, which L2 holds, and are never there whole.
+//!
+//! A tile is some output rows of a panel with all of k. Each vector core unpacks its rows of every tile: to 64 w in a
+//! byte (`i8`), or to 4 w in a nibble (`i4hl`) where the cube has that mode: half the bytes through L2, which bind. Both
+//! come from the same packed weights, for the top two bits of a nibble hold a code as those of a byte do. Activations of
+//! `i4hl` are split by the vector cores: `a = 16 hi + lo + 8`, and a row of ones gives Σ w, so that
+//! `4 Σ a w = 16 H + L + 8 · (4 Σ w)`.
+//!
+//! Signals of the group's mode: [`ACTIVATIONS`], GO (a tile may be read), FREE (its slot may be written again), DONE (all
+//! sums may be read). Slots that are written for the first time are not waited for, the last ones are not freed.
+
+mod cube;
+mod vector;
+
+use tcc_ir::encoding::w2nz::KR;
+
+use super::{NR, Product};
+use crate::isa::matrix::lower::emit::Emit;
+use crate::isa::matrix::lower::matmul::tile::Mode;
+use crate::isa::matrix::lower::vector::ternary::{ALIGN, PANEL};
+use crate::isa::matrix::lower::vector::{Place, UbTooSmall};
+use crate::isa::matrix::machine::Machine;
+use crate::isa::matrix::program::inst::{CrossMode, FRACTAL};
+use crate::isa::matrix::program::{CoreKind, Stream};
+
+/// Signal: the activations of `i4hl` may be read.
+const ACTIVATIONS: u8 = 2;
+/// Signal: a slot may be written again.
+const FREE: u8 = 3;
+
+/// Output rows of a group's ring: the more slots, the less its cores wait for each other's bursts.
+const RING_ROWS: usize = 128;
+
+/// Most token rows: a fractal's.
+pub const MOST_M: usize = FRACTAL as usize;
+
+/// Vector cores of a group at most.
+const MOST_PER: usize = 2;
+
+/// What is decided about a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streamed {
+    pub mode: Mode,
+    /// Output rows of a tile, a divisor of a panel's.
+    pub rows: usize,
+}
+
+/// Scratch of any streamed product of `k` columns: rings, and activations of every group.
+pub fn scratch_bytes(machine: &Machine, k: usize) -> usize {
+    let strips = k.next_multiple_of(KR) / PANEL.strip();
+    machine.cube_cores() as usize * strips * 32 * (RING_ROWS + MOST_M)
+}
+
+/// Bytes of the sums of `[m, n]` in either mode.
+pub const fn sums_bytes(m: usize, n: usize) -> usize {
+    4 * cube_rows(Mode::I4, m) * n
+}
+
+/// Rows of the cube that `m` token rows take.
+const fn cube_rows(mode: Mode, m: usize) -> usize {
+    match mode {
+        Mode::I8 => m,
+        Mode::I4 => 2 * m + 1,
+    }
+}
+
+/// What both streams derive from a product.
+struct Plan {
+    p: Product,
+    tile: Streamed,
+    groups: usize,
+    /// Vector cores of a group.
+    per: usize,
+}
+
+impl Plan {
+    fn cube_rows(&self) -> usize {
+        cube_rows(self.tile.mode, self.p.m)
+    }
+
+    /// Strips of 32 bytes along k, in the cube's mode.
+    fn strips(&self) -> usize {
+        self.p.k.next_multiple_of(KR) / self.tile.mode.strip()
+    }
+
+    /// Slots of a group's ring.
+    fn slots(&self) -> usize {
+        RING_ROWS / self.tile.rows
+    }
+
+    /// Bytes of a tile in global memory: `[strip][row][32]`.
+    fn tile_bytes(&self) -> usize {
+        self.strips() * self.tile.rows * 32
+    }
+
+    fn tiles(&self) -> usize {
+        self.p.n / self.tile.rows
+    }
+
+    /// First tile of a group.
+    fn first(&self, group: usize) -> usize {
+        self.tiles() * group / self.groups
+    }
+
+    fn count(&self, group: usize) -> usize {
+        self.first(group + 1) - self.first(group)
+    }
+
+    /// First tile and tiles that a vector core of a group scales.
+    fn share(&self, group: usize, core: usize) -> (usize, usize) {
+        let first = |core: usize| self.first(group) + self.count(group) * core / self.per;
+        (first(core), first(core + 1) - first(core))
+    }
+
+    /// Tiles that every vector core scales; some scale one more.
+    fn common_tiles(&self) -> usize {
+        self.shares().min().unwrap_or(0)
+    }
+
+    /// Tiles that a vector core scales at most, or one more than every core.
+    fn share_tiles(&self) -> usize {
+        self.common_tiles() + 1
+    }
+
+    fn shares(&self) -> impl Iterator<Item = usize> {
+        (0..self.groups * self.per).map(|core| self.share(core / self.per, core % self.per).1)
+    }
+
+    /// Where the rings begin, and behind them the activations: `[group][strip][cube row][32]`.
+    fn activations(&self) -> Place {
+        let rings = self.groups * self.slots() * self.tile_bytes();
+        // Within one array.
+        (self.p.expanded.0, self.p.expanded.1 + rings as i64)
+    }
+
+    fn activations_bytes(&self) -> usize {
+        self.strips() * self.cube_rows() * 32
+    }
+}
+
+/// The two streams of a product, or `None` if they do not fit the machine, or the last tile is not whole.
+pub fn streams(machine: &Machine, p: &Product, tile: Streamed, op: u16) -> Result<Option<[Stream; 2]>, UbTooSmall> {
+    let per = machine.org.vector_per_cube.map_or(0, |per| per.value as usize);
+    let groups = (p.n / tile.rows).min(machine.cube_cores() as usize);
+    let has_group = (1..=MOST_PER).contains(&per)
+        && tile.rows.is_multiple_of(ALIGN * per)
+        && machine.has_cross_core(CrossMode::Group);
+    let has_mode = machine.cube_mode(tile.mode.cube()).is_some();
+    let fits = cube_rows(tile.mode, p.m) <= MOST_M && NR.is_multiple_of(tile.rows);
+    if !has_group || !has_mode || !fits || !p.n.is_multiple_of(tile.rows) {
+        return Ok(None);
+    }
+    let plan = Plan { p: *p, tile, groups, per };
+    let (mut cube, mut vector) = (Emit::default(), Emit::default());
+    (cube.op, vector.op) = (op, op);
+    let Some(cube_start) = cube::emit(&mut cube, machine, &plan) else { return Ok(None) };
+    let vector_start = vector::emit(&mut vector, machine, &plan)?;
+    Ok(Some([
+        cube.stream(CoreKind::Cube, groups, cube_start),
+        vector.stream(CoreKind::Vector, groups * per, vector_start),
+    ]))
+}

@@ -1,0 +1,451 @@
+//! The vector cores of a group: each unpacks its rows of every tile as far ahead as the ring allows, and scales its
+//! columns of all sums at the end.
+
+use tcc_ir::encoding::w2nz::KR;
+use tcc_ir::kernel::ScaleKind;
+
+use super::{ACTIVATIONS, FREE, MOST_PER, Plan};
+use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, U16, dense, strided};
+use crate::isa::matrix::lower::matmul::tile::Mode;
+use crate::isa::matrix::lower::model::memories;
+use crate::isa::matrix::lower::split::{DONE, GO, NR};
+use crate::isa::matrix::lower::vector::ternary::PANEL;
+use crate::isa::matrix::lower::vector::{Place, Space, UbTooSmall, behind, reg};
+use crate::isa::matrix::machine::Machine;
+use crate::isa::matrix::program::StartValues;
+use crate::isa::matrix::program::addr::{Queue, Reg};
+use crate::isa::matrix::program::inst::{CopyPath, Count, FRACTAL, FlagId, Order, ScalarOp, ScalarOperand};
+use crate::isa::matrix::program::ty::ElemType;
+use crate::isa::matrix::program::vec::VecOp;
+
+// The core's number in its group, the group, its first tile, its tiles in slots that are written for the first time, and
+// in those written again.
+const CORE: Reg = reg(1);
+const GROUP: Reg = reg(2);
+const FIRST: Reg = reg(3);
+const NEW: Reg = reg(4);
+const AGAIN: Reg = reg(5);
+// 1 for the core of that number in its group.
+const IS: [Reg; MOST_PER] = [reg(7), reg(8)];
+// The first tile that the core scales, and 1 if it scales one more than others.
+const SHARE: Reg = reg(9);
+const EXTRA: Reg = reg(10);
+// The core's rows in packed weights and in the ring; the tile and slot at hand, and where they are.
+const WEIGHTS: Reg = reg(11);
+const RING: Reg = reg(12);
+const TILE: Reg = reg(13);
+const SLOT: Reg = reg(14);
+const W: Reg = reg(15);
+const EXPANDED: Reg = reg(16);
+const AT: Reg = reg(17);
+// Bits of the scales of a token row and of the tensor.
+const ACT_BITS: Reg = reg(21);
+const SCALE_BITS: Reg = reg(22);
+const BY: Reg = reg(23);
+// The slot of packed weights at hand, and the number of its flag.
+const PACKED: Reg = reg(24);
+const PACKED_FLAG: Reg = reg(25);
+// The same of unpacked weights, where a tile fills half of the slots.
+const UNPACKED: Reg = reg(26);
+const UNPACKED_FLAG: Reg = reg(27);
+
+/// First flag of the rings; 0 is for plain order.
+const RING_FLAG: u8 = 1;
+/// Slots of packed weights in UB, and of unpacked ones; bytes of one at most.
+const PACKED_SLOTS: usize = 2;
+const UNPACKED_SLOTS: usize = 4;
+const SLOT_BYTES: usize = 24 << 10;
+
+struct At {
+    packed: usize,
+    unpacked: usize,
+    slot: usize,
+    /// Codes of the core's tokens, and what they are split with.
+    codes: usize,
+    split: [usize; 3],
+    sums: usize,
+    scale: usize,
+    bias: usize,
+    residual: usize,
+}
+
+struct Gen<'a> {
+    e: &'a mut Emit,
+    plan: &'a Plan,
+    at: At,
+    /// Rows of a tile that are the core's.
+    own: usize,
+}
+
+/// Writes the stream.
+pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<StartValues>, UbTooSmall> {
+    let own = plan.tile.rows / plan.per;
+    let mut space = Space::new(memories(machine).ub);
+    let slot = chunks(plan.p.k, own).iter().map(|chunk| chunk.bytes(own)).max().unwrap_or(0);
+    let columns = plan.tile.rows * plan.share_tiles();
+    let tokens = if plan.tile.mode == Mode::I4 { plan.p.m.div_ceil(plan.per) } else { 0 };
+    let halves = tokens * plan.p.k.next_multiple_of(PANEL.kp) / 2;
+    let at = At {
+        packed: space.take(PACKED_SLOTS * slot)?,
+        unpacked: space.take(UNPACKED_SLOTS * slot)?,
+        slot,
+        codes: space.take(2 * halves)?,
+        split: [space.take(halves)?, space.take(halves)?, space.take(halves)?],
+        sums: space.floats(plan.cube_rows() * columns)?,
+        scale: space.floats(columns)?,
+        bias: space.floats(columns)?,
+        residual: space.floats(plan.p.m * columns)?,
+    };
+    Gen { e, plan, at, own }.run();
+    let of = |f: &dyn Fn(usize, usize) -> usize| {
+        // Tiles of one product: far below 2^63.
+        (0..plan.groups * plan.per).map(|core| f(core % plan.per, core / plan.per) as i64).collect::<Vec<i64>>()
+    };
+    let mut start = vec![
+        StartValues { reg: CORE, values: of(&|core, _| core) },
+        StartValues { reg: GROUP, values: of(&|_, group| group) },
+        StartValues { reg: FIRST, values: of(&|_, group| plan.first(group)) },
+        StartValues { reg: NEW, values: of(&|_, group| plan.count(group).min(plan.slots())) },
+        StartValues { reg: AGAIN, values: of(&|_, group| plan.count(group).saturating_sub(plan.slots())) },
+        StartValues { reg: SHARE, values: of(&|core, group| plan.share(group, core).0) },
+        StartValues { reg: EXTRA, values: of(&|core, group| plan.share(group, core).1 - plan.common_tiles()) },
+    ];
+    for (number, reg) in IS.into_iter().enumerate().take(plan.per) {
+        start.push(StartValues { reg, values: of(&|core, _| usize::from(core == number)) });
+    }
+    Ok(start)
+}
+
+/// Runs of columns along k that are unpacked together.
+struct Chunk {
+    /// First column, columns of a run, and runs.
+    first: usize,
+    columns: usize,
+    runs: usize,
+}
+
+impl Chunk {
+    /// Strips of a part of a run.
+    fn strips(&self) -> usize {
+        self.columns / KR
+    }
+
+    /// Packed bytes of `rows` rows.
+    fn bytes(&self, rows: usize) -> usize {
+        self.runs * self.strips() * rows * 32
+    }
+}
+
+fn chunks(k: usize, rows: usize) -> Vec<Chunk> {
+    let most = SLOT_BYTES / (PANEL.kp / KR * rows * 32);
+    let mut chunks: Vec<Chunk> = vec![];
+    for (first, columns) in PANEL.along_k(k) {
+        match chunks.last_mut().filter(|last| last.columns == columns && last.runs < most) {
+            Some(last) => last.runs += 1,
+            None => chunks.push(Chunk { first, columns, runs: 1 }),
+        }
+    }
+    chunks
+}
+
+/// Flag of a slot of unpacked weights.
+fn flag(slot: usize) -> u8 {
+    // Four slots.
+    RING_FLAG + (slot % UNPACKED_SLOTS) as u8
+}
+
+impl Gen<'_> {
+    fn run(&mut self) {
+        self.presets(true);
+        let p = self.plan.p;
+        if p.scale == ScaleKind::PerTensor {
+            self.e.point(AT, p.scales);
+            self.e.scalar_load(SCALE_BITS, behind(AT, 0));
+        }
+        if self.plan.tile.mode == Mode::I4 {
+            self.activations();
+        }
+        let (rows, tile) = (32 * self.own, self.plan.tile_bytes());
+        self.e.point(AT, p.w);
+        self.e.index(WEIGHTS, AT, CORE, rows);
+        self.e.point(AT, p.expanded);
+        self.e.index(RING, AT, GROUP, self.plan.slots() * tile);
+        self.move_by(RING, CORE, rows);
+        self.e.add(TILE, FIRST, 0);
+        self.e.add(SLOT, Reg::ZERO, 0);
+        // An offset in UB.
+        self.e.add(PACKED, Reg::ZERO, self.at.packed as i64);
+        for reg in [PACKED_FLAG, UNPACKED, UNPACKED_FLAG] {
+            self.e.add(reg, Reg::ZERO, 0);
+        }
+        for (count, is_again) in [(NEW, false), (AGAIN, true)] {
+            self.guarded(count, |this| this.tile(is_again));
+        }
+        self.finish();
+        self.presets(false);
+    }
+
+    fn presets(&mut self, begin: bool) {
+        let rings = [(Queue::V, Queue::Mte2, PACKED_SLOTS), (Queue::Mte3, Queue::V, UNPACKED_SLOTS)];
+        for (src, dst, slots) in rings {
+            for i in 0..slots {
+                if begin { self.e.set(src, dst, flag(i)) } else { self.e.wait(src, dst, flag(i)) }
+            }
+        }
+    }
+
+    /// `reg += index · bytes`.
+    fn move_by(&mut self, reg: Reg, index: Reg, bytes: usize) {
+        self.e.index(BY, reg, index, bytes);
+        self.e.add(reg, BY, 0);
+    }
+
+    /// `body` as often as the register says.
+    fn guarded(&mut self, count: Reg, body: impl Fn(&mut Self)) {
+        self.e.begin(Count::Reg(count));
+        body(self);
+        self.e.end(&[]);
+    }
+
+    /// Splits the codes of the group's token rows in nibbles, a core some of them, and adds the row of ones.
+    fn activations(&mut self) {
+        for (core, is_core) in IS.into_iter().enumerate().take(self.plan.per) {
+            let tokens: Vec<usize> = (core..self.plan.p.m).step_by(self.plan.per).collect();
+            let has_ones = core + 1 == self.plan.per;
+            self.guarded(is_core, |this| {
+                if !tokens.is_empty() {
+                    this.split(&tokens);
+                }
+                if has_ones {
+                    this.ones();
+                }
+            });
+        }
+        self.e.signal(Queue::Mte3, ACTIVATIONS);
+    }
+
+    /// Rows of high nibbles and of low ones of some tokens, all at once.
+    fn split(&mut self, tokens: &[usize]) {
+        let (k, pitch) = (self.plan.p.k.next_multiple_of(KR), self.token_pitch());
+        let [high, low, _] = self.at.split;
+        let stride = 32 * self.plan.p.m.next_multiple_of(FRACTAL as usize);
+        if k < pitch {
+            self.e.fill(self.at.codes, 0, tokens.len() * pitch / 4);
+            self.e.after(Queue::V, Queue::Mte2);
+        }
+        self.e.point(AT, self.plan.p.q);
+        for (i, token) in tokens.iter().enumerate() {
+            self.e.load(self.at.codes + i * pitch, behind(AT, 32 * token), k / 32, 32, stride, 32);
+        }
+        self.e.loaded();
+        // Whole runs of all tokens stand at one distance; those that are not whole are done again.
+        self.nibbles((0, PANEL.kp), PANEL.kp / 32, tokens.len() * pitch / PANEL.kp);
+        if k < pitch {
+            let first = pitch - PANEL.kp;
+            self.nibbles((first, k - first), pitch / 32, tokens.len());
+        }
+        self.e.computed();
+        for (i, token) in tokens.iter().enumerate() {
+            self.store_row(high + i * pitch / 2, 2 * token);
+            self.store_row(low + i * pitch / 2, 2 * token + 1);
+        }
+        self.e.stored();
+    }
+
+    /// Bytes between tokens in UB.
+    fn token_pitch(&self) -> usize {
+        self.plan.p.k.next_multiple_of(PANEL.kp)
+    }
+
+    /// Nibbles of `count` runs of `columns` columns from column `first` on, `blocks` blocks of codes apart.
+    fn nibbles(&mut self, (first, columns): (usize, usize), blocks: usize, count: usize) {
+        let (half, lanes) = (columns / 2, columns / 4);
+        // Parts 0 and 1 of each run become high nibbles of bytes, parts 2 and 3 low ones.
+        let of = |at: usize| strided(at + first, 1, blocks);
+        let (upper, lower) = (of(self.at.codes), of(self.at.codes + half));
+        let [high, low, scratch] = self.at.split.map(|at| strided(at + first / 2, 1, blocks / 2));
+        let mut op = |op, dst, a, b| self.e.vec(op, U16, dst, a, b, count, lanes);
+        let bits = Second::Bits;
+        op(VecOp::Shr, scratch, lower, bits(4));
+        op(VecOp::And, scratch, scratch, bits(0x0f0f));
+        op(VecOp::And, high, upper, bits(0xf0f0));
+        op(VecOp::Or, high, high, Second::Vector(scratch));
+        op(VecOp::Shl, scratch, upper, bits(4));
+        op(VecOp::And, scratch, scratch, bits(0xf0f0));
+        op(VecOp::And, low, lower, bits(0x0f0f));
+        op(VecOp::Or, low, low, Second::Vector(scratch));
+        // Low nibbles count from -8.
+        op(VecOp::Xor, low, low, bits(0x8888));
+    }
+
+    fn ones(&mut self) {
+        let [high, ..] = self.at.split;
+        self.e.fill(high, 0x1111_1111, 8 * self.plan.strips());
+        self.e.computed();
+        self.store_row(high, 2 * self.plan.p.m);
+        self.e.stored();
+    }
+
+    /// A row of the cube's activations.
+    fn store_row(&mut self, from: usize, row: usize) {
+        self.e.point(AT, self.plan.activations());
+        self.move_by(AT, GROUP, self.plan.activations_bytes());
+        let pitch = 32 * self.plan.cube_rows();
+        self.e.store(behind(AT, 32 * row), from, self.plan.strips(), 32, 32, pitch);
+    }
+
+    /// The core's rows of a tile, unpacked into its slot.
+    fn tile(&mut self, is_again: bool) {
+        let tiles = (NR / self.plan.tile.rows) as i64;
+        self.e.scalar(ScalarOp::Div, AT, TILE, ScalarOperand::Imm(tiles));
+        self.e.index(W, WEIGHTS, AT, PANEL.codes_bytes(self.plan.p.k));
+        self.e.scalar(ScalarOp::Rem, AT, TILE, ScalarOperand::Imm(tiles));
+        self.move_by(W, AT, 32 * self.plan.tile.rows);
+        self.e.scalar(ScalarOp::Rem, AT, SLOT, ScalarOperand::Imm(self.plan.slots() as i64));
+        self.e.index(EXPANDED, RING, AT, self.plan.tile_bytes());
+        if is_again {
+            self.e.await_signal(Queue::Mte3, FREE);
+        }
+        let mut unpacked = 0;
+        for chunk in chunks(self.plan.p.k, self.own) {
+            self.unpack(&chunk, &mut unpacked);
+        }
+        self.e.signal(Queue::Mte3, GO);
+        // Two parts use half of the slots: the next tile uses the other one.
+        let moved = if 2 * unpacked == UNPACKED_SLOTS { unpacked } else { 0 };
+        for (reg, by) in [(UNPACKED, moved * self.at.slot), (UNPACKED_FLAG, moved)] {
+            self.e.scalar(ScalarOp::Xor, reg, reg, ScalarOperand::Imm(by as i64));
+        }
+        self.e.add(TILE, TILE, 1);
+        self.e.add(SLOT, SLOT, 1);
+    }
+
+    /// The core's rows of a chunk. Slots of packed weights alternate by registers, for tiles may have an odd number of
+    /// chunks; those of unpacked ones where a tile has but two parts.
+    fn unpack(&mut self, chunk: &Chunk, unpacked: &mut usize) {
+        let (mode, row) = (self.plan.tile.mode, 32 * self.own);
+        let packed = dense(0).behind(PACKED);
+        let strips = chunk.strips();
+        let id = FlagId::Reg { base: RING_FLAG, reg: PACKED_FLAG };
+        self.e.push(Order::Wait { src: Queue::V, dst: Queue::Mte2, id });
+        let from = NR * chunk.first / PANEL.parts;
+        let rows = chunk.runs * strips;
+        self.e.copy(CopyPath::GmToUb, (behind(PACKED, 0), behind(W, from)), (rows, row), (32 * NR, row));
+        self.e.push(Order::Set { src: Queue::Mte2, dst: Queue::V, id });
+        self.e.push(Order::Wait { src: Queue::Mte2, dst: Queue::V, id });
+        let repeats = chunk.bytes(self.own) / 256;
+        for part in 0..mode.parts() {
+            let free = FlagId::Reg { base: flag(*unpacked), reg: UNPACKED_FLAG };
+            let slot = self.at.unpacked + *unpacked % UNPACKED_SLOTS * self.at.slot;
+            let to = dense(slot).behind(UNPACKED);
+            self.e.push(Order::Wait { src: Queue::Mte3, dst: Queue::V, id: free });
+            let mut source = packed;
+            if part > 0 {
+                // Two bits a part.
+                let by = Second::Bits(2 * part as u32);
+                self.e.vec(VecOp::Shl, U16, to, packed, by, repeats, 128);
+                source = to;
+            }
+            let mask = Second::Bits(u32::from(mode.mask()));
+            self.e.vec(VecOp::And, U16, to, source, mask, repeats, 128);
+            if part + 1 == mode.parts() {
+                self.e.push(Order::Set { src: Queue::V, dst: Queue::Mte2, id });
+            }
+            self.e.push(Order::Set { src: Queue::V, dst: Queue::Mte3, id: free });
+            self.e.push(Order::Wait { src: Queue::V, dst: Queue::Mte3, id: free });
+            for run in 0..chunk.runs {
+                let strip = (chunk.first + run * chunk.columns) / mode.strip() + part * strips;
+                let ends =
+                    (behind(EXPANDED, strip * 32 * self.plan.tile.rows), behind(UNPACKED, slot + run * strips * row));
+                self.e.copy(CopyPath::UbToGm, ends, (strips, row), (row, 32 * self.plan.tile.rows));
+            }
+            self.e.push(Order::Set { src: Queue::Mte3, dst: Queue::V, id: free });
+            *unpacked += 1;
+        }
+        for (reg, by) in [(PACKED, self.at.slot), (PACKED_FLAG, 1)] {
+            self.e.scalar(ScalarOp::Xor, reg, reg, ScalarOperand::Imm(by as i64));
+        }
+    }
+
+    /// Scales the core's share of the group's sums, whole tiles.
+    fn finish(&mut self) {
+        let p = self.plan.p;
+        let columns = self.plan.share_tiles() * self.plan.tile.rows;
+        let pitch = 4 * columns;
+        let per_row = (p.scale == ScaleKind::PerRow).then_some(p.scales);
+        let operands = [
+            (self.at.scale, per_row, 1),
+            (self.at.bias, p.bias, 1),
+            (self.at.residual, p.residual, p.m),
+            (self.at.sums, Some(p.sums), self.plan.cube_rows()),
+        ];
+        let operands = operands.into_iter().filter_map(|(at, place, rows)| Some((at, place?, rows)));
+        let operands: Vec<(usize, Place, usize)> = operands.collect();
+        // Cores without an extra tile scale what is there all the same.
+        operands.iter().for_each(|(at, _, rows)| self.e.fill(*at, 0, rows * columns));
+        self.e.after(Queue::V, Queue::Mte2);
+        for (at, place, rows) in operands {
+            if at == self.at.sums {
+                self.e.await_signal(Queue::Mte2, DONE);
+            }
+            self.shared(place, |this, from, to, own| {
+                this.e.load(at + to, behind(AT, from), rows, 4 * own, 4 * p.n, pitch);
+            });
+        }
+        self.e.loaded();
+        self.arithmetic(columns);
+        self.e.after(Queue::V, Queue::Mte3);
+        let (at, token) = (self.at.sums, self.plan.tile.mode.rows() * pitch);
+        self.shared(p.out, |this, to, from, own| {
+            this.e.store(behind(AT, to), at + from, p.m, 4 * own, token, 4 * p.n);
+        });
+    }
+
+    /// `body` for the tiles that every core scales, and for the one more that some do: bytes behind `AT` and in UB, and
+    /// columns.
+    fn shared(&mut self, place: Place, body: impl Fn(&mut Self, usize, usize, usize)) {
+        let (rows, tiles) = (self.plan.tile.rows, self.plan.common_tiles());
+        self.e.point(BY, place);
+        self.e.index(AT, BY, SHARE, 4 * rows);
+        if tiles > 0 {
+            body(self, 0, 0, tiles * rows);
+        }
+        let behind = 4 * tiles * rows;
+        self.guarded(EXTRA, |this| body(this, behind, behind, rows));
+    }
+
+    /// `columns` sums of each token row.
+    fn arithmetic(&mut self, columns: usize) {
+        let (p, mode, pitch) = (self.plan.p, self.plan.tile.mode, 4 * columns);
+        let row = |row: usize| self.at.sums + row * pitch;
+        let ones = row(2 * p.m);
+        if mode == Mode::I4 {
+            self.e.each(VecOp::Shl, S32, ones, ones, Second::Bits(3), columns);
+        }
+        self.e.point(AT, p.act);
+        for token in 0..p.m {
+            let y = row(mode.rows() * token);
+            if mode == Mode::I4 {
+                self.e.each(VecOp::Shl, S32, y, y, Second::Bits(4), columns);
+                for other in [row(2 * token + 1), ones] {
+                    self.e.each(VecOp::Add, S32, y, y, Second::Vector(dense(other)), columns);
+                }
+            }
+            self.e.scalar_load(ACT_BITS, behind(AT, 4 * token));
+            self.e.each(VecOp::Cast, (ElemType::F32, ElemType::S32), y, y, Second::None, columns);
+            self.e.each(VecOp::Mul, F32, y, y, Second::f32(1.0 / mode.unit()), columns);
+            self.e.each(VecOp::Mul, F32, y, y, Second::Reg(ACT_BITS), columns);
+            match p.scale {
+                ScaleKind::PerTensor => self.e.each(VecOp::Mul, F32, y, y, Second::Reg(SCALE_BITS), columns),
+                ScaleKind::PerRow => self.e.each2(VecOp::Mul, y, y, self.at.scale, columns),
+                ScaleKind::PerGroup { .. } => unreachable!("grouped products run on the vector unit"),
+            }
+            if p.bias.is_some() {
+                self.e.each2(VecOp::Add, y, y, self.at.bias, columns);
+            }
+            if p.residual.is_some() {
+                self.e.each2(VecOp::Add, y, y, self.at.residual + token * pitch, columns);
+            }
+        }
+    }
+}

@@ -12,7 +12,7 @@ use crate::isa::matrix::program::inst::{
     Work,
 };
 use crate::isa::matrix::program::ty::ElemType;
-use crate::isa::matrix::program::vec::{Operand, Stride, VecForm, VecOp, Vector};
+use crate::isa::matrix::program::vec::{MAX_REPEATS, Operand, Stride, VecForm, VecOp, Vector};
 use crate::isa::matrix::program::{CoreKind, Record, StartValues, Stream, SymbolId};
 
 /// An operand of a vector instruction: where it lies and how lanes walk over it.
@@ -190,7 +190,7 @@ impl Emit {
         self.copy(CopyPath::UbToGm, (dst, Addr::at(src as i32)), (rows, row_bytes), (from, to));
     }
 
-    /// One vector instruction, behind a barrier where it meets earlier ones.
+    /// A vector operation of any number of repeats, behind barriers where it meets earlier ones.
     #[expect(clippy::too_many_arguments, reason = "the operands of the instruction")]
     pub fn vec(&mut self, op: VecOp, types: Types, dst: Strided, a: Strided, b: Second, repeats: usize, lanes: usize) {
         let (src1, src1_stride) = match b {
@@ -199,20 +199,33 @@ impl Emit {
             Second::Bits(bits) => (Operand::Scalar(bits), Stride { block: 0, repeat: 0 }),
             Second::Reg(reg) => (Operand::Reg(reg), Stride { block: 0, repeat: 0 }),
         };
-        let vector = Vector {
+        let mut next = Vector {
             op,
             dst_ty: types.0,
             src_ty: types.1,
             dst: dst.at,
             src0: a.at,
             src1,
-            // Callers keep to one UB: at most a few thousand repeats of at most 128 lanes.
-            repeats: repeats as u16,
+            repeats: MAX_REPEATS,
+            // At most 128.
             lanes: lanes as u8,
             dst_stride: dst.stride,
             src0_stride: a.stride,
             src1_stride,
         };
+        let most = usize::from(MAX_REPEATS);
+        for _ in 0..repeats / most {
+            self.one(next);
+            next = next.behind(MAX_REPEATS);
+        }
+        if !repeats.is_multiple_of(most) {
+            // Below 255.
+            self.one(Vector { repeats: (repeats % most) as u16, ..next });
+        }
+    }
+
+    /// One vector instruction, behind a barrier if it meets what an earlier one wrote or read.
+    fn one(&mut self, vector: Vector) {
         let (written, read) = footprint(&vector);
         let meets = |open: &[Range<i64>], new: &[Range<i64>]| {
             open.iter().any(|o| new.iter().any(|n| o.start < n.end && n.start < o.end))

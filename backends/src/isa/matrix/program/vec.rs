@@ -15,6 +15,9 @@ pub const VECTOR_BYTES: u32 = 256;
 /// Bytes of a block.
 pub const BLOCK_BYTES: u32 = 32;
 
+/// Most repeats of one instruction, and most blocks between two of them: the vendor's interface has a byte for each.
+pub const MAX_REPEATS: u16 = 255;
+
 /// Strides of one operand in blocks of 32 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stride {
@@ -54,7 +57,7 @@ pub struct Vector {
     pub dst: Addr,
     pub src0: Addr,
     pub src1: Operand,
-    /// At least 1.
+    /// 1..=[`MAX_REPEATS`].
     pub repeats: u16,
     /// Lanes of each repeat that are active, 1..=L.
     pub lanes: u8,
@@ -70,40 +73,37 @@ impl Vector {
         VECTOR_BYTES * 8 / bits
     }
 
-    /// `elements` contiguous elements of each operand: the full repeats, then the tail, if any.
-    pub fn dense(self, elements: u32) -> Vec<Vector> {
-        let widest = self.dst_ty.bits().max(self.src_ty.bits());
-        let lanes = Vector::lanes_of(self.dst_ty, self.src_ty);
-        let strided = Vector {
-            dst_stride: Stride::dense(self.dst_ty.bits(), widest),
-            src0_stride: Stride::dense(self.src_ty.bits(), widest),
-            src1_stride: Stride::dense(self.src_ty.bits(), widest),
-            ..self
+    /// Bytes of one repeat's bits in the mask that a comparison writes and a selection reads.
+    pub const fn mask_bytes(&self) -> u32 {
+        Vector::lanes_of(self.dst_ty, self.src_ty) / 8
+    }
+
+    /// The same instruction for what comes `repeats` repeats later.
+    pub fn behind(self, repeats: u16) -> Vector {
+        let after = |addr: Addr, bytes: u32| {
+            // Bytes of one buffer: far below the 27 bits of an offset.
+            Addr { offset: addr.offset + (u32::from(repeats) * bytes) as i32, ..addr }
         };
-        let (mut parts, mut done) = (vec![], 0);
-        while done < elements {
-            let repeats = ((elements - done) / lanes).min(u32::from(u16::MAX));
-            let (repeats, active) = if repeats == 0 { (1, elements - done) } else { (repeats, lanes) };
-            let behind = |addr: Addr, ty: ElemType| {
-                // Elements of one buffer: far below the 27 bits of an offset.
-                Addr { offset: addr.offset + (done * ty.bits() / 8) as i32, ..addr }
-            };
-            let src1 = match strided.src1 {
-                Operand::Vector(addr) => Operand::Vector(behind(addr, self.src_ty)),
+        let by_stride = |stride: Stride| BLOCK_BYTES * u32::from(stride.repeat);
+        let (dst, src1) = match self.op.row().form {
+            VecForm::Compare => (self.mask_bytes(), by_stride(self.src1_stride)),
+            VecForm::Select => (by_stride(self.dst_stride), self.mask_bytes()),
+            // One result for each of eight blocks.
+            VecForm::BlockReduce => (self.dst_ty.bits(), 0),
+            VecForm::Gather => (by_stride(self.dst_stride), 0),
+            VecForm::Unary | VecForm::Binary | VecForm::Ternary | VecForm::Fill | VecForm::BlockFill => {
+                (by_stride(self.dst_stride), by_stride(self.src1_stride))
+            }
+        };
+        Vector {
+            dst: after(self.dst, dst),
+            src0: after(self.src0, by_stride(self.src0_stride)),
+            src1: match self.src1 {
+                Operand::Vector(addr) => Operand::Vector(after(addr, src1)),
                 other @ (Operand::None | Operand::Scalar(_) | Operand::Reg(_)) => other,
-            };
-            parts.push(Vector {
-                dst: behind(self.dst, self.dst_ty),
-                src0: behind(self.src0, self.src_ty),
-                src1,
-                // Bounded above, and lanes is at most 128.
-                repeats: repeats as u16,
-                lanes: active as u8,
-                ..strided
-            });
-            done += repeats * active;
+            },
+            ..self
         }
-        parts
     }
 }
 
@@ -342,27 +342,5 @@ mod tests {
     fn rows_stand_at_their_own_index() {
         assert!(VEC_OPS.iter().enumerate().all(|(i, row)| row.op as usize == i));
         assert!(VEC_OPS.len() <= 64, "the encoding has six bits for the operation");
-    }
-
-    #[test]
-    fn dense_covers_every_element_once() {
-        let dense = Vector {
-            op: VecOp::Cast,
-            dst_ty: F32,
-            src_ty: F16,
-            dst: Addr::at(1024),
-            src0: Addr::at(0),
-            src1: Operand::None,
-            repeats: 1,
-            lanes: 1,
-            dst_stride: Stride { block: 0, repeat: 0 },
-            src0_stride: Stride { block: 0, repeat: 0 },
-            src1_stride: Stride { block: 0, repeat: 0 },
-        };
-        let parts = dense.dense(64 * 3 + 5);
-        assert_eq!(parts.iter().map(|p| u32::from(p.repeats) * u32::from(p.lanes)).sum::<u32>(), 64 * 3 + 5);
-        assert_eq!((parts[1].dst, parts[1].src0), (Addr::at(1024 + 768), Addr::at(384)));
-        assert_eq!(parts[0].src0_stride, Stride { block: 1, repeat: 4 });
-        assert_eq!(parts[0].dst_stride, Stride { block: 1, repeat: 8 });
     }
 }

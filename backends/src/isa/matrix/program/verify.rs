@@ -9,7 +9,7 @@ use crate::isa::matrix::program::inst::{
     Control, Copy, Fix, FixScale, FlagId, Inst, LOOP_LEVELS, LoadL0, LoadTable, Mmad, MmadInit, Order, ScalarLoad,
     ScalarOperand, Update, Work,
 };
-use crate::isa::matrix::program::vec::{Operand, VecForm, Vector};
+use crate::isa::matrix::program::vec::{MAX_REPEATS, Operand, VecForm, Vector};
 use crate::isa::matrix::program::{CoreKind, Program, SYMBOL_ALIGN, Stage, Stream, Symbol};
 
 /// Flags between two queues: ids below this.
@@ -258,7 +258,10 @@ fn vector_rules(vector: &Vector) -> Result<(), &'static str> {
     addr(vector.src0)?;
     ensure(row.takes(vector.dst_ty, vector.src_ty), "the operation does not take these types")?;
     let lanes = Vector::lanes_of(vector.dst_ty, vector.src_ty);
-    ensure(vector.repeats > 0 && (1..=lanes).contains(&u32::from(vector.lanes)), "repeats or lanes out of range")?;
+    ensure((1..=lanes).contains(&u32::from(vector.lanes)), "lanes out of range")?;
+    ensure((1..=MAX_REPEATS).contains(&vector.repeats), "a vector instruction has 1 to 255 repeats")?;
+    let strides = [vector.dst_stride, vector.src0_stride, vector.src1_stride];
+    ensure(strides.iter().all(|s| s.repeat <= MAX_REPEATS), "repeats are at most 255 blocks apart")?;
     let needs_second = match row.form {
         VecForm::Unary | VecForm::BlockFill | VecForm::BlockReduce => false,
         VecForm::Binary | VecForm::Ternary | VecForm::Fill | VecForm::Compare | VecForm::Select | VecForm::Gather => {

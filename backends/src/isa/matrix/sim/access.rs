@@ -250,7 +250,7 @@ fn vector_accesses(vector: &Vector, at: &Resolved) -> Vec<Access> {
     let (dst_bits, src_bits) = (vector.dst_ty.bits(), vector.src_ty.bits());
     let dst = |is_write| strided(is_write, at.dst, dst_bits, lanes, vector.dst_stride);
     let src0 = || strided(false, at.src0, src_bits, lanes, vector.src0_stride);
-    let mask_bytes = Vector::lanes_of(vector.dst_ty, vector.src_ty) / 8;
+    let mask_bytes = vector.mask_bytes();
     let mut touched = vec![];
     let second = |touched: &mut Vec<Access>| {
         if let Operand::Vector(_) = vector.src1 {

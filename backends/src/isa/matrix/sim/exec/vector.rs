@@ -114,9 +114,8 @@ impl Run<'_> {
         (0..lanes).try_for_each(|lane| self.dst.write(ub, repeat, lane, results[lane]))
     }
 
-    /// Bytes of a repeat's mask.
     fn mask_bytes(&self) -> usize {
-        Vector::lanes_of(self.vector.dst_ty, self.vector.src_ty) as usize / 8
+        self.vector.mask_bytes() as usize
     }
 
     fn compare(&self, ub: &mut [u8], repeat: usize) -> Option<()> {
@@ -175,5 +174,60 @@ impl Run<'_> {
             *result = Lanes { base: base + offset, ..self.src1 }.read(ub, 0, 0)?;
         }
         (0..lanes).try_for_each(|lane| self.dst.write(ub, repeat, lane, results[lane]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::matrix::program::addr::Addr;
+    use crate::isa::matrix::program::inst::{Inst, Work};
+    use crate::isa::matrix::program::ty::ElemType::{F32, S8, S16, U32};
+    use crate::isa::matrix::program::vec::{Stride, VecOp};
+
+    fn apply(vector: Vector, ub: &mut [u8]) {
+        let at = Resolved::of(&Inst::Work(Work::Vec(vector)), &[0; 32]);
+        run(&vector, &at, ub).expect("operands lie in the buffer");
+    }
+
+    #[test]
+    fn an_instruction_goes_on_behind_its_first_repeats() {
+        let (block, half) = (Stride { block: 1, repeat: 8 }, Stride { block: 1, repeat: 2 });
+        let second = Operand::Vector(Addr::at(4096));
+        let forms = [
+            (VecOp::Neg, F32, F32, Operand::None, block),
+            (VecOp::Cast, S16, S8, Operand::None, Stride { block: 1, repeat: 4 }),
+            (VecOp::Sub, F32, F32, second, block),
+            (VecOp::Mla, F32, F32, second, half),
+            (VecOp::Dup, F32, F32, Operand::Scalar(7), block),
+            (VecOp::CmpLt, F32, F32, second, block),
+            (VecOp::Select, F32, F32, second, block),
+            (VecOp::BlockFill, U32, U32, Operand::None, Stride { block: 1, repeat: 1 }),
+            (VecOp::BlockSum, F32, F32, Operand::None, block),
+        ];
+        for (op, dst_ty, src_ty, src1, src0_stride) in forms {
+            let lanes = Vector::lanes_of(dst_ty, src_ty) as u8;
+            let (dst, src0) = (Addr::at(8192), Addr::at(0));
+            let strides = (block, src0_stride, half);
+            let whole = Vector {
+                op,
+                dst_ty,
+                src_ty,
+                dst,
+                src0,
+                src1,
+                repeats: 5,
+                lanes,
+                dst_stride: strides.0,
+                src0_stride: strides.1,
+                src1_stride: strides.2,
+            };
+            let start: Vec<u8> = (0..16384u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 & 0xbf).collect();
+            let (mut once, mut twice) = (start.clone(), start.clone());
+            apply(whole, &mut once);
+            apply(Vector { repeats: 2, ..whole }, &mut twice);
+            apply(Vector { repeats: 3, ..whole.behind(2) }, &mut twice);
+            assert!(once != start && once == twice, "{op:?}");
+        }
     }
 }

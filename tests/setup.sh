@@ -23,7 +23,7 @@ system=""
 for tool in qemu-system-aarch64:qemu-system-arm qemu-system-riscv64:qemu-system-misc; do
   command -v "${tool%%:*}" >/dev/null 2>&1 || [ -x "$tools/usr/bin/${tool%%:*}" ] || system="$system ${tool##*:}"
 done
-[ -n "$missing$system" ] || exit 0
+[ -n "$missing$system" ] || exec sh tests/newer-emulator.sh
 
 if ! command -v apt-get >/dev/null 2>&1; then
   echo "setup: please install:$missing$system" >&2
@@ -33,7 +33,7 @@ echo "setup: installing$missing$system" >&2
 export DEBIAN_FRONTEND=noninteractive
 as_root apt-get update -q >/dev/null
 [ -z "$missing" ] || as_root apt-get install -q -y --no-install-recommends $missing >/dev/null
-[ -n "$system" ] || exit 0
+[ -n "$system" ] || exec sh tests/newer-emulator.sh
 
 # A machine may hold a newer qemu-utils that the system emulators' packages break; then unpack them beside it.
 if ! as_root apt-get install -q -y --no-remove --no-install-recommends $system >/dev/null 2>&1; then
@@ -45,3 +45,4 @@ if ! as_root apt-get install -q -y --no-remove --no-install-recommends $system >
   for package in "$tools"/deb/*.deb; do dpkg -x "$package" "$tools"; done
   rm -r "$tools/deb"
 fi
+exec sh tests/newer-emulator.sh

@@ -181,16 +181,16 @@ impl Driver<'_> {
         let layout = self.product.layout;
         let first = f.index(self.q, rows.row, layout.stride_bytes());
         let acc = self.acc(f);
-        for j in 0..rows.kernel.mr {
-            let q = f.offset(first, j * layout.stride_bytes());
+        for_row(f, rows, |f, j| {
+            let q = f.index(first, j, layout.stride_bytes());
             let start = self.minus_sum(f, q, group);
             let zero = f.i64(0);
             f.for_range(zero, rows.tile.panels, 1, |f, panel| {
                 let at = f.index(acc, panel, 4 * self.nr() * rows.kernel.mr);
-                let at = f.offset(at, 4 * self.nr() * j);
+                let at = f.index(at, j, 4 * self.nr());
                 fill(f, at, self.nr(), start);
             });
-        }
+        });
         self.call_micro(f, rows, group, first);
     }
 
@@ -256,32 +256,44 @@ impl Driver<'_> {
         let panel_rows = f.size(nr);
         let (first, whole) = (f.i64(0), f.ins().udiv(count, panel_rows));
         let shape = Shape::of(f, nr.min(LANES));
-        let position = |f: &mut FunctionCx, panel: Value, j: usize| {
+        let position = |f: &mut FunctionCx, panel: Value, j: Value| {
             let at = f.scaled(panel, 4 * nr * mr);
-            (f.offset(at, 4 * nr * j), f.offset(rows.row, j))
+            (f.index(at, j, 4 * nr), f.ins().iadd(rows.row, j))
         };
         f.for_range(first, whole, 1, |f, panel| {
             let column = f.scaled(panel, nr);
             let column = f.ins().iadd(tile.begin, column);
-            for j in 0..mr {
+            for_row(f, rows, |f, j| {
                 let (offset, row) = position(f, panel, j);
                 for i in (0..nr).step_by(shape.lanes()) {
                     let (offset, column) = (f.offset(offset, 4 * i), f.offset(column, i));
                     body(f, Output { shape, offset, row, column });
                 }
-            }
+            });
         });
         let done = f.scaled(whole, nr);
         let rest = f.ins().isub(count, done);
         f.for_range(first, rest, 1, |f, i| {
             let column = f.ins().iadd(tile.begin, done);
             let column = f.ins().iadd(column, i);
-            for j in 0..mr {
+            for_row(f, rows, |f, j| {
                 let (offset, row) = position(f, whole, j);
                 let offset = f.index(offset, i, 4);
                 body(f, Output { shape: Shape::ONE, offset, row, column });
-            }
+            });
         });
+    }
+}
+
+/// Runs `body` with the number of each token row of a group; once, without a loop, where there is one.
+fn for_row(f: &mut FunctionCx, rows: &RowGroup, body: impl FnOnce(&mut FunctionCx, Value)) {
+    let first = f.i64(0);
+    match rows.kernel.mr {
+        1 => body(f, first),
+        mr => {
+            let end = f.size(mr);
+            f.for_range(first, end, 1, body);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use tcc_backends::isa::matrix::program::inst::{
     Count, FlagId, Inst, ScalarLoad, ScalarOp, ScalarOperand, ScalarSpace, Update, Work,
 };
 use tcc_backends::isa::matrix::program::ty::ElemType;
-use tcc_backends::isa::matrix::program::vec::{Operand, Stride, Types, VEC_OPS, Vector};
+use tcc_backends::isa::matrix::program::vec::{MAX_REPEATS, Operand, Stride, Types, VEC_OPS, Vector};
 use tcc_backends::isa::matrix::program::{CoreKind, Program, SymbolKind, text};
 use tcc_tests::parsers::{matrix_run, matrix_seed};
 use tcc_tests::random::Rng;
@@ -25,7 +25,7 @@ fn everything() -> Program {
     s.begin_op(op);
     let r = |index| Reg::new(index).expect("a register");
     s.start(r(31), vec![-1, i64::MAX]);
-    let stride = Stride { block: 1, repeat: 65535 };
+    let stride = Stride { block: 1, repeat: MAX_REPEATS };
     for row in VEC_OPS {
         let (dst_ty, src_ty) = match row.types {
             Types::Same(types) => (types[0], types[0]),
@@ -40,7 +40,7 @@ fn everything() -> Program {
         for (_, src1) in seconds.into_iter().filter(|(takes, _)| *takes) {
             let (dst, src0) = (Addr::at(Addr::MAX), Addr::behind(r(31), Addr::MIN));
             let (dst_stride, src0_stride, src1_stride) = (stride, stride, stride);
-            let (repeats, lanes) = (65535, 64);
+            let (repeats, lanes) = (MAX_REPEATS, 64);
             let op = row.op;
             let vector =
                 Vector { op, dst_ty, src_ty, dst, src0, src1, repeats, lanes, dst_stride, src0_stride, src1_stride };
@@ -103,6 +103,8 @@ fn mistakes_in_text_are_named() {
     };
     assert!(message("do=mov", "do=move").contains("'do=move': expected one of mov, dup"));
     assert!(message("lanes=64", "lanes=640").contains("'lanes=640' does not fit 1 bytes"));
+    assert!(message("repeats=255", "repeats=256").contains("1 to 255 repeats"));
+    assert!(message("src0_repeat=255", "src0_repeat=256").contains("at most 255 blocks apart"));
     assert!(message("halt", "stop").contains("no record 'stop'"));
     assert!(message("r31-67108864", "r32+0").contains("'r32' is no register"));
     assert!(message("level=1 update", "level=0 update").contains("the innermost open loop has another level"));

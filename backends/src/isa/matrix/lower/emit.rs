@@ -213,14 +213,16 @@ impl Emit {
             src0_stride: a.stride,
             src1_stride,
         };
-        let most = usize::from(MAX_REPEATS);
-        for _ in 0..repeats / most {
-            self.one(next);
-            next = next.behind(MAX_REPEATS);
-        }
-        if !repeats.is_multiple_of(most) {
-            // Below 255.
-            self.one(Vector { repeats: (repeats % most) as u16, ..next });
+        let strides = [next.dst_stride, next.src0_stride, next.src1_stride];
+        let is_far = strides.iter().any(|s| s.repeat > MAX_REPEATS);
+        let most = if is_far { 1 } else { MAX_REPEATS };
+        let mut left = repeats;
+        while left > 0 {
+            // At most `most`.
+            let repeats = left.min(usize::from(most)) as u16;
+            self.one(if is_far { next.alone() } else { Vector { repeats, ..next } });
+            next = next.behind(repeats);
+            left -= usize::from(repeats);
         }
     }
 

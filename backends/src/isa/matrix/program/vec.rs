@@ -78,6 +78,13 @@ impl Vector {
         Vector::lanes_of(self.dst_ty, self.src_ty) / 8
     }
 
+    /// The first repeat alone, whose distance from the next means nothing.
+    pub fn alone(self) -> Vector {
+        let once = |stride: Stride| Stride { repeat: 0, ..stride };
+        let (dst_stride, src0_stride) = (once(self.dst_stride), once(self.src0_stride));
+        Vector { repeats: 1, dst_stride, src0_stride, src1_stride: once(self.src1_stride), ..self }
+    }
+
     /// The same instruction for what comes `repeats` repeats later.
     pub fn behind(self, repeats: u16) -> Vector {
         let after = |addr: Addr, bytes: u32| {

@@ -1,9 +1,11 @@
 #!/bin/sh
 # SME needs an emulator whose smopa is right, which QEMU 7.2 of Debian 12 is not: the one of the release's backports goes to
-# target/tools, and the system stays as it is. Where there is none, the tests report the machines with SME as skipped.
+# target/tools as qemu-aarch64-newer (it is built without plugins, which counting instructions needs), and the system stays
+# as it is. Where there is none, the tests report the machines with SME as skipped.
 set -eu
 cd "$(dirname "$0")/.."
 tools=$PWD/target/tools
+[ ! -x "$tools/usr/bin/qemu-aarch64-newer" ] || exit 0
 version() { PATH="$tools/usr/bin:$PATH" qemu-aarch64 --version 2>/dev/null | sed -n 's/.* version \([0-9]*\)\..*/\1/p'; }
 found=$(version) && [ -n "$found" ] && [ "$found" -lt 10 ] && command -v apt-get >/dev/null 2>&1 || exit 0
 
@@ -19,5 +21,5 @@ backports() {
 }
 if [ -n "$mirror" ] && backports update && (cd "$work" && backports download qemu-user); then
   dpkg -x "$work"/qemu-user_*.deb "$work"
-  mv "$work/usr/bin/qemu-aarch64" "$tools/usr/bin/"
+  mv "$work/usr/bin/qemu-aarch64" "$tools/usr/bin/qemu-aarch64-newer"
 fi

@@ -102,7 +102,10 @@ impl TargetError {
             | TargetError::Feature { known, .. }
             | TargetError::NoHost { known, .. } => format!("known: {known}; `tcc targets` lists everything"),
             TargetError::Simulated { found } => {
-                format!("try `tcc compile MODEL -t {found} --machine NAME`; eval, bench and inspect know it, too")
+                format!(
+                    "try `tcc compile MODEL -t {found} --machine NAME`; eval, bench and inspect know it, too, and `tcc \
+                     compare MODEL --targets {found}:NAME`"
+                )
             }
             TargetError::Sign { .. } => "write --features +a,-b".into(),
             TargetError::Variant { known, .. } => format!("features: {known}; `tcc targets` lists CPUs"),

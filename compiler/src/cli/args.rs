@@ -54,7 +54,8 @@ pub struct MachineArgs {
     #[arg(long, value_name = "VARIANT,…", value_delimiter = ',', help_heading = "Target")]
     pub variants: Vec<String>,
 
-    /// Vector register bits, where the instruction set leaves them open: code for these alone [default: any]
+    /// Vector register bits, where the instruction set leaves them open: kernels for these alone, if there are any, and a
+    /// core of another length is refused [default: any]
     #[arg(long, value_name = "BITS", default_value_t = 0, help_heading = "Target", hide_default_value = true)]
     pub vlen: u32,
 

@@ -57,7 +57,8 @@ impl HostModel {
 
     /// The same model, run by the code of `variant`, whatever other code this machine can run.
     pub fn with_variant(self, variant: &Variant) -> Self {
-        HostModel { cpu: (variant.plan.needs.0, variant.plan.vlen), ..self }
+        // `init` measures the length of vectors itself.
+        HostModel { cpu: (variant.plan.needs.0, 0), ..self }
     }
 
     /// `hooks` with what `init` is told of the core.

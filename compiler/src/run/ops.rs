@@ -3,6 +3,7 @@
 use std::ops::AddAssign;
 
 use tcc_ir::attention::AttentionStep;
+use tcc_ir::cache::CacheLayout;
 use tcc_ir::kernel::KernelSpec;
 use tcc_ir::plan::{Arg, Plan, Step, StepList};
 use tcc_ir::screen::ScreenLayout;
@@ -120,7 +121,7 @@ pub fn body_values<T: Copy>(plan: &Plan, body: &StepList, all: &[T]) -> Vec<T> {
 /// Attention reads its caches up to the position, and the last levels of a search some rows: the plan states the whole
 /// size of the former and nothing of the latter.
 pub fn bytes(plan: &Plan, step: &Step, point: Point) -> u64 {
-    let Point { position, rows } = point;
+    let Point { rows, .. } = point;
     // Far below 2^53.
     let of = |rows: f64, bytes: usize| (rows * bytes as f64).round() as u64;
     match plan.kernel(step.kernel) {
@@ -128,13 +129,23 @@ pub fn bytes(plan: &Plan, step: &Step, point: Point) -> u64 {
         KernelSpec::Screen { layout, step: ScreenKernel::Exact { weight } } => {
             step.bytes + of(rows.exact, layout.k * weight.size_bytes().unwrap_or(4))
         }
-        KernelSpec::Attention { heads, cache, .. } => (2 * cache.read_bytes(position + 1) + 8 * heads * cache.d) as u64,
+        KernelSpec::Attention { heads, cache, .. } => cache_bytes(plan, step, point) + 8 * (heads * cache.d) as u64,
         // The weights between the steps stay near, as they do within one.
         KernelSpec::AttentionStep { step: AttentionStep::Softmax { .. }, .. } => 0,
         KernelSpec::AttentionStep { heads, cache, step: AttentionStep::Scores | AttentionStep::Values } => {
-            (cache.read_bytes(position + 1) + 4 * heads * cache.d) as u64
+            cache_bytes(plan, step, point) + 4 * (heads * cache.d) as u64
         }
         _ => step.bytes,
+    }
+}
+
+/// Bytes of its caches that `step` reads at `point`.
+fn cache_bytes(plan: &Plan, step: &Step, point: Point) -> u64 {
+    let one = |cache: &CacheLayout| cache.read_bytes(point.position + 1) as u64;
+    match plan.kernel(step.kernel) {
+        KernelSpec::Attention { cache, .. } => 2 * one(cache),
+        KernelSpec::AttentionStep { cache, step: AttentionStep::Scores | AttentionStep::Values, .. } => one(cache),
+        _ => 0,
     }
 }
 
@@ -151,7 +162,7 @@ pub fn stored_bytes(plan: &Plan, step: &Step, point: Point) -> u64 {
     match plan.kernel(step.kernel) {
         KernelSpec::Screen { step: ScreenKernel::Query, .. } => 0,
         KernelSpec::Screen { layout, .. } => bytes(plan, step, point) - lows_bytes(layout),
-        KernelSpec::Attention { cache, .. } => 2 * cache.read_bytes(point.position + 1) as u64,
+        KernelSpec::Attention { .. } | KernelSpec::AttentionStep { .. } => cache_bytes(plan, step, point),
         // Of tables only some rows are read.
         KernelSpec::Embed { .. } | KernelSpec::CodedEmbed { .. } | KernelSpec::Rope { .. } => 0,
         _ => of_args(),

@@ -21,12 +21,12 @@ pub struct Peak {
     pub macs_per_second: f64,
 }
 
-/// The fastest assembled row of the target's menu that needs no more than `features`, on `threads` threads together;
+/// The fastest assembled row of the target's menu for any vector length that needs no more than `features`, on `threads` threads together;
 /// `None` for targets without any.
 pub fn peak(target: &Target, features: Features, threads: usize) -> Result<Option<Peak>, Error> {
     let desc = target.machine.desc;
     let mut best: Option<(&MicroKernel, f64)> = None;
-    for row in desc.menu.iter().filter(|row| features.contains(desc.close(row.needs))) {
+    for row in desc.menu.iter().filter(|row| row.vlen == 0 && features.contains(desc.close(row.needs))) {
         if let Some(rate) = rate(target.backend, row, K, near_panels(row), 1)?
             && best.is_none_or(|(_, so_far)| rate > so_far)
         {

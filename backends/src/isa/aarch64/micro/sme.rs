@@ -107,10 +107,11 @@ fn start_streaming(a: &mut A64) {
 }
 
 /// Where SVCR was `svcr` before: if ZA was on and TPIDR2_EL0 is not 0, it is the address of a block that says where a
-/// caller wants ZA saved (a pointer) and how many slices (16 bits, 8 bytes behind); 0 tells the caller that it is done.
+/// caller wants ZA saved (a pointer) and how many slices (16 bits, 8 bytes behind), if it does: neither is 0 then. 0 in
+/// TPIDR2_EL0 tells the caller that it is done.
 fn save_za(a: &mut A64, svcr: X) {
     let (block, to, slices) = (X(11), X(13), X(14));
-    let nothing = a.asm.label();
+    let [nothing, done] = [a.asm.label(), a.asm.label()];
     a.lsr(svcr, svcr, 1);
     a.and_1(svcr, svcr);
     a.cbz(svcr, nothing);
@@ -118,11 +119,14 @@ fn save_za(a: &mut A64, svcr: X) {
     a.cbz(block, nothing);
     a.ldr_x(to, block);
     a.ldrh_8(slices, block);
+    a.cbz(to, done);
+    a.cbz(slices, done);
     a.mov_imm(SLICE, 0);
     while_slices(a, slices, 1, |a| {
         a.str_za(to);
         a.add(to, to, BYTES);
     });
+    a.asm.bind(done);
     a.msr_tpidr2_zero();
     a.asm.bind(nothing);
 }

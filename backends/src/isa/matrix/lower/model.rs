@@ -42,6 +42,8 @@ pub enum LowerError {
     Tile { label: String, source: DoesNotFit },
     #[error("'{label}': no tile fits the local memories")]
     NoTile { label: String },
+    #[error("'{label}': the forced choice '{choice}' does not fit this product on this machine")]
+    Forced { label: String, choice: String },
     #[error(
         "machine '{machine}' does not round {op} in f32 once (vector.rounds_once.{op}), which the bits of a model rest on"
     )]
@@ -353,7 +355,7 @@ impl Cx<'_> {
         };
         let streams = streams.map_err(|source| LowerError::Ub { label: step.label.clone(), source })?;
         // What does not fit was forced.
-        streams.map(Some).ok_or_else(no_tile)
+        streams.map(Some).ok_or_else(|| LowerError::Forced { label: step.label.clone(), choice: choice.to_string() })
     }
 
     fn cube(&self, e: &mut Emit, step: &Step, shape: Shape) -> Result<Shared, LowerError> {

@@ -88,37 +88,63 @@ impl Attention {
         self.heads / self.heads_together()
     }
 
-    /// The largest tile of at most `rows` token rows that fits `ub` bytes, and where its parts lie.
+    /// The best tile of `rows` token rows that fits `ub` bytes, and where its parts lie.
     fn tile(&self, ub: usize, rows: usize) -> Result<(Tile, At), UbTooSmall> {
         let mut refused = UbTooSmall { needed: ub + 1, limit: ub };
         let heads = self.heads_together();
-        for rows in (1..=rows.min(MOST_ROWS)).rev() {
-            for &(way, unit, batch) in Tile::ways(rows * heads, self.cache.element_bytes()) {
-                let tile = Tile { way, rows, heads, unit, batch };
-                match At::take(ub, self, &tile) {
-                    Ok(at) => return Ok((tile, at)),
-                    Err(error) => refused = error,
-                }
+        for &(way, unit, batch) in Tile::ways(rows * heads, self.cache.element_bytes()) {
+            let tile = Tile { way, rows, heads, unit, batch };
+            match At::take(ub, self, &tile) {
+                Ok(at) => return Ok((tile, at)),
+                Err(error) => refused = error,
             }
         }
         Err(refused)
     }
 
-    /// Cores that share the op: one where they would share blocks of 32 bytes.
-    fn share(&self, cores: usize, tile: &Tile) -> usize {
-        let most = self.parts() * self.m.div_ceil(tile.rows);
-        if self.cache.d.is_multiple_of(8) { cores.min(most) } else { 1 }
+    /// The largest tiles that fit `ub` bytes and leave none of `cores` cores without one, if there are enough rows.
+    fn tiles(&self, ub: usize, cores: usize) -> Result<Tiles, UbTooSmall> {
+        // Cores would share blocks of 32 bytes: one does it.
+        let cores = if self.cache.d.is_multiple_of(8) { cores } else { 1 };
+        let along_rows = cores.div_ceil(self.parts());
+        let most = (self.m / along_rows).clamp(1, MOST_ROWS);
+        let of = |rows: usize| {
+            let whole = self.tile(ub, rows)?;
+            let rest = self.m % rows;
+            let short = if rest > 0 { Some(self.tile(ub, rest)?) } else { None };
+            Ok(Tiles { cores: cores.min(self.parts() * self.m.div_ceil(rows)), whole, short })
+        };
+        let mut found = of(most);
+        for rows in (1..most).rev() {
+            if found.is_ok() {
+                break;
+            }
+            found = of(rows);
+        }
+        found
     }
+}
 
+/// How an op is cut.
+struct Tiles {
+    /// Cores that share it.
+    cores: usize,
+    whole: (Tile, At),
+    /// The token rows that are left, if any.
+    short: Option<(Tile, At)>,
+}
+
+impl Tiles {
     /// Bytes of the scores of one core.
-    fn core_bytes(&self, tile: &Tile) -> usize {
-        4 * tile.queries() * self.cache.ctx.next_multiple_of(tile.diagonal() * tile.unit)
+    fn core_bytes(&self, a: &Attention) -> usize {
+        let of = |tile: &Tile| 4 * tile.queries() * a.cache.ctx.next_multiple_of(tile.diagonal() * tile.unit);
+        of(&self.whole.0).max(self.short.as_ref().map_or(0, |(tile, _)| of(tile)))
     }
 }
 
 /// Bytes of global memory that scores wait in, on `cores` cores.
 pub fn scores_bytes(a: &Attention, ub: usize, cores: usize) -> usize {
-    a.tile(ub, a.m).map_or(0, |(tile, _)| a.share(cores, &tile) * a.core_bytes(&tile))
+    a.tiles(ub, cores).map_or(0, |tiles| tiles.cores * tiles.core_bytes(a))
 }
 
 /// How instructions cover pairs of a query and a position.
@@ -178,22 +204,21 @@ pub fn attention(
     tables: &Tables,
     cores: usize,
 ) -> Result<(usize, Vec<StartValues>), UbTooSmall> {
-    let whole = a.tile(ub, a.m)?;
-    let cores = a.share(cores, &whole.0);
-    let rest = a.m % whole.0.rows;
-    let short = if rest > 0 { Some(a.tile(ub, rest)?) } else { None };
-    let starts = split(e, a, &whole.0, cores);
+    let tiles = a.tiles(ub, cores)?;
+    let cores = tiles.cores;
+    let wholes = a.parts() * (a.m / tiles.whole.0.rows);
+    let starts = split(e, a, wholes, cores);
     e.point(MASK, pos);
     e.scalar_load(POS, behind(MASK, 0));
     for (reg, place) in [(Q, q), (OUT, out), (K, k), (V, v)] {
         e.point(reg, place);
     }
     e.point(AT, scores);
-    e.index(SCORES, AT, CORE, a.core_bytes(&whole.0));
+    e.index(SCORES, AT, CORE, tiles.core_bytes(a));
     presets(e, true);
-    items(e, a, (&whole, WHOLE, 0), tables, cores);
-    if let Some(short) = &short {
-        items(e, a, (short, SHORT, a.m - rest), tables, cores);
+    items(e, a, (&tiles.whole, WHOLE, 0), tables, (0, cores));
+    if let Some(short) = &tiles.short {
+        items(e, a, (short, SHORT, a.m - short.0.rows), tables, (wholes, cores));
     }
     presets(e, false);
     Ok((cores, starts))
@@ -210,11 +235,13 @@ fn presets(e: &mut Emit, is_start: bool) {
     }
 }
 
-/// Shares tiles among cores, one after the other: later ones take longer.
-fn split(e: &mut Emit, a: &Attention, whole: &Tile, cores: usize) -> Vec<StartValues> {
-    let wholes = a.parts() * (a.m / whole.rows);
-    let count = |all: usize, core: usize| all.saturating_sub(core).div_ceil(cores) as i64;
-    let values = |core: usize| [core as i64, count(wholes, core), count(a.parts(), core)];
+/// Shares `wholes` whole tiles among cores, one after the other, then short ones: later ones take longer.
+fn split(e: &mut Emit, a: &Attention, wholes: usize, cores: usize) -> Vec<StartValues> {
+    let count = |all: usize, first: usize| all.saturating_sub(first).div_ceil(cores) as i64;
+    let values = |core: usize| {
+        let first_short = (core + first_offset(wholes, cores)) % cores;
+        [core as i64, count(wholes, core), count(a.parts(), first_short)]
+    };
     let regs = [CORE, WHOLE, SHORT];
     if cores == 1 {
         for (reg, value) in regs.into_iter().zip(values(0)) {
@@ -226,16 +253,22 @@ fn split(e: &mut Emit, a: &Attention, whole: &Tile, cores: usize) -> Vec<StartVa
     regs.into_iter().enumerate().map(start).collect()
 }
 
-/// The core's tiles of one size, which begin at token row `first_row`.
+/// What to add to a core's number, modulo `cores`, for its first tile behind `dealt` tiles dealt before.
+fn first_offset(dealt: usize, cores: usize) -> usize {
+    cores - dealt % cores
+}
+
+/// The core's tiles of one size, which begin at token row `first_row`, behind `dealt` tiles of another.
 fn items(
     e: &mut Emit,
     a: &Attention,
     ((tile, at), count, first_row): (&(Tile, At), Reg, usize),
     tables: &Tables,
-    cores: usize,
+    (dealt, cores): (usize, usize),
 ) {
     at.prepare(e, a, tile, tables);
-    e.add(ITEM, CORE, 0);
+    e.add(ITEM, CORE, first_offset(dealt, cores) as i64);
+    e.scalar(ScalarOp::Rem, ITEM, ITEM, ScalarOperand::Imm(cores as i64));
     e.begin(Count::Reg(count));
     addresses(e, a, tile, first_row);
     at.load_queries(e, a, tile);
@@ -300,4 +333,41 @@ fn pass(e: &mut Emit, a: &Attention, tile: &Tile, (rows, units): (Reg, usize), b
     e.begin(Count::Reg(COUNT));
     body(e, tile.diagonal(), true);
     e.end(&advance(tile.diagonal()));
+}
+
+#[cfg(test)]
+mod tests {
+    use tcc_ir::ty::DType;
+
+    use super::*;
+
+    #[test]
+    fn tiles_cover_every_row_and_their_scores_fit() {
+        // Large heads leave room for few rows: what is left of the rows may need another way, with longer units.
+        let shapes = [
+            (512, 5, 1, DType::Q8, 64, 128),
+            (448, 1, 1, DType::F32, 100, 128),
+            (480, 1, 1, DType::F32, 49, 128),
+            (128, 21, 2, DType::Q8, 8, 192),
+            (256, 11, 2, DType::F16, 9, 192),
+            (128, 4, 5, DType::F16, 64, 192),
+            (100, 3, 1, DType::F16, 7, 128),
+        ];
+        for (d, group, kv_heads, dtype, m, kib) in shapes {
+            for cores in [1, 8, 48] {
+                let cache = CacheLayout { heads: kv_heads, ctx: m, d, dtype };
+                let a = Attention { m, heads: group * kv_heads, cache, scale: 1.0 };
+                let tiles = a.tiles(kib << 10, cores).expect("it fits");
+                let rows = tiles.whole.0.rows;
+                let short = tiles.short.as_ref().map_or(0, |(tile, _)| tile.rows);
+                assert_eq!(m, m / rows * rows + short, "{d} {group} {m}");
+                for (tile, _) in [Some(&tiles.whole), tiles.short.as_ref()].into_iter().flatten() {
+                    let positions = m.next_multiple_of(tile.diagonal() * tile.unit);
+                    assert!(tiles.core_bytes(&a) >= 4 * tile.queries() * positions, "{d} {group} {m}");
+                }
+                let most = if d % 8 == 0 { cores.min(a.parts() * m) } else { 1 };
+                assert!(2 * tiles.cores > most, "{d} {group} {m}: {} of {cores} cores", tiles.cores);
+            }
+        }
+    }
 }

@@ -462,7 +462,8 @@ impl Cx<'_> {
                     residual: residual.then(|| args[2 + usize::from(*bias)]),
                     out: args[args.len() - 1],
                 };
-                dense::dense(e, ub, shape, operands, tables)
+                let shared = dense::dense(e, ub, shape, operands, tables, vector_units(self.machine));
+                return shared.map(|(cores, start)| Shared { cores, start }).map_err(VectorError::Ub);
             }
             KernelSpec::TernaryMatmul { .. } | KernelSpec::FloatTernaryMatmul { .. } => return self.ternary(e, step),
             KernelSpec::CodedEmbed { .. } | KernelSpec::CodedMatmul { .. } => {

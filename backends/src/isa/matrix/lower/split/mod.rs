@@ -17,7 +17,8 @@ use tcc_ir::kernel::ScaleKind;
 
 use super::emit::Emit;
 use super::matmul::tile::Mode;
-use super::vector::ternary::{ALIGN, PANEL};
+use super::vector::ALIGN;
+use super::vector::ternary::PANEL;
 use super::vector::{Place, UbTooSmall};
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::addr::Queue;

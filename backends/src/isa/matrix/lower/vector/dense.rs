@@ -5,19 +5,28 @@
 use tcc_ir::ty::DType;
 
 use super::rows::{element, step};
-use super::{Place, ROWS, Space, Tables, UbTooSmall, behind, reg};
+use super::{Place, ROWS, Space, Tables, UbTooSmall, behind, reg, row_cores, share_rows};
 use crate::isa::matrix::lower::emit::{Emit, F32, Second, block, dense as all, strided};
+use crate::isa::matrix::program::StartValues;
 use crate::isa::matrix::program::addr::{Queue, Reg};
 use crate::isa::matrix::program::inst::Count;
 use crate::isa::matrix::program::vec::VecOp;
 
+// A token row after the other.
 const X: Reg = reg(1);
-const W: Reg = reg(2);
-const OUT: Reg = reg(3);
-const BIAS: Reg = reg(4);
-const RESIDUAL: Reg = reg(5);
-const W_ROW: Reg = reg(6);
-const AT: Reg = reg(8);
+const OUT: Reg = reg(2);
+const RESIDUAL: Reg = reg(3);
+// Of the tile at hand.
+const W: Reg = reg(4);
+const BIAS: Reg = reg(5);
+const OUT_AT: Reg = reg(6);
+const RESIDUAL_AT: Reg = reg(7);
+const W_ROW: Reg = reg(8);
+const AT: Reg = reg(9);
+// First tile of the core, its whole tiles, and 1 if a ragged one follows: the same for all token rows.
+const FIRST: Reg = reg(10);
+const WHOLE: Reg = reg(11);
+const RAGGED: Reg = reg(12);
 
 /// Columns of a tile of weights in UB.
 const COLUMNS: usize = 64;
@@ -85,11 +94,24 @@ impl At {
     }
 }
 
-/// `out = dot(x, w) · scale + bias + residual`.
-pub fn dense(e: &mut Emit, ub: usize, d: Dense, o: Operands, tables: &Tables) -> Result<(), UbTooSmall> {
-    let fitting = TILES.into_iter().map(|rows| At::take(ub, &d, rows)).find(Result::is_ok);
-    let at = fitting.unwrap_or_else(|| At::take(ub, &d, ROWS))?;
-    let (_, size) = element(d.weight);
+/// The largest tile that fits `ub` bytes and leaves none of `cores` cores without one, if there are rows enough.
+fn fitting(ub: usize, d: &Dense, cores: usize) -> Result<At, UbTooSmall> {
+    let wide = TILES.into_iter().filter(|rows| d.n.div_ceil(*rows) >= cores);
+    let found = wide.map(|rows| At::take(ub, d, rows)).find(Result::is_ok);
+    found.unwrap_or_else(|| At::take(ub, d, ROWS))
+}
+
+/// `out = dot(x, w) · scale + bias + residual` on some of `cores` cores: how many, and what differs between them.
+pub fn dense(
+    e: &mut Emit,
+    ub: usize,
+    d: Dense,
+    o: Operands,
+    tables: &Tables,
+    cores: usize,
+) -> Result<(usize, Vec<StartValues>), UbTooSmall> {
+    let at = fitting(ub, &d, cores)?;
+    let starts = share_rows(e, (d.n, at.rows), cores, [FIRST, WHOLE, RAGGED]);
     e.point(AT, tables.transpose);
     e.load(at.transpose, behind(AT, 0), 1, 2048, 0, 0);
     e.point(X, o.x);
@@ -105,30 +127,44 @@ pub fn dense(e: &mut Emit, ub: usize, d: Dense, o: Operands, tables: &Tables) ->
     e.begin(Count::Fixed(d.m as u32));
     e.load(at.x, behind(X, 0), 1, 4 * d.k, 0, 0);
     e.loaded();
-    e.point(W, o.w);
-    if let Some(bias) = o.bias {
-        e.point(BIAS, bias);
-    }
-    let tiles = d.n / at.rows;
-    if tiles > 0 {
-        e.begin(Count::Fixed(tiles as u32));
+    addresses(e, &d, &o, at.rows);
+    if d.n >= at.rows {
+        e.begin(Count::Reg(WHOLE));
         tile(e, &d, &o, &at, at.rows);
         e.add(BIAS, BIAS, 4 * at.rows as i64);
         let row_bytes = step(4 * at.rows);
-        e.end(&[(W, step(at.rows * size * d.k)), (OUT, row_bytes), (RESIDUAL, row_bytes)]);
+        e.end(&[(W, step(tile_bytes(&d, at.rows))), (OUT_AT, row_bytes), (RESIDUAL_AT, row_bytes)]);
     }
-    let tail = d.n % at.rows;
-    if tail > 0 {
-        tile(e, &d, &o, &at, tail);
-        // A tail is below 192 rows.
-        e.add(OUT, OUT, 4 * tail as i64);
-        e.add(RESIDUAL, RESIDUAL, 4 * tail as i64);
+    if !d.n.is_multiple_of(at.rows) {
+        e.begin(Count::Reg(RAGGED));
+        tile(e, &d, &o, &at, d.n % at.rows);
+        e.end(&[]);
     }
-    e.end(&[(X, step(4 * d.k))]);
+    let row_bytes = step(4 * d.n);
+    e.end(&[(X, step(4 * d.k)), (OUT, row_bytes), (RESIDUAL, row_bytes)]);
     for slot in SLOT..SLOT + 2 {
         e.wait(Queue::V, Queue::Mte2, slot);
     }
-    Ok(())
+    Ok((row_cores(d.n, at.rows, cores), starts))
+}
+
+/// Bytes of the weights of `rows` output rows.
+fn tile_bytes(d: &Dense, rows: usize) -> usize {
+    rows * element(d.weight).1 * d.k
+}
+
+/// Registers of the core's first tile.
+fn addresses(e: &mut Emit, d: &Dense, o: &Operands, rows: usize) {
+    e.point(AT, o.w);
+    e.index(W, AT, FIRST, tile_bytes(d, rows));
+    e.index(OUT_AT, OUT, FIRST, 4 * rows);
+    if o.residual.is_some() {
+        e.index(RESIDUAL_AT, RESIDUAL, FIRST, 4 * rows);
+    }
+    if let Some(bias) = o.bias {
+        e.point(AT, bias);
+        e.index(BIAS, AT, FIRST, 4 * rows);
+    }
 }
 
 /// One tile of `rows` output rows.
@@ -157,7 +193,7 @@ fn tile(e: &mut Emit, d: &Dense, o: &Operands, at: &At, rows: usize) {
     if d.scale != 1.0 {
         e.each(VecOp::Mul, F32, y, y, Second::f32(d.scale), rows);
     }
-    for (reg, place) in [(BIAS, o.bias), (RESIDUAL, o.residual)] {
+    for (reg, place) in [(BIAS, o.bias), (RESIDUAL_AT, o.residual)] {
         if place.is_some() {
             e.computed();
             e.load(at.tail, behind(reg, 0), 1, 4 * rows, 0, 0);
@@ -166,7 +202,7 @@ fn tile(e: &mut Emit, d: &Dense, o: &Operands, at: &At, rows: usize) {
         }
     }
     e.computed();
-    e.store(behind(OUT, 0), y, 1, 4 * rows, 0, 0);
+    e.store(behind(OUT_AT, 0), y, 1, 4 * rows, 0, 0);
     e.stored();
 }
 

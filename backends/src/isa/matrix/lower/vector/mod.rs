@@ -13,11 +13,11 @@ pub mod ternary;
 use tcc_ir::numerics;
 
 use super::emit::{Emit, F32, S32, Second, Strided, block, dense as all, strided};
-use crate::isa::matrix::program::SymbolId;
 use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
 use crate::isa::matrix::program::inst::{ScalarOp, ScalarOperand};
 use crate::isa::matrix::program::ty::ElemType;
 use crate::isa::matrix::program::vec::VecOp;
+use crate::isa::matrix::program::{StartValues, SymbolId};
 
 /// Where an operand lies: a symbol, and bytes behind it.
 pub type Place = (SymbolId, i64);
@@ -131,6 +131,33 @@ pub const fn reg(index: u8) -> Reg {
         Some(reg) => reg,
         None => panic!("there are 32 registers"),
     }
+}
+
+/// Output rows that results must be a multiple of for several cores to write them: blocks of 32 bytes have one writer.
+pub const ALIGN: usize = 8;
+
+/// Cores of `cores` that share `n` output rows in tiles of `rows`.
+pub fn row_cores(n: usize, rows: usize, cores: usize) -> usize {
+    if n.is_multiple_of(ALIGN) { cores.min(n.div_ceil(rows)) } else { 1 }
+}
+
+/// Shares `n` output rows in tiles of `rows` among [`row_cores`]. The registers are for a core's first tile, its whole
+/// tiles, and 1 if a ragged one follows; what differs between cores is returned.
+pub fn share_rows(e: &mut Emit, (n, rows): (usize, usize), cores: usize, regs: [Reg; 3]) -> Vec<StartValues> {
+    let (whole, tiles) = (n / rows, n.div_ceil(rows));
+    let cores = row_cores(n, rows, cores);
+    let first = |core: usize| tiles * core / cores;
+    let values = |core: usize| {
+        let wholes = first(core + 1).min(whole) - first(core);
+        // Tiles of one matrix: far below 2^63.
+        [first(core), wholes, usize::from(first(core + 1) > whole)].map(|value| value as i64)
+    };
+    if cores == 1 {
+        regs.into_iter().zip(values(0)).for_each(|(reg, value)| e.add(reg, Reg::ZERO, value));
+        return vec![];
+    }
+    let start = |(i, reg)| StartValues { reg, values: (0..cores).map(|core| values(core)[i]).collect() };
+    regs.into_iter().enumerate().map(start).collect()
 }
 
 /// `offset` bytes behind a register.

@@ -9,7 +9,7 @@ use tcc_ir::encoding::w2nz::{KR, Panel};
 use tcc_ir::kernel::ScaleKind;
 
 use super::rows::step;
-use super::{Place, ROWS, Space, Tables, UbTooSmall, behind, reg};
+use super::{Place, ROWS, Space, Tables, UbTooSmall, behind, reg, row_cores, share_rows};
 use crate::isa::matrix::lower::emit::{Emit, F32, Second, U16, block, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::program::StartValues;
@@ -20,9 +20,6 @@ use crate::isa::matrix::program::vec::VecOp;
 
 /// The layout of weights that the vector unit reads.
 pub const PANEL: Panel = Panel { parts: 4, nr: ROWS, kp: 512 };
-
-/// Output rows that results must be a multiple of for several cores to write them.
-pub const ALIGN: usize = BLOCK;
 
 /// Longest reduction of int8 codes whose f32 sums are exact: 2^24 / 128.
 pub const MAX_K: usize = 131_072;
@@ -108,9 +105,9 @@ impl Ternary {
         PANEL.codes_bytes(self.k) + PANEL.sums_bytes()
     }
 
-    /// Cores that share the op: one where they would share blocks of 32 bytes.
+    /// Cores that share the op.
     pub fn share(&self, cores: usize) -> usize {
-        if self.n.is_multiple_of(ALIGN) { cores.min(self.n.div_ceil(ROWS)) } else { 1 }
+        row_cores(self.n, ROWS, cores)
     }
 }
 
@@ -142,7 +139,7 @@ pub fn ternary(
     cores: usize,
 ) -> Result<Vec<StartValues>, UbTooSmall> {
     let at = space(ub, t)?;
-    let starts = split(e, t, cores);
+    let starts = share_rows(e, (t.n, ROWS), cores, [FIRST, WHOLE, RAGGED]);
     e.point(AT, tables.transpose);
     e.load(at.transpose, behind(AT, 0), 1, 2048, 0, 0);
     if t.scale == ScaleKind::PerTensor {
@@ -203,28 +200,6 @@ fn space(ub: usize, t: &Ternary) -> Result<At, UbTooSmall> {
         scale_blocks: space.floats(BLOCK * ROWS)?,
         tail: space.floats(ROWS)?,
     })
-}
-
-/// Shares the panels among cores.
-fn split(e: &mut Emit, t: &Ternary, cores: usize) -> Vec<StartValues> {
-    let (whole, panels) = (t.n / ROWS, t.n.div_ceil(ROWS));
-    let cores = t.share(cores);
-    let first = |core: usize| panels * core / cores;
-    let wholes = |core: usize| first(core + 1).min(whole) - first(core);
-    let ragged = |core: usize| usize::from(first(core + 1) > whole);
-    if cores == 1 {
-        // Panels of one matrix: far below 2^63.
-        for (reg, value) in [(FIRST, 0), (WHOLE, wholes(0)), (RAGGED, ragged(0))] {
-            e.add(reg, Reg::ZERO, value as i64);
-        }
-        return vec![];
-    }
-    let values = |f: &dyn Fn(usize) -> usize| (0..cores).map(|core| f(core) as i64).collect();
-    vec![
-        StartValues { reg: FIRST, values: values(&first) },
-        StartValues { reg: WHOLE, values: values(&wholes) },
-        StartValues { reg: RAGGED, values: values(&ragged) },
-    ]
 }
 
 /// The activations of a token row, widened.

@@ -25,36 +25,47 @@ pub enum Pages {
     Huge,
 }
 
-/// Largest read bandwidth of `threads` threads together, bytes per second.
-///
-/// Each thread sums its own contiguous part of one buffer; the best of a few passes counts. Fails where the system
-/// has no memory for the buffer.
-pub fn read_bandwidth(threads: usize, pages: Pages) -> io::Result<f64> {
-    let mut buffer = MmapMut::map_anon(BYTES)?;
-    #[cfg(target_os = "linux")]
-    {
-        let advice = match pages {
-            Pages::Usual => memmap2::Advice::NoHugePage,
-            Pages::Huge => memmap2::Advice::HugePage,
-        };
-        // A kernel without huge pages refuses; then both kinds are the same.
-        let _ = buffer.advise(advice);
+/// Memory that is read over and over to measure its bandwidth.
+pub struct Reading {
+    buffer: MmapMut,
+    threads: usize,
+}
+
+impl Reading {
+    /// Memory in such pages that `threads` threads (at least 1) read together. Fails where the system has none.
+    pub fn new(threads: usize, pages: Pages) -> io::Result<Self> {
+        let mut buffer = MmapMut::map_anon(BYTES)?;
+        #[cfg(target_os = "linux")]
+        {
+            let advice = match pages {
+                Pages::Usual => memmap2::Advice::NoHugePage,
+                Pages::Huge => memmap2::Advice::HugePage,
+            };
+            // A kernel without huge pages refuses; then both kinds are the same.
+            let _ = buffer.advise(advice);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = pages;
+        buffer.fill(1);
+        Ok(Reading { buffer, threads: threads.max(1) })
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = pages;
-    buffer.fill(1);
-    let part = BYTES.div_ceil(threads.max(1)).next_multiple_of(LINE);
-    let mut best = 0.0f64;
-    for _ in 0..PASSES {
+
+    /// Bytes per second of one pass: each thread sums its own contiguous part.
+    pub fn pass(&self) -> f64 {
+        let part = BYTES.div_ceil(self.threads).next_multiple_of(LINE);
         let begin = Instant::now();
         std::thread::scope(|scope| {
-            for bytes in buffer.chunks(part) {
+            for bytes in self.buffer.chunks(part) {
                 scope.spawn(move || black_box(sum(bytes)));
             }
         });
-        best = best.max(BYTES as f64 / begin.elapsed().as_secs_f64());
+        BYTES as f64 / begin.elapsed().as_secs_f64()
     }
-    Ok(best)
+
+    /// The fastest of a few passes.
+    pub fn best(&self) -> f64 {
+        (0..PASSES).map(|_| self.pass()).fold(0.0, f64::max)
+    }
 }
 
 /// Bytes a measurement of a cache reads at least in each attempt.

@@ -13,6 +13,9 @@ const ALIGN: usize = 64;
 const SECONDS: f64 = 0.001;
 const TRIES: usize = 30;
 
+/// Time of a measurement that interruptions are part of.
+const SUSTAINED_SECONDS: f64 = 0.05;
+
 /// A word of the function's argument block.
 #[derive(Clone, Debug)]
 pub enum Word {
@@ -21,19 +24,27 @@ pub enum Word {
     Buffer(Vec<u8>),
 }
 
-/// Calls per second that `threads` threads (at least 1) make together, each at its best in a few short attempts that
-/// begin together.
+/// What is said of a number of calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Each thread at its best in a few short attempts.
+    Best,
+    /// The mean over a while, with whatever else the machine does meanwhile.
+    Sustained,
+}
+
+/// Calls per second that `threads` threads (at least 1) make together; they begin together.
 ///
 /// `code` is an `extern "C" fn(args: *const u64)` made by tcc for this machine, without relocations, that touches
 /// nothing but the buffers of its argument block `words`: it is trusted.
-pub fn calls_per_second(code: &[u8], words: &[Word], threads: usize) -> io::Result<f64> {
+pub fn calls_per_second(code: &[u8], words: &[Word], threads: usize, pace: Pace) -> io::Result<f64> {
     if code.is_empty() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no code"));
     }
     let code = Code::new(code)?;
     let barrier = Barrier::new(threads.max(1));
     let rates = std::thread::scope(|scope| {
-        let measure = || scope.spawn(|| best(&code, words, &barrier));
+        let measure = || scope.spawn(|| one_thread(&code, words, &barrier, pace));
         let threads: Vec<_> = (0..threads.max(1)).map(|_| measure()).collect();
         threads.into_iter().map(|thread| thread.join().expect("measuring does not panic")).sum()
     });
@@ -41,7 +52,7 @@ pub fn calls_per_second(code: &[u8], words: &[Word], threads: usize) -> io::Resu
 }
 
 /// Calls per second of this thread, while the others of the barrier do the same.
-fn best(code: &Code, words: &[Word], barrier: &Barrier) -> f64 {
+fn one_thread(code: &Code, words: &[Word], barrier: &Barrier, pace: Pace) -> f64 {
     let mut memory: Vec<Vec<u8>> = words.iter().map(buffer).collect();
     let block: Vec<u64> = words.iter().zip(&mut memory).map(|(word, bytes)| address(word, bytes)).collect();
     // SAFETY: the caller vouches that the code is such a function.
@@ -58,12 +69,24 @@ fn best(code: &Code, words: &[Word], barrier: &Barrier) -> f64 {
     while run(times) < SECONDS && times < 1 << 30 {
         times *= 2;
     }
-    let mut best = f64::INFINITY;
-    for _ in 0..TRIES {
-        barrier.wait();
-        best = best.min(run(times));
+    match pace {
+        Pace::Best => {
+            let attempt = || {
+                barrier.wait();
+                run(times)
+            };
+            f64::from(times) / (0..TRIES).map(|_| attempt()).fold(f64::INFINITY, f64::min)
+        }
+        Pace::Sustained => {
+            barrier.wait();
+            let (mut calls, mut seconds) = (0.0, 0.0);
+            while seconds < SUSTAINED_SECONDS {
+                seconds += run(times);
+                calls += f64::from(times);
+            }
+            calls / seconds
+        }
     }
-    f64::from(times) / best
 }
 
 /// The word's bytes with room to align them.
@@ -97,13 +120,15 @@ mod tests {
     fn code_is_called_with_its_block() {
         let code = [0x48, 0x8b, 0x47, 0x08, 0x48, 0xff, 0x00, 0xc3];
         let words = [Word::Value(7), Word::Buffer(vec![0; 8])];
-        let rate = calls_per_second(&code, &words, 2).expect("memory");
-        // Far between a call a microsecond and ten a nanosecond.
-        assert!((1e6..2e10).contains(&rate), "{rate}");
+        for pace in [Pace::Best, Pace::Sustained] {
+            let rate = calls_per_second(&code, &words, 2, pace).expect("memory");
+            // Far between a call a microsecond and ten a nanosecond.
+            assert!((1e6..2e10).contains(&rate), "{pace:?}: {rate}");
+        }
     }
 
     #[test]
     fn nothing_is_not_called() {
-        assert!(calls_per_second(&[], &[], 1).is_err());
+        assert!(calls_per_second(&[], &[], 1, Pace::Best).is_err());
     }
 }

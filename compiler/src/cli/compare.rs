@@ -335,7 +335,7 @@ impl Measure<'_> {
         let work = self.work();
         let decode = match self.args.no_speed || work.prompt == 0 {
             true => None,
-            false => Some(work.rates(&host, 1)?.decode),
+            false => Some(work.times(&host, 1, None)?.decode.tokens_per_second()),
         };
         let engine = "this machine".into();
         Ok(Outcome::Ran { engine, sha256: hash(&logits), decode, instructions: None, simulated: None })

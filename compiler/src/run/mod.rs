@@ -7,6 +7,7 @@ pub mod emulate;
 pub mod first;
 pub mod generate;
 pub mod host;
+pub mod limits;
 pub mod ops;
 pub mod peak;
 pub mod rates;

@@ -3,7 +3,7 @@
 use tcc_backends::isa::Backend;
 use tcc_ir::kernel::QuantLayout;
 use tcc_ir::target::{Features, MicroKernel, micro_args};
-use tcc_runtime::micro_loop::{Word, calls_per_second};
+use tcc_runtime::micro_loop::{Pace, Word, calls_per_second};
 
 use crate::error::Error;
 use crate::target::Target;
@@ -14,34 +14,43 @@ const K: usize = 1024;
 /// Bytes of weights, activations and accumulators together that are near every core.
 const NEAR_BYTES: usize = 16 << 10;
 
-/// A micro-kernel and what it reaches.
-#[derive(Clone, Copy, Debug)]
-pub struct Peak {
-    pub kernel: &'static str,
-    pub macs_per_second: f64,
+/// The micro-kernel that multiplies fastest on this machine.
+#[derive(Clone, Copy)]
+pub struct Peak<'b> {
+    backend: &'b dyn Backend,
+    row: &'static MicroKernel,
 }
 
-/// The fastest assembled row of the target's menu for any vector length that needs no more than `features`, on `threads` threads together;
-/// `None` for targets without any.
-pub fn peak(target: &Target, features: Features, threads: usize) -> Result<Option<Peak>, Error> {
-    let desc = target.machine.desc;
-    let mut best: Option<(&MicroKernel, f64)> = None;
-    for row in desc.menu.iter().filter(|row| row.vlen == 0 && features.contains(desc.close(row.needs))) {
-        if let Some(rate) = rate(target.backend, row, K, near_panels(row), 1)?
-            && best.is_none_or(|(_, so_far)| rate > so_far)
-        {
-            best = Some((row, rate));
+impl<'b> Peak<'b> {
+    /// The fastest assembled row of the target's menu for any vector length that needs no more than `features`; `None` for targets without
+    /// any.
+    pub fn find(target: &'b Target, features: Features) -> Result<Option<Self>, Error> {
+        let desc = target.machine.desc;
+        let mut best: Option<(&MicroKernel, f64)> = None;
+        for row in desc.menu.iter().filter(|row| row.vlen == 0 && features.contains(desc.close(row.needs))) {
+            if let Some(rate) = near_rate(target.backend, row)?
+                && best.is_none_or(|(_, so_far)| rate > so_far)
+            {
+                best = Some((row, rate));
+            }
         }
+        Ok(best.map(|(row, _)| Peak { backend: target.backend, row }))
     }
-    let Some((row, rate)) = best else { return Ok(None) };
-    let together =
-        if threads > 1 { self::rate(target.backend, row, K, near_panels(row), threads)?.unwrap_or(rate) } else { rate };
-    Ok(Some(Peak { kernel: row.name, macs_per_second: together }))
+
+    pub fn kernel(&self) -> &'static str {
+        self.row.name
+    }
+
+    /// Products per second of `threads` threads together.
+    pub fn macs_per_second(&self, threads: usize, pace: Pace) -> Result<f64, Error> {
+        let rate = rate(self.backend, self.row, K, near_panels(self.row), threads, pace)?;
+        Ok(rate.expect("only assembled rows are peaks"))
+    }
 }
 
 /// Products per second of `row` next to the core; `None` for rows that are not assembled.
 pub(super) fn near_rate(backend: &dyn Backend, row: &MicroKernel) -> Result<Option<f64>, Error> {
-    rate(backend, row, K, near_panels(row), 1)
+    rate(backend, row, K, near_panels(row), 1, Pace::Best)
 }
 
 fn near_panels(row: &MicroKernel) -> usize {
@@ -64,10 +73,11 @@ pub(super) fn rate(
     k: usize,
     panels: usize,
     threads: usize,
+    pace: Pace,
 ) -> Result<Option<f64>, Error> {
     let Some(code) = backend.micro(row) else { return Ok(None) };
     let words = block(row, k, panels);
-    let calls = calls_per_second(&code.bytes, &words, threads).map_err(Error::io("run", row.name))?;
+    let calls = calls_per_second(&code.bytes, &words, threads, pace).map_err(Error::io("run", row.name))?;
     Ok(Some(calls * (panels * row.encoding.nr() * k * row.mr) as f64))
 }
 

@@ -1,6 +1,6 @@
 //! How fast compiled code runs on this machine, and what it moves through memory meanwhile.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tcc_ir::plan::Plan;
 use tcc_runtime::abi::{Sampler, Status};
@@ -10,6 +10,7 @@ use tcc_runtime::pool::Pool;
 use tcc_runtime::session::{HookSet, Session};
 
 use super::host::HostModel;
+use super::limits::{Gauge, Limits};
 use super::ops::{self, HeadRows, Point};
 use crate::error::Error;
 
@@ -22,11 +23,30 @@ pub struct Work {
     pub runs: usize,
 }
 
-/// Tokens per second.
-#[derive(Clone, Copy, Debug)]
-pub struct Rates {
-    pub prefill: f64,
-    pub decode: f64,
+/// Seconds per token of one kind of work, and the limits of the machine meanwhile.
+#[derive(Clone, Debug, Default)]
+pub struct PhaseTimes {
+    /// Of everything, what happens between ops included.
+    pub total: f64,
+    /// Of each op, by the numbers that op hooks give, those of decode, of the head, and of the search; empty without
+    /// op hooks.
+    pub ops: Vec<f64>,
+    /// Means over the time of the work; zeros where nothing measures them.
+    pub limits: Limits,
+}
+
+impl PhaseTimes {
+    pub fn tokens_per_second(&self) -> f64 {
+        1.0 / self.total
+    }
+}
+
+/// Where the time goes.
+#[derive(Clone, Debug, Default)]
+pub struct Times {
+    pub prefill: PhaseTimes,
+    /// Head included.
+    pub decode: PhaseTimes,
     /// What the searches for those tokens have read.
     pub rows: HeadRows,
 }
@@ -54,62 +74,40 @@ impl Work {
         steps.map(|step| ops::stored_bytes(plan, step, self.decode_point(rows))).sum()
     }
 
-    /// Rates of `host` on `threads` threads.
-    pub fn rates(&self, host: &HostModel, threads: u32) -> Result<Rates, Error> {
-        let runs: Vec<Seconds> = (0..self.runs).map(|_| self.once(host, threads)).collect::<Result<_, _>>()?;
-        Ok(Rates {
-            prefill: self.prompt as f64 / median(runs.iter().map(|r| r.prefill)),
-            decode: self.n as f64 / median(runs.iter().map(|r| r.decode)),
-            rows: runs[0].rows,
-        })
-    }
-
-    fn once(&self, host: &HostModel, threads: u32) -> Result<Seconds, Error> {
+    /// Times of `host` on `threads` threads, each phase in the run whose time is the median; `gauge` measures limits
+    /// between pieces of the work.
+    pub fn times(&self, host: &HostModel, threads: u32, gauge: Option<&Gauge<'_>>) -> Result<Times, Error> {
         let pool = Pool::new(threads).map_err(Error::io("started", "a thread"))?;
-        let mut seconds = Seconds::default();
-        let rows = self.perform(host, &host.hooks(pool.hooks()), |phase, time| match phase {
-            Phase::Prefill => seconds.prefill = time,
-            Phase::Decode => seconds.decode = time,
-        })?;
-        Ok(Seconds { rows, ..seconds })
+        self.median(|| self.perform(host, &host.hooks(pool.hooks()), gauge, Vec::new))
     }
 
-    /// Seconds of each op per token on `threads` threads, in the run whose time is the median; `host` calls the op hooks.
-    pub fn op_times(&self, host: &HostModel, threads: u32) -> Result<OpTimes, Error> {
+    /// The same with the seconds of each op; `host` calls the op hooks.
+    pub fn op_times(&self, host: &HostModel, threads: u32, gauge: Option<&Gauge<'_>>) -> Result<Times, Error> {
         let pool = Pool::new(threads).map_err(Error::io("started", "a thread"))?;
         let clock = OpClock::new(host.module().model().info().op_count, host.hooks(pool.hooks()));
-        let mut runs = Vec::new();
-        for _ in 0..self.runs {
-            let mut times = OpTimes::default();
-            self.perform(host, &clock.hooks(), |phase, total| {
-                let per_token = |n: usize| {
-                    let ops = clock.take().iter().map(|time| time.as_secs_f64() / n as f64).collect();
-                    PhaseTimes { ops, total: total / n as f64 }
-                };
-                match phase {
-                    Phase::Prefill => times.prefill = per_token(self.prompt),
-                    Phase::Decode => times.decode = per_token(self.n),
-                }
-            })?;
-            runs.push(times);
-        }
+        let spent = || clock.take().iter().map(Duration::as_secs_f64).collect();
+        self.median(|| self.perform(host, &clock.hooks(), gauge, spent))
+    }
+
+    fn median(&self, run: impl Fn() -> Result<Times, Error>) -> Result<Times, Error> {
+        let mut runs = (0..self.runs).map(|_| run()).collect::<Result<Vec<_>, _>>()?;
         // One whole run: medians of its parts would not add up to the median of the whole.
-        let middle = |of: fn(&OpTimes) -> &PhaseTimes| {
+        let middle = |of: fn(&Times) -> &PhaseTimes| {
             runs.sort_by(|a, b| of(a).total.total_cmp(&of(b).total));
             of(&runs[runs.len() / 2]).clone()
         };
-        let [prefill, decode] = [(|run| &run.prefill) as fn(&OpTimes) -> &PhaseTimes, |run| &run.decode].map(middle);
-        Ok(OpTimes { prefill, decode })
+        let [prefill, decode] = [(|run| &run.prefill) as fn(&Times) -> &PhaseTimes, |run| &run.decode].map(middle);
+        Ok(Times { prefill, decode, rows: runs[0].rows })
     }
 
-    /// Does the work once in a session of its own, says after each phase how many seconds it took, and returns what
-    /// the searches for tokens have read.
+    /// Does the work once in a session of its own. `spent` says the seconds of each op since it was last asked.
     fn perform(
         &self,
         host: &HostModel,
         hooks: &HookSet<'_>,
-        mut ended: impl FnMut(Phase, f64),
-    ) -> Result<HeadRows, Error> {
+        gauge: Option<&Gauge<'_>>,
+        spent: impl Fn() -> Vec<f64>,
+    ) -> Result<Times, Error> {
         let failed = |status: Status| Error::Status { status };
         let model = host.module().model();
         let info = model.info();
@@ -120,64 +118,85 @@ impl Work {
         session.eval(&prompt[..1]).map_err(failed)?;
         session.logits().map_err(failed)?;
         session.reset();
-        // What was measured so far is overwritten by the real end of the phase.
-        ended(Phase::Prefill, 0.0);
-        let begin = Instant::now();
-        session.eval(&prompt).map_err(failed)?;
-        ended(Phase::Prefill, begin.elapsed().as_secs_f64());
-        let mut sampler = Sampler::GREEDY;
-        let begin = Instant::now();
-        for _ in 0..self.n {
-            let token = session.sample(&mut sampler).map_err(failed)?;
-            session.eval(&[token]).map_err(failed)?;
+        spent();
+        let mut watch = Watch::start(gauge)?;
+        // A prompt is worked off in such pieces anyway.
+        for piece in prompt.chunks(info.prefill.max(1) as usize) {
+            watch.piece(|| session.eval(piece).map_err(failed))?;
         }
-        ended(Phase::Decode, begin.elapsed().as_secs_f64());
+        let prefill = watch.end(self.prompt, spent())?;
+        let mut sampler = Sampler::GREEDY;
+        let mut watch = Watch::start(gauge)?;
+        for _ in 0..self.n {
+            watch.piece(|| {
+                let token = session.sample(&mut sampler).map_err(failed)?;
+                session.eval(&[token]).map_err(failed)
+            })?;
+        }
+        let decode = watch.end(self.n, spent())?;
         let stats = session.head_stats().map_err(failed)?;
         let mean = |rows: u64| rows as f64 / stats.searches.max(1) as f64;
-        Ok(HeadRows { low: mean(stats.rows_low), exact: mean(stats.rows_exact) })
+        Ok(Times { prefill, decode, rows: HeadRows { low: mean(stats.rows_low), exact: mean(stats.rows_exact) } })
     }
 }
 
-/// The two kinds of work.
-#[derive(Clone, Copy)]
-enum Phase {
-    Prefill,
-    Decode,
+/// Work between two measurements of the limits, seconds: neighbors of a virtual machine come and go in less than that,
+/// but measuring takes half as long.
+const PIECE_SECONDS: f64 = 0.25;
+
+/// Times pieces of work, and the limits of the machine between them.
+struct Watch<'g> {
+    gauge: Option<&'g Gauge<'g>>,
+    /// Limits when they were last measured, and seconds of work since.
+    before: Limits,
+    since: f64,
+    seconds: f64,
+    /// What the limits would have allowed in these seconds.
+    possible: Limits,
 }
 
-/// Seconds per token of one kind of work.
-#[derive(Clone, Debug, Default)]
-pub struct PhaseTimes {
-    /// Of each op, by the numbers that op hooks give: those of decode, of the head, and of the search.
-    pub ops: Vec<f64>,
-    /// Of everything, what happens between ops included.
-    pub total: f64,
-}
+impl<'g> Watch<'g> {
+    fn start(gauge: Option<&'g Gauge<'g>>) -> Result<Self, Error> {
+        let mut watch =
+            Watch { gauge, before: Limits::default(), since: 0.0, seconds: 0.0, possible: Limits::default() };
+        watch.before = watch.limits()?;
+        Ok(watch)
+    }
 
-/// Where the time goes.
-#[derive(Clone, Debug, Default)]
-pub struct OpTimes {
-    pub prefill: PhaseTimes,
-    /// Head included.
-    pub decode: PhaseTimes,
+    fn limits(&self) -> Result<Limits, Error> {
+        self.gauge.map_or(Ok(Limits::default()), Gauge::now)
+    }
+
+    fn piece(&mut self, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let begin = Instant::now();
+        work()?;
+        self.since += begin.elapsed().as_secs_f64();
+        if self.since < PIECE_SECONDS { Ok(()) } else { self.measure() }
+    }
+
+    /// Counts the work since the last measurement at the mean of the limits before and after it.
+    fn measure(&mut self) -> Result<(), Error> {
+        let after = self.limits()?;
+        self.possible = self.possible.plus(0.5 * self.since, self.before).plus(0.5 * self.since, after);
+        self.before = after;
+        self.seconds += std::mem::take(&mut self.since);
+        Ok(())
+    }
+
+    /// Times of a token, of `tokens` that were worked off; `ops` are the seconds of each op.
+    fn end(mut self, tokens: usize, ops: Vec<f64>) -> Result<PhaseTimes, Error> {
+        self.measure()?;
+        let per_token = |seconds: f64| seconds / tokens as f64;
+        Ok(PhaseTimes {
+            total: per_token(self.seconds),
+            ops: ops.into_iter().map(per_token).collect(),
+            limits: Limits::default().plus(1.0 / self.seconds, self.possible),
+        })
+    }
 }
 
 /// `n` tokens of a vocabulary: any do, time does not depend on them.
 pub fn prompt(n: usize, vocab: usize) -> Vec<u32> {
     // Below the vocabulary, which is below 2^32.
     (0..n).map(|i| (i * 7919 % vocab) as u32).collect()
-}
-
-/// Durations of one run.
-#[derive(Clone, Copy, Default)]
-struct Seconds {
-    prefill: f64,
-    decode: f64,
-    rows: HeadRows,
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut sorted: Vec<f64> = values.collect();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use tcc_ir::encoding::Encoding;
 use tcc_ir::target::MicroKernel;
-use tcc_runtime::bandwidth::{Pages, cache_bandwidth, read_bandwidth};
+use tcc_runtime::bandwidth::{Pages, Reading, cache_bandwidth};
+use tcc_runtime::micro_loop::Pace;
 
 use super::caches;
 use super::peak::{near_rate, rate};
@@ -59,8 +60,8 @@ pub fn measure(target: &Target, threads: usize, says: impl Fn(&str)) -> Result<P
         profile.bytes_per_cycle.insert(memory.name.into(), per_cycle(cache_bandwidth(bytes / 2)));
     }
     says(farthest.name);
-    let bandwidth = read_bandwidth(threads, Pages::Usual).map_err(Error::io("measured", "memory"))?;
-    profile.bytes_per_cycle.insert(farthest.name.into(), per_cycle(bandwidth / threads as f64));
+    let reading = Reading::new(threads, Pages::Usual).map_err(Error::io("measured", "memory"))?;
+    profile.bytes_per_cycle.insert(farthest.name.into(), per_cycle(reading.best() / threads as f64));
     Ok(profile)
 }
 
@@ -84,7 +85,7 @@ fn task_rows(target: &Target, row: &MicroKernel) -> Result<Option<usize>, Error>
     let mut tried = Vec::new();
     for rows in TASK_ROWS {
         let panels = rows.div_ceil(row.encoding.nr());
-        let Some(rate) = rate(target.backend, row, TASK_K, panels, 1)? else { return Ok(None) };
+        let Some(rate) = rate(target.backend, row, TASK_K, panels, 1, Pace::Best)? else { return Ok(None) };
         tried.push((rows, rate));
     }
     let best = tried.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);

@@ -4,31 +4,25 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tcc_ir::plan::{Plan, StepList};
-use tcc_runtime::bandwidth::{Pages, read_bandwidth};
 
 use super::{Measure, cell, percent, section};
 use crate::error::Error;
 use crate::run::first;
 use crate::run::host::{HostError, HostModel};
+use crate::run::limits::{Gauge, Limits};
 use crate::run::ops::{self, GroupSum, Point};
-use crate::run::peak::{Peak, peak};
-use crate::run::rates::{OpTimes, PhaseTimes, Rates};
-
-/// What a number of threads can do at most.
-#[derive(Clone, Copy)]
-struct Limits {
-    /// Bytes per second read, with pages of the usual size and with huge ones.
-    usual: f64,
-    huge: f64,
-    int8: Option<Peak>,
-}
+use crate::run::rates::{PhaseTimes, Times};
 
 /// One number of threads.
 struct Row {
     threads: u32,
-    limits: Limits,
-    rates: Rates,
-    times: OpTimes,
+    /// The machine at its best.
+    best: Limits,
+    /// The micro-kernel that `best` was reached with.
+    kernel: Option<&'static str>,
+    /// Without op hooks, and with them.
+    whole: Times,
+    by_op: Times,
 }
 
 /// Measures every number of `threads` and the first token, adds the rows to `value`, and returns them as text; files go
@@ -51,17 +45,13 @@ pub(super) fn measure(measure: &Measure, threads: &[u32], folder: &Path, value: 
     let first_token = first::measure(measure.variant, &object, measure.weights, threads[0], measure.work.runs)?;
     let mut rows = Vec::new();
     for &threads in threads {
-        let read = |pages| read_bandwidth(threads as usize, pages).map_err(Error::io("measured", "memory"));
-        let limits = Limits {
-            usual: read(Pages::Usual)?,
-            huge: read(Pages::Huge)?,
-            int8: peak(&back.target, measure.variant.plan.needs, threads as usize)?,
-        };
-        let rates = measure.work.rates(&host, threads)?;
-        let times = measure.work.op_times(&marked, threads)?;
-        rows.push(Row { threads, limits, rates, times });
+        let gauge = Gauge::new(&back.target, measure.variant.plan.needs, threads as usize)?;
+        let best = gauge.best()?;
+        let whole = measure.work.times(&host, threads, Some(&gauge))?;
+        let by_op = measure.work.op_times(&marked, threads, Some(&gauge))?;
+        rows.push(Row { threads, best, kernel: gauge.kernel(), whole, by_op });
     }
-    let first = rows[0].rates;
+    let first = &rows[0].whole;
     value["bytes_per_token"] = measure.work.bytes_per_token(&measure.variant.plan, first.rows).into();
     value["stored_bytes_per_token"] = measure.work.stored_bytes_per_token(&measure.variant.plan, first.rows).into();
     value["rows"] = rows.iter().map(|row| row.json(measure, first)).collect();
@@ -85,58 +75,57 @@ fn first_text(value: &Value) -> String {
     )
 }
 
-impl Limits {
-    fn read(self) -> f64 {
-        self.usual.max(self.huge)
-    }
-}
-
 impl Row {
-    fn json(&self, measure: &Measure, first: Rates) -> Value {
-        let (plan, limits) = (&measure.variant.plan, self.limits);
-        let bytes = measure.work.bytes_per_token(plan, self.rates.rows) as f64;
+    fn json(&self, measure: &Measure, first: &Times) -> Value {
+        let (plan, Times { prefill, decode, rows }) = (&measure.variant.plan, &self.whole);
+        let bytes = measure.work.bytes_per_token(plan, *rows) as f64;
         let prefill_macs =
             plan.bodies.last().map_or(0, |body| body.steps.iter().map(|s| ops::int8_macs(plan, s)).sum());
-        let products = self.rates.prefill * prefill_macs as f64;
+        let products = prefill.tokens_per_second() * prefill_macs as f64;
+        let moved = decode.tokens_per_second() * bytes;
+        let giga = |limit: Option<f64>| limit.map(|limit| limit / 1e9);
         json!({
             "threads": self.threads,
-            "decode_tokens_per_second": self.rates.decode,
-            "prefill_tokens_per_second": self.rates.prefill,
-            "decode_speedup": self.rates.decode / first.decode,
-            "prefill_speedup": self.rates.prefill / first.prefill,
-            "read_bandwidth_gb_per_second": limits.usual / 1e9,
-            "read_bandwidth_huge_pages_gb_per_second": limits.huge / 1e9,
-            "decode_gb_per_second": self.rates.decode * bytes / 1e9,
-            "share_of_bandwidth": self.rates.decode * bytes / limits.read(),
-            "int8_peak_kernel": limits.int8.map(|peak| peak.kernel),
-            "int8_peak_gmac_per_second": limits.int8.map(|peak| peak.macs_per_second / 1e9),
+            "decode_tokens_per_second": decode.tokens_per_second(),
+            "prefill_tokens_per_second": prefill.tokens_per_second(),
+            "decode_speedup": first.decode.total / decode.total,
+            "prefill_speedup": first.prefill.total / prefill.total,
+            "read_bandwidth_gb_per_second": self.best.usual / 1e9,
+            "read_bandwidth_huge_pages_gb_per_second": self.best.huge / 1e9,
+            "beside_decode_read_bandwidth_gb_per_second": decode.limits.usual / 1e9,
+            "beside_decode_read_bandwidth_huge_pages_gb_per_second": decode.limits.huge / 1e9,
+            "decode_gb_per_second": moved / 1e9,
+            "share_of_bandwidth": moved / decode.limits.read(),
+            "int8_peak_kernel": self.kernel,
+            "int8_peak_gmac_per_second": giga(self.best.int8),
+            "beside_prefill_int8_peak_gmac_per_second": giga(prefill.limits.int8),
             "prefill_gmac_per_second": products / 1e9,
-            "share_of_int8_peak": limits.int8.map(|peak| products / peak.macs_per_second),
-            "head_rows_low_per_token": self.rates.rows.low,
-            "head_rows_exact_per_token": self.rates.rows.exact,
-            "decode_ops": self.decode_ops(plan, measure.work.decode_point(self.rates.rows)),
+            "share_of_int8_peak": prefill.limits.int8.map(|peak| products / peak),
+            "head_rows_low_per_token": rows.low,
+            "head_rows_exact_per_token": rows.exact,
+            "decode_ops": self.decode_ops(plan, measure.work.decode_point(*rows)),
             "prefill_ops": self.prefill_ops(plan, measure.work.prefill_point()),
         })
     }
 
     fn decode_ops(&self, plan: &Plan, point: Point) -> Vec<Value> {
-        let seconds = ops::decode_values(plan, &self.times.decode.ops);
-        let groups = ops::sums(plan, &ops::decode_lists(plan), point, &seconds);
-        by_group(&groups, &self.times.decode, |group| {
+        let times = &self.by_op.decode;
+        let groups = ops::sums(plan, &ops::decode_lists(plan), point, &ops::decode_values(plan, &times.ops));
+        by_group(&groups, times, |group| {
             let rate = group.bytes as f64 / group.value;
             json!({ "bytes_per_token": group.bytes, "gb_per_second": rate / 1e9,
-                    "share_of_bandwidth": rate / self.limits.read() })
+                    "share_of_bandwidth": rate / times.limits.read() })
         })
     }
 
     fn prefill_ops(&self, plan: &Plan, point: Point) -> Vec<Value> {
+        let times = &self.by_op.prefill;
         let lists: Vec<&StepList> = plan.bodies.last().into_iter().collect();
-        let seconds: Vec<_> =
-            lists.iter().flat_map(|body| ops::body_values(plan, body, &self.times.prefill.ops)).collect();
+        let seconds: Vec<_> = lists.iter().flat_map(|body| ops::body_values(plan, body, &times.ops)).collect();
         let groups = ops::sums(plan, &lists, point, &seconds);
-        by_group(&groups, &self.times.prefill, |group| {
+        by_group(&groups, times, |group| {
             let rate = (group.int8_macs > 0).then_some(group.int8_macs as f64 / group.value);
-            let share = rate.zip(self.limits.int8).map(|(rate, peak)| rate / peak.macs_per_second);
+            let share = rate.zip(times.limits.int8).map(|(rate, peak)| rate / peak);
             json!({ "int8_macs_per_token": group.int8_macs, "gmac_per_second": rate.map(|rate| rate / 1e9),
                     "share_of_int8_peak": share })
         })
@@ -169,12 +158,24 @@ fn text(rows: &Value) -> String {
         let mut cells = vec![row["threads"].to_string()];
         cells.push(number(row, "read_bandwidth_gb_per_second", 1));
         cells.push(number(row, "read_bandwidth_huge_pages_gb_per_second", 1));
+        cells.push(number(row, "beside_decode_read_bandwidth_gb_per_second", 1));
+        cells.push(number(row, "beside_decode_read_bandwidth_huge_pages_gb_per_second", 1));
         cells.push(number(row, "int8_peak_gmac_per_second", 0));
+        cells.push(number(row, "beside_prefill_int8_peak_gmac_per_second", 0));
         cells.push(row["int8_peak_kernel"].as_str().unwrap_or("–").to_owned());
         cells
     });
-    let header = ["threads", "read GB/s", "huge pages", "int8 GMAC/s", "with kernel"];
-    let mut out = section("limits of this machine", &header, limits.collect());
+    let header = [
+        "threads",
+        "read GB/s",
+        "huge pages",
+        "beside decode",
+        "huge pages",
+        "int8 GMAC/s",
+        "beside prefill",
+        "with kernel",
+    ];
+    let mut out = section("limits of this machine, best, and mean beside the work", &header, limits.collect());
     let rates = rows.iter().map(|row| {
         let mut cells = vec![row["threads"].to_string()];
         cells.push(number(row, "decode_tokens_per_second", 1));

@@ -78,7 +78,7 @@ fn svg(value: &Value) -> Result<String, String> {
             rest = below;
         }
         if rates > 0 {
-            draw_rates(&rest, value, &rows).map_err(failed)?;
+            draw_rates(&rest, &rows).map_err(failed)?;
         }
         rest.present().map_err(failed)?;
     }
@@ -171,13 +171,11 @@ fn at(area: &Area<'_>, x: i32, y: i32) -> (i32, i32) {
 }
 
 /// Tokens per second by threads, and what the bandwidth allows.
-fn draw_rates<'a>(area: &Area<'a>, value: &Value, rows: &[&Value]) -> Drawn<'a> {
+fn draw_rates<'a>(area: &Area<'a>, rows: &[&Value]) -> Drawn<'a> {
     let number = |row: &Value, key: &str| row[key].as_f64().unwrap_or(0.0);
-    let bytes = value["bytes_per_token"].as_f64().unwrap_or(1.0).max(1.0);
     let allowed = |row: &Value| {
-        let [usual, huge] =
-            ["", "_huge_pages"].map(|pages| number(row, &format!("read_bandwidth{pages}_gb_per_second")));
-        usual.max(huge) * 1e9 / bytes
+        let [decode, share] = ["decode_tokens_per_second", "share_of_bandwidth"].map(|key| number(row, key));
+        if share > 0.0 { decode / share } else { 0.0 }
     };
     let points = |of: &dyn Fn(&Value) -> f64| -> Vec<(f64, f64)> {
         rows.iter().map(|row| (number(row, "threads"), of(row))).collect()
@@ -216,7 +214,7 @@ mod tests {
         let op = |share: &str| json!({ "op": "gate, up", "share_of_time": 0.5, share: 0.75 });
         let row = |threads: u32| {
             json!({ "threads": threads, "decode_tokens_per_second": 10.0, "prefill_tokens_per_second": 90.0,
-                    "read_bandwidth_gb_per_second": 20.0, "read_bandwidth_huge_pages_gb_per_second": 21.0,
+                    "share_of_bandwidth": 0.5,
                     "decode_ops": [op("share_of_bandwidth")], "prefill_ops": [op("share_of_int8_peak")] })
         };
         let measured = svg(&json!({ "bytes_per_token": 1e9, "rows": [row(1), row(2)] })).expect("drawn");

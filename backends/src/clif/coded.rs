@@ -112,9 +112,9 @@ pub(super) fn build_matmul(f: &mut FunctionCx, cx: &ClifContext, kernel: &Kernel
 
 /// Symbol of the assembled loop for panels of `code`, if there is one.
 fn symbol(cx: &ClifContext, code: RowCode) -> Option<String> {
-    cx.screen().and_then(|loops| match code {
-        RowCode::Int8 => loops.byte_panels.as_ref().map(|code| code.name.clone()),
-        RowCode::Int4 => Some(loops.panels.name.clone()),
+    cx.screen().map(|loops| match code {
+        RowCode::Int8 => loops.byte_panels.name.clone(),
+        RowCode::Int4 => loops.panels.name.clone(),
     })
 }
 

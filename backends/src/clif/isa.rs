@@ -64,7 +64,7 @@ impl ClifContext {
         let row_loops = RowPart::ALL.into_iter().filter_map(named).collect();
         let screen = backend.screen(features).map(|ScreenLoops { panels, byte_panels, rows }| ScreenLoops {
             panels: Function { name: SCREEN_PANELS.into(), ..panels },
-            byte_panels: byte_panels.map(|code| Function { name: BYTE_PANELS.into(), ..code }),
+            byte_panels: Function { name: BYTE_PANELS.into(), ..byte_panels },
             rows: Function { name: SCREEN_ROWS.into(), ..rows },
         });
         Ok(ClifContext { dense_dots, attention, cache_loops, row_loops, screen, ..cx })

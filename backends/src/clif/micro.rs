@@ -92,9 +92,8 @@ pub fn emit_callees<'a>(
     let loops = loops.flat_map(|loops| [loops.scores.clone(), loops.values.clone()]);
     let attention = parts.into_iter().map(|part| emit_attention(cx, part));
     let screen = cx.screen().into_iter().flat_map(|loops| {
-        let byte_panels = loops.byte_panels.as_ref();
-        let used = [(has_panels, Some(&loops.panels)), (has_bytes, byte_panels), (has_low, Some(&loops.rows))];
-        used.into_iter().filter(|(is_used, _)| *is_used).filter_map(|(_, code)| code.cloned())
+        let used = [(has_panels, &loops.panels), (has_bytes, &loops.byte_panels), (has_low, &loops.rows)];
+        used.into_iter().filter(|(is_used, _)| *is_used).map(|(_, code)| code.clone())
     });
     micro.chain(dense.chain(screen).chain(loops).chain(row_loops).map(Ok)).chain(attention).collect()
 }

@@ -133,9 +133,8 @@ pub struct ScreenLoops {
     /// `extern "C" fn(planes: *const u8, codes: *const i8, blocks: u64, panels: u64, out: *mut f32)`: `out` becomes
     /// `Screened::estimate` of the 16 rows of each of `panels` consecutive panels, for any number of panels.
     pub panels: Function,
-    /// The same for panels of `RowCode::Int8`: `out` becomes `Row::logit` but for its last addition. `None` where
-    /// portable code does it.
-    pub byte_panels: Option<Function>,
+    /// The same for panels of `RowCode::Int8`: `out` becomes `Row::logit` but for its last addition.
+    pub byte_panels: Function,
     /// `extern "C" fn(records: *const u8, lane_codes: *const i8, pieces: u64, rows: *const u32, count: u64, out: *mut
     /// f32)`: `out[row]` becomes `Screened::refinement` of record `row`, for each of the `count` ascending `rows`.
     pub rows: Function,

@@ -157,7 +157,7 @@ fn attention_steps() {
 #[test]
 fn coded() {
     conform("coded", |_, _, _| coded::coded());
-    report_unrun("coded", |backend, features| backend.screen(features).is_some_and(|l| l.byte_panels.is_some()));
+    report_unrun("coded", |backend, features| backend.screen(features).is_some());
 }
 
 #[test]

@@ -7,9 +7,9 @@ use tcc_ir::ty::DType;
 
 use super::desc::{DESC, DOTPROD, NEON, SME, SVE};
 use super::inst::FORMS;
-use super::{abi, attention, dense, micro, screen};
+use super::{abi, attention, dense, micro, rows, screen};
 use crate::code::Function;
-use crate::isa::{AttentionPart, ScreenLoops};
+use crate::isa::{AttentionPart, RowPart, ScreenLoops};
 
 const GOLDEN: &str = include_str!("golden.txt");
 
@@ -33,13 +33,14 @@ fn functions() -> Vec<Function> {
 /// What a screened head runs on a core with `features`.
 fn screen_functions(features: Features) -> impl Iterator<Item = Function> {
     let ScreenLoops { panels, rows, byte_panels } = screen::emit(features);
-    [panels, rows].into_iter().chain(byte_panels)
+    [panels, rows, byte_panels].into_iter()
 }
 
 /// What runs on every core of the target.
 fn float_functions() -> impl Iterator<Item = Function> {
     let dense = [DType::F32, DType::F16, DType::Bf16].map(dense::emit);
-    AttentionPart::ALL.into_iter().map(attention::emit).chain(dense).chain(screen_functions(NEON))
+    let rows = RowPart::ALL.into_iter().filter_map(rows::emit);
+    AttentionPart::ALL.into_iter().map(attention::emit).chain(dense).chain(rows).chain(screen_functions(NEON))
 }
 
 fn words(function: &Function) -> impl Iterator<Item = u32> {

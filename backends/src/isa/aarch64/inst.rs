@@ -162,6 +162,8 @@ forms! {
         str_s(d: V, n: X, i: i64) NEON "str s{d}, [x{n}, #{i:u4}]" "1011110100 iiiiiiiiiiii nnnnn ddddd"; // STR (immediate, SIMD&FP)
         str_s_post(d: V, n: X, i: i64) NEON "str s{d}, [x{n}], #{i:s1}" "10111100000 iiiiiiiii 01 nnnnn ddddd"; // the same
         str_h_post(d: V, n: X, i: i64) NEON "str h{d}, [x{n}], #{i:s1}" "01111100000 iiiiiiiii 01 nnnnn ddddd"; // the same
+        str_b_post(d: V, n: X, i: i64) NEON "str b{d}, [x{n}], #{i:s1}" "00111100000 iiiiiiiii 01 nnnnn ddddd"; // the same
+        str_q_post(d: V, n: X, i: i64) NEON "str q{d}, [x{n}], #{i:s1}" "00111100100 iiiiiiiii 01 nnnnn ddddd"; // the same
         str_q(d: V, n: X, i: i64) NEON "str q{d}, [x{n}, #{i:u16}]" "0011110110 iiiiiiiiiiii nnnnn ddddd"; // STR (immediate, SIMD&FP)
         ldp_q_post(d: V, e: V, n: X, i: i64) NEON "ldp q{d}, q{e}, [x{n}], #{i:s16}" "1010110011 iiiiiii eeeee nnnnn ddddd"; // LDP (SIMD&FP)
         stp_d(d: V, e: V, i: i64) NEON "stp d{d}, d{e}, [sp, #{i:s8}]" "0110110100 iiiiiii eeeee 11111 ddddd"; // STP (SIMD&FP)
@@ -185,6 +187,11 @@ forms! {
         saddlp_h(d: V, n: V) NEON "saddlp v{d}.4s, v{n}.8h" "0100111001 10000 00010 10 nnnnn ddddd";    // SADDLP
         addp_s(d: V, n: V, m: V) NEON "addp v{d}.4s, v{n}.4s, v{m}.4s" "01001110101 mmmmm 101111 nnnnn ddddd"; // ADDP (vector)
         add_s(d: V, n: V, m: V) NEON "add v{d}.4s, v{n}.4s, v{m}.4s" "01001110101 mmmmm 100001 nnnnn ddddd"; // ADD (vector)
+        addv_s(d: V, n: V) NEON "addv s{d}, v{n}.4s" "0100111010 11000 11011 10 nnnnn ddddd";           // ADDV
+        smax_s(d: V, n: V, m: V) NEON "smax v{d}.4s, v{n}.4s, v{m}.4s" "01001110101 mmmmm 011001 nnnnn ddddd"; // SMAX
+        smaxv_s(d: V, n: V) NEON "smaxv s{d}, v{n}.4s" "0100111010 11000 01010 10 nnnnn ddddd";         // SMAXV
+        uzp1_b(d: V, n: V, m: V) NEON "uzp1 v{d}.16b, v{n}.16b, v{m}.16b" "01001110000 mmmmm 000110 nnnnn ddddd"; // UZP1
+        uzp1_h(d: V, n: V, m: V) NEON "uzp1 v{d}.8h, v{n}.8h, v{m}.8h" "01001110010 mmmmm 000110 nnnnn ddddd"; // the same
         trn1_s(d: V, n: V, m: V) NEON "trn1 v{d}.4s, v{n}.4s, v{m}.4s" "01001110100 mmmmm 001010 nnnnn ddddd"; // TRN1
         trn2_s(d: V, n: V, m: V) NEON "trn2 v{d}.4s, v{n}.4s, v{m}.4s" "01001110100 mmmmm 011010 nnnnn ddddd"; // TRN2
         trn1_d(d: V, n: V, m: V) NEON "trn1 v{d}.2d, v{n}.2d, v{m}.2d" "01001110110 mmmmm 001010 nnnnn ddddd"; // TRN1
@@ -209,6 +216,8 @@ forms! {
         fcvtl(d: V, n: V) NEON "fcvtl v{d}.4s, v{n}.4h" "0000111000 10000 10111 10 nnnnn ddddd";        // FCVTL, FCVTL2
         fcvtl2(d: V, n: V) NEON "fcvtl2 v{d}.4s, v{n}.8h" "0100111000 10000 10111 10 nnnnn ddddd";      // the same
         scvtf(d: V, n: V) NEON "scvtf v{d}.4s, v{n}.4s" "0100111000 10000 11101 10 nnnnn ddddd";        // SCVTF (vector, integer)
+        fcvtns(d: V, n: V) NEON "fcvtns v{d}.4s, v{n}.4s" "0100111000 10000 11010 10 nnnnn ddddd";      // FCVTNS (vector)
+        fmov_w(d: X, n: V) NEON "fmov w{d}, s{n}" "00011110001 00110 000000 nnnnn ddddd";               // FMOV (general)
         fadd(d: V, n: V, m: V) NEON "fadd v{d}.4s, v{n}.4s, v{m}.4s" "01001110001 mmmmm 110101 nnnnn ddddd"; // FADD (vector)
         fsub(d: V, n: V, m: V) NEON "fsub v{d}.4s, v{n}.4s, v{m}.4s" "01001110101 mmmmm 110101 nnnnn ddddd"; // FSUB (vector)
         fmul(d: V, n: V, m: V) NEON "fmul v{d}.4s, v{n}.4s, v{m}.4s" "01101110001 mmmmm 110111 nnnnn ddddd"; // FMUL (vector)
@@ -216,6 +225,7 @@ forms! {
         fmls(d: V, n: V, m: V) NEON "fmls v{d}.4s, v{n}.4s, v{m}.4s" "01001110101 mmmmm 110011 nnnnn ddddd"; // FMLS (vector)
         fmla_lane(d: V, n: V, m: V, i: i64) NEON "fmla v{d}.4s, v{n}.4s, v{m}.s[{i}]" "0100111110 I mmmmm 0001 i 0 nnnnn ddddd"; // FMLA (by element)
         fmax(d: V, n: V, m: V) NEON "fmax v{d}.4s, v{n}.4s, v{m}.4s" "01001110001 mmmmm 111101 nnnnn ddddd"; // FMAX (vector)
+        fmaxnm(d: V, n: V, m: V) NEON "fmaxnm v{d}.4s, v{n}.4s, v{m}.4s" "01001110001 mmmmm 110001 nnnnn ddddd"; // FMAXNM (vector)
         fmaxv(d: V, n: V) NEON "fmaxv s{d}, v{n}.4s" "0110111000 11000 01111 10 nnnnn ddddd";           // FMAXV
         faddp(d: V, n: V) NEON "faddp s{d}, v{n}.2s" "0111111000 11000 01101 10 nnnnn ddddd";           // FADDP (scalar)
         fcmgt(d: V, n: V, m: V) NEON "fcmgt v{d}.4s, v{n}.4s, v{m}.4s" "01101110101 mmmmm 111001 nnnnn ddddd"; // FCMGT (register)

@@ -1,7 +1,8 @@
 //! The aarch64 backend: Armv8.0 with NEON as the baseline; dotprod, i8mm, SVE and SME where declared.
 //!
 //! [`desc`] says what the target is, [`abi`] how its code enters and leaves, [`inst`] encodes, [`micro`] multiplies
-//! ternary weights, [`dense`] float ones, [`attention`] holds the loops of attention.
+//! ternary weights, [`dense`] float ones, [`attention`] holds the loops of attention, [`rows`] those of norms, gates and
+//! quantization.
 
 mod abi;
 mod attention;
@@ -13,13 +14,14 @@ mod form;
 mod golden;
 mod inst;
 mod micro;
+mod rows;
 mod screen;
 
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
 use tcc_ir::ty::DType;
 
 use crate::code::{Function, RelocKind};
-use crate::isa::{AttentionPart, Backend, ElfAbi, ScreenLoops, Syscalls};
+use crate::isa::{AttentionPart, Backend, ElfAbi, RowPart, ScreenLoops, Syscalls};
 
 /// The aarch64 instruction set.
 pub struct Aarch64;
@@ -59,6 +61,10 @@ impl Backend for Aarch64 {
 
     fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {
         features.contains(desc::NEON).then(|| attention::emit(part))
+    }
+
+    fn row_loop(&self, part: RowPart, features: Features) -> Option<Function> {
+        if features.contains(desc::NEON) { rows::emit(part) } else { None }
     }
 
     fn probe(&self) -> Function {

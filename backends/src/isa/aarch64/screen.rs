@@ -41,7 +41,7 @@ pub(super) fn emit(features: Features) -> ScreenLoops {
     let sums = Sums { has_dotprod: features.contains(DOTPROD) };
     ScreenLoops {
         panels: saving("screen_panels", |a| panels(a, sums)),
-        byte_panels: Some(saving("screen_byte_panels", |a| byte_panels(a, sums))),
+        byte_panels: saving("screen_byte_panels", |a| byte_panels(a, sums)),
         rows: saving("screen_rows", |a| rows(a, sums)),
     }
 }

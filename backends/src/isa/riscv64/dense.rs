@@ -66,7 +66,7 @@ impl Shape {
 pub(super) fn emit(weight: DType) -> Function {
     let mut asm = Asm::new();
     put(&mut asm, &[slli(X_STRIDE, K, 2)]);
-    HALVES.load(&mut asm);
+    HALVES.load(&mut asm, weight);
     by_vector_length(&mut asm, |asm, lmul| {
         set_sixteen(asm, lmul);
         asm.word(andi(TAIL, K, int(LANES - 1)));

@@ -7,14 +7,15 @@ use tcc_ir::numerics::LANES;
 use tcc_ir::ty::DType;
 
 use super::inst::{
-    F, Lmul, Sew, T0, T1, V, X, ZERO, addi, bge, blt, bne, csrr_vlenb, fmv_w_x, li, lui, patch_branch, put, vand_vx,
-    vfadd_vv, vfcvt_f_x_v, vfmul_vf, vfmv_f_s, vle8, vle16, vle32, vsetivli, vsext_vf2, vsext_vf4, vslidedown_vi,
-    vsll_vi, vzext_vf2,
+    F, Lmul, Sew, T0, T1, V, X, ZERO, add, addi, beq, bge, blt, bne, csrr_vlenb, fmv_w_x, li, lui, patch_branch, put,
+    slli, sub, vand_vx, vfadd_vv, vfcvt_f_x_v, vfmul_vf, vfmv_f_s, vle8, vle16, vle32, vsetivli, vsext_vf2, vsext_vf4,
+    vslidedown_vi, vsll_vi, vzext_vf2,
 };
 use crate::asm::Asm;
 
-/// Groups that hold sixteen lanes, with the least bytes of a register they are for, longest first.
-const SIXTEEN: [(Lmul, i32); 3] = [(Lmul::M1, 64), (Lmul::M2, 32), (Lmul::M4, 0)];
+/// Groups that hold sixteen lanes, with the least bytes of a register they are for, longest first; the last is for all
+/// that are left.
+const SIXTEEN: [(Lmul, Option<i32>); 3] = [(Lmul::M1, Some(64)), (Lmul::M2, Some(32)), (Lmul::M4, None)];
 
 /// Exponent and mantissa of an f16 under its sign, where an f32 has them.
 const F16_KEPT: u32 = 0x8fff_e000;
@@ -29,14 +30,17 @@ pub(super) struct Halves {
 }
 
 impl Halves {
-    pub fn load(self, asm: &mut Asm) {
-        load_bits(asm, self.kept, F16_KEPT);
-        load_float(asm, self.rebias, F16_REBIAS, T0);
+    /// What [`load_widened`] needs for elements of type `dtype`; changes t0.
+    pub fn load(self, asm: &mut Asm, dtype: DType) {
+        if dtype == DType::F16 {
+            load_bits(asm, self.kept, F16_KEPT);
+            load_float(asm, self.rebias, F16_REBIAS, T0);
+        }
     }
 }
 
 /// The low 32 bits of `rd`.
-fn load_bits(asm: &mut Asm, rd: X, bits: u32) {
+pub(super) fn load_bits(asm: &mut Asm, rd: X, bits: u32) {
     // The immediate of `addi` is signed, so the upper half is rounded to the nearest page.
     let low = (bits << 20).cast_signed() >> 20;
     put(asm, &[lui(rd, bits.wrapping_sub(low.cast_unsigned()) >> 12), addi(rd, rd, low)]);
@@ -74,8 +78,10 @@ pub(super) fn by_vector_length(asm: &mut Asm, body: impl Fn(&mut Asm, Lmul)) {
     asm.word(csrr_vlenb(T0));
     for (lmul, least) in SIXTEEN {
         let shorter = asm.label();
-        asm.word(li(T1, least));
-        asm.branch(blt(T0, T1), shorter, patch_branch);
+        if let Some(least) = least {
+            asm.word(li(T1, least));
+            asm.branch(blt(T0, T1), shorter, patch_branch);
+        }
         body(asm, lmul);
         asm.bind(shorter);
     }
@@ -110,11 +116,43 @@ pub(super) fn while_left(asm: &mut Asm, left: X, count: usize, body: impl FnOnce
 /// `for _ in 0..count`, with `count` left at 0; skipped if it is 0.
 pub(super) fn repeat(asm: &mut Asm, count: X, body: impl FnOnce(&mut Asm)) {
     let done = asm.label();
-    asm.branch(super::inst::beq(count, ZERO), done, patch_branch);
+    asm.branch(beq(count, ZERO), done, patch_branch);
     let again = asm.bound();
     body(asm);
     asm.word(addi(count, count, -1));
     asm.branch(bne(count, ZERO), again, patch_branch);
+    asm.bind(done);
+}
+
+/// `vsetvli`, or `vsetvli_tu` where elements behind the last are to stay.
+type SetLength = fn(X, X, Sew, Lmul) -> u32;
+
+/// Runs `body` for the next of `left` elements of 32 bits, as many as groups of `lmul` registers hold, until none is
+/// left. `streams` are pointers with the bytes of an element, which move on.
+/// Changes t0 and t1, which `body` keeps.
+pub(super) fn strips(
+    asm: &mut Asm,
+    left: X,
+    (set, lmul): (SetLength, Lmul),
+    streams: &[(X, usize)],
+    body: impl FnOnce(&mut Asm),
+) {
+    let (count, bytes) = (T0, T1);
+    let done = asm.label();
+    asm.branch(beq(left, ZERO), done, patch_branch);
+    let again = asm.bound();
+    asm.word(set(count, left, Sew::E32, lmul));
+    body(asm);
+    asm.word(sub(left, left, count));
+    let mut scaled = None;
+    for (at, size) in streams {
+        let step = if *size == 1 { count } else { bytes };
+        if *size > 1 && scaled.replace(*size) != Some(*size) {
+            asm.word(slli(bytes, count, size.trailing_zeros()));
+        }
+        asm.word(add(*at, *at, step));
+    }
+    asm.branch(bne(left, ZERO), again, patch_branch);
     asm.bind(done);
 }
 

@@ -247,6 +247,7 @@ instructions! {
     vle16(vd: V, rs1: X) = mem_v(0, 0, rs1, 5, vd, 0x07);
     vle32(vd: V, rs1: X) = mem_v(0, 0, rs1, 6, vd, 0x07);
     vse32(vs3: V, rs1: X) = mem_v(0, 0, rs1, 6, vs3, 0x27);
+    vse8(vs3: V, rs1: X) = mem_v(0, 0, rs1, 0, vs3, 0x27);
     // V 7.9, whole registers.
     vl1re8(vd: V, rs1: X) = mem_v(0, 8, rs1, 0, vd, 0x07);
     vl2re8(vd: V, rs1: X) = mem_v(1, 8, rs1, 0, vd, 0x07);
@@ -261,7 +262,7 @@ instructions! {
     vslidedown_vx(vd: V, vs2: V, rs1: X) = op_v(0x0f, vs2, rs1.0, OPIVX, vd);
     vslidedown_vi(vd: V, vs2: V, by: u32) = op_v(0x0f, vs2, unsigned(by, 5), OPIVI, vd);
     vmv_v_v(vd: V, vs1: V) = op_v(0x17, V(0), vs1.0, OPIVV, vd);
-    // V 11.1, 11.3, 11.5, 11.6 and 11.15 (merge, masked by v0).
+    // V 11.1, 11.3, 11.5, 11.6, 11.9 and 11.15 (merge, masked by v0), 14.1 (reductions), 16.1.
     vadd_vv(vd: V, vs2: V, vs1: V) = op_v(0x00, vs2, vs1.0, OPIVV, vd);
     vadd_vx(vd: V, vs2: V, rs1: X) = op_v(0x00, vs2, rs1.0, OPIVX, vd);
     vzext_vf2(vd: V, vs2: V) = op_v(0x12, vs2, 6, OPMVV, vd);
@@ -275,12 +276,17 @@ instructions! {
     vwmacc_vv(vd: V, vs1: V, vs2: V) = op_v(0x3d, vs2, vs1.0, OPMVV, vd);
     vmv_v_x(vd: V, rs1: X) = op_v(0x17, V(0), rs1.0, OPIVX, vd);
     vmerge_vim(vd: V, vs2: V, imm: i32) = op_v(0x17, vs2, signed(imm, 5), OPIVI, vd) & !(1 << 25);
+    vmax_vv(vd: V, vs2: V, vs1: V) = op_v(0x07, vs2, vs1.0, OPIVV, vd);
+    vredmax_vs(vd: V, vs2: V, vs1: V) = op_v(0x07, vs2, vs1.0, OPMVV, vd);
+    vredsum_vs(vd: V, vs2: V, vs1: V) = op_v(0x00, vs2, vs1.0, OPMVV, vd);
+    vmv_x_s(rd: X, vs2: V) = op_v(0x10, vs2, 0, OPMVV, V(rd.0));
     // V 13.2, 13.4, 13.6, 13.11, 13.13, 13.16, 13.17 (arithmetic, comparison, moves, conversion), 14.3, 16.2.
     vfadd_vv(vd: V, vs2: V, vs1: V) = op_v(0x00, vs2, vs1.0, OPFVV, vd);
     vfadd_vf(vd: V, vs2: V, rs1: F) = op_v(0x00, vs2, rs1.0, OPFVF, vd);
     vfsub_vf(vd: V, vs2: V, rs1: F) = op_v(0x02, vs2, rs1.0, OPFVF, vd);
     vfmul_vv(vd: V, vs2: V, vs1: V) = op_v(0x24, vs2, vs1.0, OPFVV, vd);
     vfmul_vf(vd: V, vs2: V, rs1: F) = op_v(0x24, vs2, rs1.0, OPFVF, vd);
+    vfmax_vf(vd: V, vs2: V, rs1: F) = op_v(0x06, vs2, rs1.0, OPFVF, vd);
     vfmacc_vv(vd: V, vs1: V, vs2: V) = op_v(0x2c, vs2, vs1.0, OPFVV, vd);
     vfmacc_vf(vd: V, rs1: F, vs2: V) = op_v(0x2c, vs2, rs1.0, OPFVF, vd);
     vfnmsac_vf(vd: V, rs1: F, vs2: V) = op_v(0x2f, vs2, rs1.0, OPFVF, vd);
@@ -288,6 +294,8 @@ instructions! {
     vfmv_v_f(vd: V, rs1: F) = op_v(0x17, V(0), rs1.0, OPFVF, vd);
     vfmv_s_f(vd: V, rs1: F) = op_v(0x10, V(0), rs1.0, OPFVF, vd);
     vfmv_f_s(rd: F, vs2: V) = op_v(0x10, vs2, 0, OPFVV, V(rd.0));
+    /// Rounded as the control register says: to nearest, ties to even.
+    vfcvt_x_f_v(vd: V, vs2: V) = op_v(0x12, vs2, 1, OPFVV, vd);
     vfcvt_f_x_v(vd: V, vs2: V) = op_v(0x12, vs2, 3, OPFVV, vd);
     vfredmax_vs(vd: V, vs2: V, vs1: V) = op_v(0x07, vs2, vs1.0, OPFVV, vd);
     // F, 20.5 and 20.7.
@@ -459,6 +467,13 @@ mod tests {
             ("vsra.vi v2, v6, 31", vsra_vi(v(2), v(6), 31)),
             ("vadd.vx v3, v5, a6", vadd_vx(v(3), v(5), A6)),
             ("fmul.s fa5, ft7, fa1", fmul_s(FA5, FT7, FA1)),
+            ("vse8.v v6, (t5)", vse8(v(6), T5)),
+            ("vmax.vv v8, v16, v24", vmax_vv(v(8), v(16), v(24))),
+            ("vredmax.vs v3, v8, v5", vredmax_vs(v(3), v(8), v(5))),
+            ("vredsum.vs v9, v16, v1", vredsum_vs(v(9), v(16), v(1))),
+            ("vmv.x.s a3, v21", vmv_x_s(A3, v(21))),
+            ("vfmax.vf v14, v22, ft5", vfmax_vf(v(14), v(22), FT5)),
+            ("vfcvt.x.f.v v18, v26", vfcvt_x_f_v(v(18), v(26))),
         ]
     }
 

@@ -8,13 +8,14 @@ mod floats;
 mod hwcap;
 mod inst;
 mod micro;
+mod rows;
 mod screen;
 
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
 use tcc_ir::ty::DType;
 
 use crate::code::{Function, RelocKind};
-use crate::isa::{AttentionPart, Backend, ElfAbi, ScreenLoops, Syscalls};
+use crate::isa::{AttentionPart, Backend, ElfAbi, RowPart, ScreenLoops, Syscalls};
 
 /// The riscv64 instruction set.
 pub struct Riscv64;
@@ -58,6 +59,10 @@ impl Backend for Riscv64 {
 
     fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {
         features.contains(desc::V).then(|| attention::emit(part))
+    }
+
+    fn row_loop(&self, part: RowPart, features: Features) -> Option<Function> {
+        if features.contains(desc::V) { rows::emit(part) } else { None }
     }
 
     fn probe(&self) -> Function {

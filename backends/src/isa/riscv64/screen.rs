@@ -96,7 +96,7 @@ pub(super) fn emit() -> ScreenLoops {
     by_vector_length(&mut rows, self::rows);
     ScreenLoops {
         panels: function("screen_panels", panels, 0),
-        byte_panels: Some(function("screen_byte_panels", byte_panels, 0)),
+        byte_panels: function("screen_byte_panels", byte_panels, 0),
         rows: function("screen_rows", rows, 0),
     }
 }

@@ -52,12 +52,12 @@ const WEIGHTS: AsmRegisterZmm = zmm4;
 const GROUPS: [usize; 2] = [4, 1];
 
 /// Blocks per iteration of the inner loop, most first.
-const UNROLL: [usize; 2] = [4, 1];
+pub(super) const UNROLL: [usize; 2] = [4, 1];
 
 /// Distance of prefetches in bytes: the best of 3 to 64 KiB, by a little.
-const PREFETCH_BYTES: i32 = 8192;
+pub(super) const PREFETCH_BYTES: i32 = 8192;
 
-const LINE_BYTES: usize = 64;
+pub(super) const LINE_BYTES: usize = 64;
 
 /// The function named `name` for weights of type `weight`.
 pub(super) fn emit(name: &str, weight: DType) -> Function {
@@ -175,6 +175,15 @@ pub(super) fn reduce(
     (spare, low_spare): (AsmRegisterYmm, AsmRegisterXmm),
 ) -> Result<(), IcedError> {
     a.vextractf32x8(spare, all, 1)?;
+    reduce_halves(a, (eight, four), (spare, low_spare))
+}
+
+/// The same of partials in two registers: the first is the lower half and holds the sum, the other is overwritten.
+pub(super) fn reduce_halves(
+    a: &mut CodeAssembler,
+    (eight, four): (AsmRegisterYmm, AsmRegisterXmm),
+    (spare, low_spare): (AsmRegisterYmm, AsmRegisterXmm),
+) -> Result<(), IcedError> {
     a.vaddps(eight, eight, spare)?;
     a.vextractf128(low_spare, eight, 1)?;
     a.vaddps(four, four, low_spare)?;

@@ -3,9 +3,11 @@
 mod abi;
 mod attention;
 mod dense;
+mod dense_avx2;
 mod desc;
 mod micro;
 mod rows;
+mod rows_avx2;
 mod screen;
 
 use iced_x86::code_asm::CodeAssembler;
@@ -43,7 +45,8 @@ impl Backend for X86_64 {
     }
 
     fn dense_dot(&self, weight: DType, features: Features) -> Option<Function> {
-        features.contains(desc::AVX512).then(|| dense::emit("dense_dot", weight))
+        let is_wide = features.contains(desc::AVX512);
+        Some(if is_wide { dense::emit("dense_dot", weight) } else { dense_avx2::emit(weight) })
     }
 
     fn screen(&self, features: Features) -> Option<ScreenLoops> {
@@ -59,7 +62,7 @@ impl Backend for X86_64 {
     }
 
     fn row_loop(&self, part: RowPart, features: Features) -> Option<Function> {
-        if features.contains(desc::AVX512) { rows::emit(part) } else { None }
+        if features.contains(desc::AVX512) { rows::emit(part) } else { rows_avx2::emit(part) }
     }
 
     fn probe(&self) -> Function {

@@ -7,7 +7,10 @@ use iced_x86::code_asm::registers::gpr64::*;
 use iced_x86::code_asm::registers::xmm::*;
 use iced_x86::code_asm::registers::ymm::*;
 use iced_x86::code_asm::registers::zmm::*;
-use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, xmmword_ptr, zmmword_ptr};
+use iced_x86::code_asm::{
+    AsmMemoryOperand, AsmRegister64, AsmRegisterXmm, AsmRegisterYmm, AsmRegisterZmm, CodeAssembler, xmmword_ptr,
+    zmmword_ptr,
+};
 use tcc_ir::numerics::LANES;
 use tcc_ir::ops::Act;
 
@@ -28,14 +31,20 @@ const GATHERED: AsmRegisterZmm = zmm4;
 
 /// The function of `part`; `None` where portable code does it.
 pub(super) fn emit(part: RowPart) -> Option<Function> {
-    match part {
-        RowPart::Squares => Some(squares()),
-        RowPart::Scale => Some(scale()),
-        RowPart::Absmax => Some(absmax()),
-        RowPart::Codes => Some(codes()),
-        RowPart::Gate(Act::Relu2) => Some(relu2()),
-        RowPart::Gate(Act::Silu) => None,
-    }
+    let body = match part {
+        RowPart::Squares => squares,
+        RowPart::Scale => scale,
+        RowPart::Absmax => absmax,
+        RowPart::Codes => codes,
+        RowPart::Gate(Act::Relu2) => relu2,
+        RowPart::Gate(Act::Silu) => return None,
+    };
+    let code = function(part.symbol(), 8, |a| {
+        body(a)?;
+        a.vzeroupper()?;
+        a.ret()
+    });
+    Some(code)
 }
 
 /// A pointer that moves along with the row, and bytes of its elements.
@@ -89,105 +98,94 @@ fn for_blocks(
     a.zero_bytes()
 }
 
+/// An instruction of three registers.
+pub(super) type Op<R> = fn(&mut CodeAssembler, R, R, R) -> Result<(), IcedError>;
+
+/// Joins the lanes of [`GATHERED`] by one instruction, in its two widths, to the return register.
+fn join_gathered(a: &mut CodeAssembler, eight: Op<AsmRegisterYmm>, four: Op<AsmRegisterXmm>) -> Result<(), IcedError> {
+    a.vextracti32x8(ymm5, GATHERED, 1)?;
+    join_halves(a, eight, four)
+}
+
+/// The same of lanes in ymm4 and ymm5, both of which are overwritten.
+pub(super) fn join_halves(
+    a: &mut CodeAssembler,
+    eight: Op<AsmRegisterYmm>,
+    four: Op<AsmRegisterXmm>,
+) -> Result<(), IcedError> {
+    eight(a, ymm4, ymm4, ymm5)?;
+    a.vextracti128(xmm5, ymm4, 1)?;
+    four(a, xmm4, xmm4, xmm5)?;
+    for lanes in [0b1110, 1] {
+        a.vpshufd(xmm5, xmm4, lanes)?;
+        four(a, xmm4, xmm4, xmm5)?;
+    }
+    a.vmovd(eax, xmm4)
+}
+
 /// `extern "C" fn(x, n) -> f32`.
-fn squares() -> Function {
+fn squares(a: &mut CodeAssembler) -> Result<(), IcedError> {
     let (x, n) = (rdi, rsi);
-    function("row_squares", 8, |a| {
-        a.vpxord(GATHERED, GATHERED, GATHERED)?;
-        for_blocks(a, n, &[(x, 4)], |a, block| {
-            a.vmovups(block.register(), block.floats(x))?;
-            let register = BLOCK[block.index];
-            let partials = if block.is_tail { GATHERED.k1() } else { GATHERED };
-            a.vfmadd231ps(partials, register, register)
-        })?;
-        reduce(a, (GATHERED, ymm4, xmm4), (ymm5, xmm5))?;
-        a.vmovaps(xmm0, xmm4)?;
-        a.vzeroupper()?;
-        a.ret()
-    })
+    a.vpxord(GATHERED, GATHERED, GATHERED)?;
+    for_blocks(a, n, &[(x, 4)], |a, block| {
+        a.vmovups(block.register(), block.floats(x))?;
+        let register = BLOCK[block.index];
+        let partials = if block.is_tail { GATHERED.k1() } else { GATHERED };
+        a.vfmadd231ps(partials, register, register)
+    })?;
+    reduce(a, (GATHERED, ymm4, xmm4), (ymm5, xmm5))?;
+    a.vmovaps(xmm0, xmm4)
 }
 
 /// `extern "C" fn(x, w, n, out, r)`.
-fn scale() -> Function {
+fn scale(a: &mut CodeAssembler) -> Result<(), IcedError> {
     let (x, w, n, out) = (rdi, rsi, rdx, rcx);
-    function("row_scale", 8, |a| {
-        a.vbroadcastss(FACTOR, xmm0)?;
-        for_blocks(a, n, &[(x, 4), (w, 4), (out, 4)], |a, block| {
-            a.vmulps(block.register(), FACTOR, block.floats(x))?;
-            a.vmulps(block.register(), BLOCK[block.index], block.floats(w))?;
-            a.vmovups(block.masked(block.floats(out)), BLOCK[block.index])
-        })?;
-        a.vzeroupper()?;
-        a.ret()
+    a.vbroadcastss(FACTOR, xmm0)?;
+    for_blocks(a, n, &[(x, 4), (w, 4), (out, 4)], |a, block| {
+        a.vmulps(block.register(), FACTOR, block.floats(x))?;
+        a.vmulps(block.register(), BLOCK[block.index], block.floats(w))?;
+        a.vmovups(block.masked(block.floats(out)), BLOCK[block.index])
     })
 }
 
-/// `extern "C" fn(x, n) -> u32`.
-fn absmax() -> Function {
+/// `extern "C" fn(x, n) -> i32`.
+fn absmax(a: &mut CodeAssembler) -> Result<(), IcedError> {
     let (x, n) = (rdi, rsi);
-    function("row_absmax", 8, |a| {
-        a.mov(eax, i32::MAX)?;
-        a.vpbroadcastd(FACTOR, eax)?;
-        a.vpxord(GATHERED, GATHERED, GATHERED)?;
-        for_blocks(a, n, &[(x, 4)], |a, block| {
-            a.vpandd(block.register(), FACTOR, block.floats(x))?;
-            a.vpmaxsd(GATHERED, GATHERED, BLOCK[block.index])
-        })?;
-        a.vextracti32x8(ymm5, GATHERED, 1)?;
-        a.vpmaxsd(ymm4, ymm4, ymm5)?;
-        a.vextracti128(xmm5, ymm4, 1)?;
-        a.vpmaxsd(xmm4, xmm4, xmm5)?;
-        a.vpshufd(xmm5, xmm4, 0b1110)?;
-        a.vpmaxsd(xmm4, xmm4, xmm5)?;
-        a.vpshufd(xmm5, xmm4, 1)?;
-        a.vpmaxsd(xmm4, xmm4, xmm5)?;
-        a.vmovd(eax, xmm4)?;
-        a.vzeroupper()?;
-        a.ret()
-    })
+    a.mov(eax, i32::MAX)?;
+    a.vpbroadcastd(FACTOR, eax)?;
+    a.vpxord(GATHERED, GATHERED, GATHERED)?;
+    for_blocks(a, n, &[(x, 4)], |a, block| {
+        a.vpandd(block.register(), FACTOR, block.floats(x))?;
+        a.vpmaxsd(GATHERED, GATHERED, BLOCK[block.index])
+    })?;
+    join_gathered(a, CodeAssembler::vpmaxsd, CodeAssembler::vpmaxsd)
 }
 
 /// `extern "C" fn(x, n, codes, inv_scale) -> i32`. Conversion rounds half to even, as every addition here does.
-fn codes() -> Function {
+fn codes(a: &mut CodeAssembler) -> Result<(), IcedError> {
     let (x, n, codes) = (rdi, rsi, rdx);
-    function("row_codes", 8, |a| {
-        a.vbroadcastss(FACTOR, xmm0)?;
-        a.vpxord(GATHERED, GATHERED, GATHERED)?;
-        for_blocks(a, n, &[(x, 4), (codes, 1)], |a, block| {
-            let register = BLOCK[block.index];
-            a.vmulps(block.register(), FACTOR, block.floats(x))?;
-            a.vcvtps2dq(register, register)?;
-            a.vpaddd(GATHERED, GATHERED, register)?;
-            a.vpmovdb(block.masked(xmmword_ptr(codes + int(block.index * LANES))), register)
-        })?;
-        a.vextracti32x8(ymm5, GATHERED, 1)?;
-        a.vpaddd(ymm4, ymm4, ymm5)?;
-        a.vextracti128(xmm5, ymm4, 1)?;
-        a.vpaddd(xmm4, xmm4, xmm5)?;
-        a.vpshufd(xmm5, xmm4, 0b1110)?;
-        a.vpaddd(xmm4, xmm4, xmm5)?;
-        a.vpshufd(xmm5, xmm4, 1)?;
-        a.vpaddd(xmm4, xmm4, xmm5)?;
-        a.vmovd(eax, xmm4)?;
-        a.vzeroupper()?;
-        a.ret()
-    })
+    a.vbroadcastss(FACTOR, xmm0)?;
+    a.vpxord(GATHERED, GATHERED, GATHERED)?;
+    for_blocks(a, n, &[(x, 4), (codes, 1)], |a, block| {
+        let register = BLOCK[block.index];
+        a.vmulps(block.register(), FACTOR, block.floats(x))?;
+        a.vcvtps2dq(register, register)?;
+        a.vpaddd(GATHERED, GATHERED, register)?;
+        a.vpmovdb(block.masked(xmmword_ptr(codes + int(block.index * LANES))), register)
+    })?;
+    join_gathered(a, CodeAssembler::vpaddd, CodeAssembler::vpaddd)
 }
 
 /// `extern "C" fn(g, u, n, out)`.
-fn relu2() -> Function {
+fn relu2(a: &mut CodeAssembler) -> Result<(), IcedError> {
     let (g, u, n, out) = (rdi, rsi, rdx, rcx);
-    function("row_relu2", 8, |a| {
-        a.vpxord(FACTOR, FACTOR, FACTOR)?;
-        for_blocks(a, n, &[(g, 4), (u, 4), (out, 4)], |a, block| {
-            let register = BLOCK[block.index];
-            a.vmovups(block.register(), block.floats(g))?;
-            a.vmaxps(register, register, FACTOR)?;
-            a.vmulps(register, register, register)?;
-            a.vmulps(block.register(), register, block.floats(u))?;
-            a.vmovups(block.masked(block.floats(out)), register)
-        })?;
-        a.vzeroupper()?;
-        a.ret()
+    a.vpxord(FACTOR, FACTOR, FACTOR)?;
+    for_blocks(a, n, &[(g, 4), (u, 4), (out, 4)], |a, block| {
+        let register = BLOCK[block.index];
+        a.vmovups(block.register(), block.floats(g))?;
+        a.vmaxps(register, register, FACTOR)?;
+        a.vmulps(register, register, register)?;
+        a.vmulps(block.register(), register, block.floats(u))?;
+        a.vmovups(block.masked(block.floats(out)), register)
     })
 }

@@ -11,11 +11,8 @@ mod values;
 use tcc_ir::ty::DType;
 
 use super::abi::function;
-use super::floats::{Halves, element_bytes, load_widened};
-use super::inst::{
-    A0, A1, A2, FT0, Lmul, Sew, T1, T2, T3, V, ZERO, add, beq, bne, mv, patch_branch, put, ret, slli, sub, vse32,
-    vsetvli,
-};
+use super::floats::{Halves, element_bytes, load_widened, strips};
+use super::inst::{A0, A1, A2, FT0, Lmul, T2, V, ret, vse32, vsetvli};
 use crate::asm::Asm;
 use crate::code::Function;
 use crate::isa::AttentionPart;
@@ -35,23 +32,12 @@ pub(super) fn emit(part: AttentionPart) -> Function {
 /// `extern "C" fn(from, to, n)`.
 fn widen(asm: &mut Asm, cache: DType) -> u32 {
     let (from, to, left) = (A0, A1, A2);
-    let (count, bytes) = (T2, T3);
-    let halves = Halves { kept: T1, rebias: FT0 };
-    halves.load(asm);
-    let done = asm.label();
-    asm.branch(beq(left, ZERO), done, patch_branch);
-    let again = asm.bound();
-    asm.word(vsetvli(count, left, Sew::E32, Lmul::M8));
-    load_widened(asm, cache, V::new(8), V::new(0), from, halves);
-    asm.word(vse32(V::new(8), to));
-    if element_bytes(cache) == 1 {
-        asm.word(mv(bytes, count));
-    } else {
-        asm.word(slli(bytes, count, element_bytes(cache).trailing_zeros()));
-    }
-    put(asm, &[add(from, from, bytes), slli(bytes, count, 2), add(to, to, bytes), sub(left, left, count)]);
-    asm.branch(bne(left, ZERO), again, patch_branch);
-    asm.bind(done);
+    let halves = Halves { kept: T2, rebias: FT0 };
+    halves.load(asm, cache);
+    strips(asm, left, (vsetvli, Lmul::M8), &[(from, element_bytes(cache)), (to, 4)], |asm| {
+        load_widened(asm, cache, V::new(8), V::new(0), from, halves);
+        asm.word(vse32(V::new(8), to));
+    });
     asm.word(ret());
     0
 }

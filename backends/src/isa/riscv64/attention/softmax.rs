@@ -2,12 +2,12 @@
 
 use tcc_ir::numerics::{EXP_MIN, EXP_POLY, LANES, LN2_HIGH, LN2_LOW, LOG2_E, ROUND_MAGIC};
 
-use super::super::floats::{by_vector_length, int, load_float, reduce, repeat, set_sixteen};
+use super::super::floats::{self, by_vector_length, int, load_float, reduce, repeat, set_sixteen};
 use super::super::inst::{
     A0, A1, A2, A3, A4, A5, A6, A7, F, FA0, FA1, FA2, FA3, FA4, FA5, FT0, FT1, FT2, FT3, FT4, FT5, FT6, FT7, Lmul, Sew,
-    T1, T2, V, X, ZERO, add, addi, andi, beq, bne, mv, patch_branch, put, ret, slli, srli, sub, vadd_vv, vfadd_vf,
-    vfadd_vv, vfmacc_vf, vfmacc_vv, vfmul_vf, vfmul_vv, vfmv_f_s, vfmv_s_f, vfmv_v_f, vfnmsac_vf, vfredmax_vs,
-    vfsub_vf, vle32, vmerge_vim, vmflt_vf, vmv_v_i, vse32, vsetvli, vsll_vi,
+    T1, T2, V, X, ZERO, add, addi, andi, beq, mv, patch_branch, put, ret, slli, srli, sub, vadd_vv, vfadd_vf, vfadd_vv,
+    vfmacc_vf, vfmacc_vv, vfmul_vf, vfmul_vv, vfmv_f_s, vfmv_s_f, vfmv_v_f, vfnmsac_vf, vfredmax_vs, vfsub_vf, vle32,
+    vmerge_vim, vmflt_vf, vmv_v_i, vse32, vsetvli, vsll_vi,
 };
 use crate::asm::Asm;
 
@@ -20,7 +20,6 @@ const PADDED: X = A4;
 const AT: X = A5;
 const LEFT: X = A6;
 const SCALES: X = A7;
-const COUNT: X = T1;
 const BYTES: X = T2;
 
 const SCALE: F = FA0;
@@ -59,7 +58,7 @@ pub(super) fn emit(asm: &mut Asm) -> u32 {
     multiply_by(asm, K_SCALES);
     scale(asm);
     fill_last_block(asm);
-    strips(asm, PADDED, |asm| {
+    strips(asm, PADDED, None, |asm| {
         asm.word(vle32(v(SCORE), AT));
         exponential(asm);
         asm.word(vse32(v(SCORE), AT));
@@ -76,14 +75,11 @@ pub(super) fn emit(asm: &mut Asm) -> u32 {
     0
 }
 
-/// Runs `body` for the next scores, as many as four registers hold, until `count` are done.
-fn strips(asm: &mut Asm, count: X, body: impl FnOnce(&mut Asm)) {
+/// Runs `body` for the next scores, as many as four registers hold, until `count` are done; `scales` moves along.
+fn strips(asm: &mut Asm, count: X, scales: Option<X>, body: impl FnOnce(&mut Asm)) {
     put(asm, &[mv(AT, E), mv(LEFT, count)]);
-    let strip = asm.bound();
-    asm.word(vsetvli(COUNT, LEFT, Sew::E32, LMUL));
-    body(asm);
-    put(asm, &[slli(BYTES, COUNT, 2), add(AT, AT, BYTES), sub(LEFT, LEFT, COUNT)]);
-    asm.branch(bne(LEFT, ZERO), strip, patch_branch);
+    let streams: Vec<_> = [AT].into_iter().chain(scales).map(|at| (at, 4)).collect();
+    floats::strips(asm, LEFT, (vsetvli, LMUL), &streams, body);
 }
 
 /// Multiplies by the scales of the positions, unless they are null.
@@ -91,9 +87,9 @@ fn multiply_by(asm: &mut Asm, scales: X) {
     let none = asm.label();
     asm.branch(beq(scales, ZERO), none, patch_branch);
     asm.word(mv(SCALES, scales));
-    strips(asm, PADDED, |asm| {
+    strips(asm, PADDED, Some(SCALES), |asm| {
         put(asm, &[vle32(v(SCORE), AT), vle32(v(NEXT), SCALES), vfmul_vv(v(SCORE), v(SCORE), v(NEXT))]);
-        put(asm, &[vse32(v(SCORE), AT), slli(BYTES, COUNT, 2), add(SCALES, SCALES, BYTES)]);
+        asm.word(vse32(v(SCORE), AT));
     });
     asm.bind(none);
 }
@@ -101,7 +97,7 @@ fn multiply_by(asm: &mut Asm, scales: X) {
 /// Multiplies by the scale; leaves the largest in the first lane of group [`P`].
 fn scale(asm: &mut Asm) {
     put(asm, &[vsetvli(ZERO, SEEN, Sew::E32, LMUL), vfmv_s_f(v(P), LARGEST)]);
-    strips(asm, SEEN, |asm| {
+    strips(asm, SEEN, None, |asm| {
         put(asm, &[vle32(v(SCORE), AT), vfmul_vf(v(SCORE), v(SCORE), SCALE)]);
         put(asm, &[vse32(v(SCORE), AT), vfredmax_vs(v(P), v(SCORE), v(P))]);
     });

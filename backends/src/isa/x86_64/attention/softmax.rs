@@ -12,13 +12,13 @@ use tcc_ir::numerics::{EXP_MIN, EXP_POLY, LANES, LN2_HIGH, LN2_LOW, LOG2_E, ROUN
 
 use super::while_left;
 use crate::code::Function;
-use crate::isa::x86_64::dense::{int, tail_mask};
+use crate::isa::x86_64::dense::{int, reduce, tail_mask};
 use crate::isa::x86_64::function;
 
 /// The scale, then the constants of the exponential.
 const SCALE: AsmRegisterZmm = zmm16;
 const LARGEST: AsmRegisterZmm = zmm17;
-const TOTAL: AsmRegisterZmm = zmm18;
+const TOTAL: AsmRegisterZmm = zmm5;
 const LOWEST: AsmRegisterZmm = zmm19;
 /// Of these, `r = fma(n, -LN2, x)` is one subtraction, rounded once.
 const CONSTANTS: [(AsmRegisterZmm, f32); 7] = [
@@ -62,7 +62,8 @@ pub(super) fn softmax() -> Function {
             a.xor(at, at)?;
             while_left(a, left, LANES, |a| exponential_block(a, e + at, scales.map(|s| s + at)))
         })?;
-        reduce_total(a)?;
+        reduce(a, (TOTAL, ymm5, xmm5), (ymm0, xmm0))?;
+        a.vmovaps(xmm0, xmm5)?;
         a.vzeroupper()?;
         a.ret()
     })
@@ -153,16 +154,4 @@ fn exponential_block(
     }
     a.vmovups(zmmword_ptr(e), p)?;
     a.add(rax, int(4 * LANES))
-}
-
-/// `numerics::reduce` of [`TOTAL`] to xmm0.
-fn reduce_total(a: &mut CodeAssembler) -> Result<(), IcedError> {
-    a.vextractf32x8(ymm0, TOTAL, 1)?;
-    a.vaddps(zmm0, zmm0, TOTAL)?;
-    a.vextractf128(xmm1, ymm0, 1)?;
-    a.vaddps(xmm0, xmm0, xmm1)?;
-    a.vmovhlps(xmm1, xmm0, xmm0)?;
-    a.vaddps(xmm0, xmm0, xmm1)?;
-    a.vmovshdup(xmm1, xmm0)?;
-    a.vaddss(xmm0, xmm0, xmm1)
 }

@@ -11,7 +11,7 @@ use tcc_ir::ty::DType;
 use crate::code::Function;
 use crate::isa::x86_64::X86_64;
 use crate::isa::x86_64::desc::{AVX512, AVX512VBMI, AVX512VNNI, AVXVNNI, DESC};
-use crate::isa::{AttentionPart, Backend};
+use crate::isa::{AttentionPart, Backend, RowPart};
 
 /// Registers of the System V calling convention that a function leaves as they were.
 const CALLEE_SAVED: [Register; 6] =
@@ -21,12 +21,15 @@ fn instructions(code: &[u8]) -> Vec<Instruction> {
     Decoder::new(64, code, DecoderOptions::NONE).into_iter().collect()
 }
 
-/// Every assembled kernel with what it needs: the rows of the menu, then the dense products and attention.
+/// Every assembled kernel with what it needs: the rows of the menu, then the dense products, attention, screens and loops over rows.
 fn kernels() -> Vec<(String, Features, Function)> {
     let rows = DESC.menu.iter().filter_map(|row| Some((row.name.to_string(), row.needs, super::emit(row)?)));
-    let dense = [DType::F32, DType::F16, DType::Bf16].map(|weight| {
-        let code = X86_64.dense_dot(weight, DESC.close(AVX512)).expect("assembled for these features");
-        (format!("dense {weight}"), AVX512, code)
+    let dense = [Features::NONE, AVX512].into_iter().flat_map(|needs| {
+        [DType::F32, DType::F16, DType::Bf16].map(|weight| {
+            let code =
+                X86_64.dense_dot(weight, DESC.close(DESC.baseline.with(needs))).expect("assembled for every level");
+            (format!("dense {weight}, {}", DESC.feature_names(needs)), needs, code)
+        })
     });
     let attention = [Features::NONE, AVX512].into_iter().flat_map(|needs| {
         let parts = AttentionPart::ALL.into_iter();
@@ -42,11 +45,16 @@ fn kernels() -> Vec<(String, Features, Function)> {
     });
     let screen = [Features::NONE, AVXVNNI, AVX512VNNI].into_iter().flat_map(|needs| {
         let loops = X86_64.screen(DESC.close(DESC.baseline.with(needs))).expect("assembled for every level");
-        let byte_panels = loops.byte_panels.expect("assembled for every level");
-        [("panels", loops.panels), ("byte panels", byte_panels), ("rows", loops.rows)]
+        [("panels", loops.panels), ("byte panels", loops.byte_panels), ("rows", loops.rows)]
             .map(|(part, code)| (format!("screen {part}, {}", DESC.feature_names(needs)), needs, code))
     });
-    rows.chain(dense).chain(attention).chain(as_they_are).chain(screen).collect()
+    let over_rows = [Features::NONE, AVX512].into_iter().flat_map(|needs| {
+        RowPart::ALL.into_iter().filter_map(move |part| {
+            let code = X86_64.row_loop(part, DESC.close(DESC.baseline.with(needs)))?;
+            Some((format!("{}, {}", part.symbol(), DESC.feature_names(needs)), needs, code))
+        })
+    });
+    rows.chain(dense).chain(attention).chain(as_they_are).chain(screen).chain(over_rows).collect()
 }
 
 /// Features beyond the baseline that an instruction of the CPUID feature `used` needs; `None` if no row may use it.

@@ -124,11 +124,7 @@ pub(super) fn emit(features: Features) -> ScreenLoops {
 }
 
 fn loops(body: &impl Body) -> ScreenLoops {
-    ScreenLoops {
-        panels: panels(body, Codes::Nibbles),
-        byte_panels: Some(panels(body, Codes::Bytes)),
-        rows: rows(body),
-    }
+    ScreenLoops { panels: panels(body, Codes::Nibbles), byte_panels: panels(body, Codes::Bytes), rows: rows(body) }
 }
 
 /// What the blocks of panels are made of.

@@ -1,6 +1,6 @@
 //! Streams the weights blob: tensor by tensor, packed as the plan says, never whole in memory.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use rayon::prelude::*;
 use tcc_ir::coded::{self, CodedLayout};
@@ -46,9 +46,7 @@ pub fn write(
 }
 
 fn zeros(out: &mut dyn Write, count: u64) -> io::Result<()> {
-    const ZEROS: [u8; 64] = [0; 64];
-    let count = usize::try_from(count).expect("slots are 64-byte aligned neighbours");
-    out.write_all(&ZEROS[..count])
+    io::copy(&mut io::repeat(0).take(count), out).map(drop)
 }
 
 fn write_tensor(tensor: &Tensor, slot: &WeightSlot, out: &mut dyn Write) -> io::Result<()> {

@@ -53,7 +53,7 @@ statuses! {
     CPU = 3 "TCC_E_CPU" "this core lacks a feature the model was compiled for";
     ARENA_SIZE = 4 "TCC_E_ARENA_SIZE" "the arena is too small";
     ARENA_ALIGN = 5 "TCC_E_ARENA_ALIGN" "the arena is not aligned";
-    WEIGHTS = 6 "TCC_E_WEIGHTS" "the weights are missing, misaligned or of wrong length";
+    WEIGHTS = 6 "TCC_E_WEIGHTS" "the weights are missing, misaligned, of wrong length or not those of this object";
     HASH = 7 "TCC_E_HASH" "the weights or the golden run differ from the build";
     CTX_FULL = 8 "TCC_E_CTX_FULL" "the context is full";
     TOKEN = 9 "TCC_E_TOKEN" "a token is outside the vocabulary";

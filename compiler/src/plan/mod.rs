@@ -126,7 +126,7 @@ fn build_over(
     });
     let search = search.transpose()?;
     let (needs, vlen) = requirements(machine, &kernels);
-    let weights_bytes = weights.last().map_or(0, |w| (w.offset_bytes + w.bytes).next_multiple_of(arena::ALIGN));
+    let weights_bytes = weights::total_bytes(program, &weights);
     let facts = program.facts.clone();
     Ok(Plan { facts, needs, vlen, kernels, bodies: bound, head, search, weights, weights_bytes, states, arena })
 }

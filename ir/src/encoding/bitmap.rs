@@ -12,6 +12,9 @@
 //!
 //! What a panel needs depends on its weights. All panels of a matrix have the size of the longest, behind a header that
 //! says this size: code depends on the shape alone.
+//!
+//! **Invariant:** whatever a panel's bytes are, no sign is read [`most_bytes`] or more behind its begin. Test:
+//! `no_presence_leads_further_than_the_bound`.
 
 /// Columns of one block.
 pub const KR: usize = 32;
@@ -24,6 +27,13 @@ pub const WORD_BYTES: usize = 8;
 
 /// Most signs of a word that begins anywhere in a byte.
 pub const LONG: u32 = 57;
+
+/// Bytes of a panel from whose presence bits, be they what they may, no load of eight bytes leads out: a word of all ones
+/// has eight bytes of signs, and where a word begins at the next whole byte, those before it had fewer.
+pub const fn most_bytes(k: usize, nr: usize) -> usize {
+    let words = k.div_ceil(KR) * nr / 2;
+    (2 * words + 1) * WORD_BYTES
+}
 
 /// The shape of panels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -156,6 +166,26 @@ mod tests {
             assert_eq!(density.zero_share(), zeros_of_ten as f64 / 10.0);
             let found = 8.0 * density.panel_bytes as f64 / (nr * k) as f64;
             assert!((bits..bits + 0.015).contains(&found), "{found} bits with {zeros_of_ten} of ten zero");
+        }
+    }
+
+    /// Damaged bits lead no further than the bound says: all of them, and mixtures of all counts about the long ones.
+    #[test]
+    fn no_presence_leads_further_than_the_bound() {
+        let (k, nr) = (100usize, 16);
+        let words = k.div_ceil(KR) * nr / 2;
+        let ways: [&dyn Fn(usize) -> u32; 4] =
+            [&|_| 64, &|i| 57 + (i % 8) as u32, &|i| 57 + 7 * (i % 2) as u32, &|_| 63];
+        for counts in ways {
+            let mut end = 0;
+            for count in (0..words).map(counts) {
+                let begin = begin_of(end, count);
+                assert!(
+                    words * WORD_BYTES + begin / 8 + WORD_BYTES <= most_bytes(k, nr),
+                    "a word begins at bit {begin}"
+                );
+                end = begin + count as usize;
+            }
         }
     }
 

@@ -144,6 +144,14 @@ impl Encoding {
         self.header_bytes() + n.div_ceil(self.nr()) * self.panel_bytes(k)
     }
 
+    /// Bytes behind the last panel that kernels may read where panels are damaged.
+    pub fn beyond_bytes(self, k: usize) -> usize {
+        match self {
+            Encoding::Bitmap(panel) => bitmap::most_bytes(k, panel.nr).saturating_sub(panel.bytes),
+            Encoding::I2 { .. } | Encoding::I2Lane { .. } | Encoding::Base3 { .. } | Encoding::W2Nz(_) => 0,
+        }
+    }
+
     /// Packs row-major trits `w: [n, k]`. Panics if the length is not `n * k`.
     pub fn pack(self, w: &[i8], n: usize, k: usize) -> Vec<u8> {
         assert_eq!(w.len(), n * k, "a matrix of [{n}, {k}]");

@@ -3,7 +3,8 @@
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
-use tcc_ir::plan::BUFFER_ALIGN;
+use tcc_ir::encoding::Encoding;
+use tcc_ir::plan::{BUFFER_ALIGN, Plan, WeightLayout, WeightSlot};
 use tcc_runtime::abi::Status;
 use tcc_runtime::abi::offsets::{blob, hooks};
 
@@ -27,6 +28,7 @@ pub(super) fn init(api: &Api<'_>) -> Result<Function, EmitError> {
         fail_if(f, small, Status::ARENA_SIZE);
         let variant = variants::choose(api, f, hooks);
         let weights = find_weights(api, f, blob);
+        check_panels(api, f, weights);
 
         let (begin, end, zero) = (f.i64(0), f.size(STATE_BYTES / 8), f.i64(0));
         f.for_range(begin, end, 1, |f, i| {
@@ -103,6 +105,39 @@ fn find_weights(api: &Api<'_>, f: &mut FunctionCx, caller: Value) -> Value {
     data
 }
 
+/// Where the sizes of panels stand in the weights, and what they are: pairs of words.
+const PANEL_SIZES: &str = "panel_sizes";
+
+/// The words of [`PANEL_SIZES`].
+///
+/// Kernels find panels by the size in front of a bitmap, so a wrong one would lead them out of the weights. What presence
+/// bits lead to lies inside whatever they are: the plan leaves room for it (`Encoding::beyond_bytes`).
+fn panel_sizes(plan: &Plan) -> Vec<u64> {
+    let size = |slot: &WeightSlot| match slot.layout {
+        WeightLayout::Packed(Encoding::Bitmap(panel)) => Some([slot.offset_bytes, panel.bytes as u64]),
+        WeightLayout::Packed(_) | WeightLayout::Plain | WeightLayout::Coded(_) | WeightLayout::Screen(_) => None,
+    };
+    plan.weights.iter().filter_map(size).flatten().collect()
+}
+
+/// Refuses weights whose panels do not have the sizes that they have in the plan.
+fn check_panels(api: &Api<'_>, f: &mut FunctionCx, weights: Value) {
+    let count = panel_sizes(api.plan).len() / 2;
+    if count == 0 {
+        return;
+    }
+    let (table, begin, end) = (f.symbol_address(PANEL_SIZES), f.i64(0), f.size(count));
+    let other = f.for_carried(begin, end, 1, &[begin], |f, i, other| {
+        let pair = f.index(table, i, 16);
+        let (at, expected) = (f.load(I64, pair, 0), f.load(I64, pair, 8));
+        let header = f.ins().iadd(weights, at);
+        let found = f.load(I64, header, 0);
+        let difference = f.ins().bxor(found, expected);
+        vec![f.ins().bor(other[0], difference)]
+    })[0];
+    fail_if(f, other, Status::WEIGHTS);
+}
+
 /// Tasks run at once: 1 without `parallel_for`, else what the caller asks, 1 to the plan's maximum.
 fn threads(api: &Api<'_>, f: &mut FunctionCx, hooks: Value) -> Value {
     let asked = f.load(I32, hooks, offset(hooks::THREADS));
@@ -114,11 +149,11 @@ fn threads(api: &Api<'_>, f: &mut FunctionCx, hooks: Value) -> Value {
     f.ins().select(parallel_for, capped, one)
 }
 
-/// The field that receives the displacement of the weights, where they are in the object.
+/// The field that receives the displacement of the weights, where they are in the object, and the sizes of panels.
 pub(super) fn data_blocks(api: &Api<'_>) -> Vec<Function> {
-    if !api.options.weights_inside {
-        return Vec::new();
-    }
     let reloc = Reloc { offset: 0, kind: RelocKind::Pc64, target: Target::Weights, addend: 0 };
-    vec![Function { relocs: vec![reloc], ..data(WEIGHTS_SLOT, vec![0; 8]) }]
+    let slot = || Function { relocs: vec![reloc], ..data(WEIGHTS_SLOT, vec![0; 8]) };
+    let sizes: Vec<u8> = panel_sizes(api.plan).into_iter().flat_map(u64::to_le_bytes).collect();
+    let sizes = (!sizes.is_empty()).then(|| data(PANEL_SIZES, sizes));
+    api.options.weights_inside.then(slot).into_iter().chain(sizes).collect()
 }

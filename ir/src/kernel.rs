@@ -14,6 +14,7 @@ use crate::ops::Act;
 use crate::schedule::MatmulSchedule;
 use crate::screen::ScreenLayout;
 use crate::screen::kernel::{ScreenKernel, TASK_ROWS};
+use crate::target::micro_args;
 use crate::ty::DType;
 
 /// Words every argument block begins with.
@@ -222,7 +223,8 @@ impl KernelSpec {
                 let rows = schedule.task_rows().next_multiple_of(64);
                 let mr = schedule.micro.iter().map(|k| k.mr).max().unwrap_or(1);
                 let own = schedule.micro.iter().map(|k| k.scratch_bytes).max().unwrap_or(0);
-                64 + 2 * 4 * rows * mr + own.next_multiple_of(64)
+                let block = usize::try_from(micro_args::BYTES).expect("a few words");
+                block + 2 * 4 * rows * mr + own.next_multiple_of(64)
             }
             KernelSpec::Embed { .. }
             | KernelSpec::CodedEmbed { .. }

@@ -62,7 +62,7 @@ pub struct Memory {
     pub bytes_per_cycle: f32,
 }
 
-/// One row of a menu: a ternary micro-kernel that adds Σ code·q to int32 accumulators.
+/// One row of a menu: a ternary micro-kernel that adds Σ code·q to int32 accumulators, or turns them into outputs.
 ///
 /// Bounds: `acc` is exact for any int8 activations while `k <= max_k`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,6 +78,8 @@ pub struct MicroKernel {
     pub max_k: usize,
     /// Bytes of private scratch per call (`MicroArgs::scratch`), 64-byte aligned.
     pub scratch_bytes: usize,
+    /// Whether the kernel writes outputs where [`micro_args::OUT`] is not null.
+    pub finishes: bool,
     /// Multiply-accumulates per cycle and core when fed from the nearest memory; an estimate for ranking.
     pub macs_per_cycle: f32,
 }
@@ -127,6 +129,13 @@ impl TargetDesc {
 /// `acc: *mut i32 [panels][mr][nr]` is added to; `w: *const u8` is the first panel, `w_panel_stride` bytes from one
 /// panel to the next; `q: *const i8` is the first of `mr` rows, `q_stride` bytes apart, 64-byte aligned and zero
 /// padded to a multiple of 64 and of `kr`; `k_blocks` counts blocks of `kr` columns; `scratch` is private.
+///
+/// Rows that finish ([`MicroKernel::finishes`]) read the rest. Where `out` is null they do as above. Elsewhere `acc` is
+/// the kernel's own, whatever it held, and output `(row, column)` of the panels becomes
+/// `f32(Σ code·q - sums[row]) · act_scale[row] · scale[column]`, then `+ residual` unless that is null.
+/// `out` and `residual` are `f32[mr][panels · nr]`, rows `out_stride` bytes apart, and may be the same; `sums` is the
+/// first of `mr` i32, `q_stride` bytes apart; `act_scale` is `f32[mr]`; `scale` is `f32[nr]` of the first panel,
+/// `scale_stride` bytes from one panel to the next, or one f32 for all where that is 0.
 pub mod micro_args {
     pub const ACC: i32 = 0;
     pub const W: i32 = 8;
@@ -136,7 +145,14 @@ pub mod micro_args {
     pub const Q_STRIDE: i32 = 40;
     pub const K_BLOCKS: i32 = 48;
     pub const SCRATCH: i32 = 56;
-    pub const BYTES: i32 = 64;
+    pub const OUT: i32 = 64;
+    pub const OUT_STRIDE: i32 = 72;
+    pub const RESIDUAL: i32 = 80;
+    pub const SUMS: i32 = 88;
+    pub const ACT_SCALE: i32 = 96;
+    pub const SCALE: i32 = 104;
+    pub const SCALE_STRIDE: i32 = 112;
+    pub const BYTES: i32 = 128;
 }
 
 impl fmt::Display for MicroKernel {

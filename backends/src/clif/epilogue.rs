@@ -32,6 +32,19 @@ impl Epilogue {
         Epilogue { n, bias, residual, out }
     }
 
+    pub fn has_bias(&self) -> bool {
+        self.bias.is_some()
+    }
+
+    /// Addresses of the result and of the residual, which is null where there is none, of the output `column` of token
+    /// row `row`.
+    pub fn addresses(&self, f: &mut FunctionCx, row: Value, column: Value) -> [Value; 2] {
+        let first = f.scaled(row, self.n);
+        let at = f.ins().iadd(first, column);
+        let residual = self.residual.map(|residual| f.index(residual, at, 4));
+        [f.index(self.out, at, 4), residual.unwrap_or_else(|| f.i64(0))]
+    }
+
     /// Finishes `y`, the outputs from `column` on of token row `row`, and stores them.
     pub fn store(&self, f: &mut FunctionCx, y: Lanes, row: Value, column: Value) {
         let mut y = y;

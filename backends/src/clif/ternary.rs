@@ -2,7 +2,7 @@
 //!
 //! A task is one tile. All token rows pass over it, in groups as tall as the micro-kernels of the schedule, so its
 //! weights are read from memory once. Weights are stored as codes w + 1, so accumulators start at minus the sum of
-//! the row's activations (`docs/numerics.md`).
+//! the row's activations (`docs/numerics.md`). Micro-kernels that finish do that, and the epilogue, themselves.
 
 use cranelift_codegen::ir::types::{F32, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -113,7 +113,7 @@ impl Driver<'_> {
     }
 
     fn acc(&self, f: &mut FunctionCx) -> Value {
-        f.offset(self.scratch, usize::try_from(micro_args::BYTES).expect("64"))
+        f.offset(self.scratch, usize::try_from(micro_args::BYTES).expect("a few words"))
     }
 
     fn group_results(&self, f: &mut FunctionCx) -> Value {
@@ -121,8 +121,21 @@ impl Driver<'_> {
         f.offset(acc, self.acc_bytes())
     }
 
+    /// Whether `kernel` writes the outputs itself: whole panels of them, from one sum of activations for each row.
+    fn is_finished_by(&self, kernel: &MicroKernel) -> bool {
+        let Product { n, layout, scale, .. } = self.product;
+        let one_scale = match scale {
+            ScaleKind::PerTensor | ScaleKind::PerRow => true,
+            ScaleKind::PerGroup { .. } => false,
+        };
+        kernel.finishes && one_scale && layout.sums() == 1 && n.is_multiple_of(self.nr()) && !self.epilogue.has_bias()
+    }
+
     /// All outputs of a tile for one group of token rows.
     fn row_group(&self, f: &mut FunctionCx, rows: &RowGroup) {
+        if self.is_finished_by(rows.kernel) {
+            return self.finished_group(f, rows);
+        }
         match self.product.scale {
             ScaleKind::PerTensor | ScaleKind::PerRow => {
                 let group = f.i64(0);
@@ -148,6 +161,31 @@ impl Driver<'_> {
                 });
             }
         }
+    }
+
+    /// The same by a micro-kernel that writes the outputs.
+    fn finished_group(&self, f: &mut FunctionCx, rows: &RowGroup) {
+        let (layout, column) = (self.product.layout, rows.tile.begin);
+        let q = f.index(self.q, rows.row, layout.stride_bytes());
+        let [out, residual] = self.epilogue.addresses(f, rows.row, column);
+        let (scale, scale_stride) = match self.product.scale {
+            ScaleKind::PerTensor | ScaleKind::PerGroup { .. } => (self.scales.base, 0),
+            ScaleKind::PerRow => (f.index(self.scales.base, column, 4), 4 * self.nr()),
+        };
+        let words = [
+            (micro_args::OUT, out),
+            (micro_args::OUT_STRIDE, f.size(4 * self.product.n)),
+            (micro_args::RESIDUAL, residual),
+            (micro_args::SUMS, f.offset(q, layout.sums_offset_bytes())),
+            (micro_args::ACT_SCALE, f.index(self.act_scale, rows.row, 4)),
+            (micro_args::SCALE, scale),
+            (micro_args::SCALE_STRIDE, f.size(scale_stride)),
+        ];
+        for (offset, word) in words {
+            f.store(word, self.scratch, offset);
+        }
+        let group = f.i64(0);
+        self.call_micro(f, rows, group, q);
     }
 
     /// `r = +0; r = fma(f32(acc_g), s_g, r)` for each output, in increasing g.
@@ -191,6 +229,10 @@ impl Driver<'_> {
                 fill(f, at, self.nr(), start);
             });
         });
+        if rows.kernel.finishes {
+            let none = f.i64(0);
+            f.store(none, self.scratch, micro_args::OUT);
+        }
         self.call_micro(f, rows, group, first);
     }
 

@@ -30,6 +30,7 @@ const ROW: MicroKernel = MicroKernel {
     mr: 1,
     max_k: 1 << 22,
     scratch_bytes: 0,
+    finishes: false,
     macs_per_cycle: 1.0,
 };
 

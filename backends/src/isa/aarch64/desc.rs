@@ -86,6 +86,7 @@ const MENU: &[MicroKernel] = &[
         mr: 16,
         max_k: MAX_K,
         scratch_bytes: sme::SCRATCH_BYTES,
+        finishes: false,
         macs_per_cycle: 500.0, // 19.0 instructions at 128 bits, 5.7 at 256, 1.9 at 512
     },
     MicroKernel {
@@ -96,6 +97,7 @@ const MENU: &[MicroKernel] = &[
         mr: 8,
         max_k: MAX_K,
         scratch_bytes: sve_i8mm::scratch_bytes(8),
+        finishes: false,
         macs_per_cycle: 44.0, // 15.5 instructions at 128 bits, 8.1 at 256
     },
     MicroKernel {
@@ -106,6 +108,7 @@ const MENU: &[MicroKernel] = &[
         mr: 4,
         max_k: MAX_K,
         scratch_bytes: sve_i8mm::scratch_bytes(4),
+        finishes: false,
         macs_per_cycle: 34.0, // 18.6 instructions at 128 bits, 9.7 at 256
     },
     MicroKernel {
@@ -116,6 +119,7 @@ const MENU: &[MicroKernel] = &[
         mr: 8,
         max_k: MAX_K,
         scratch_bytes: 0,
+        finishes: false,
         macs_per_cycle: 27.0, // 22.4 instructions at 128 bits, 11.3 at 256
     },
     MicroKernel {
@@ -126,6 +130,7 @@ const MENU: &[MicroKernel] = &[
         mr: 1,
         max_k: MAX_K_UNSHIFTED,
         scratch_bytes: 0,
+        finishes: false,
         macs_per_cycle: 16.0, // 40.3 instructions at 128 bits, 20.3 at 256
     },
     MicroKernel {
@@ -136,6 +141,7 @@ const MENU: &[MicroKernel] = &[
         mr: 8,
         max_k: MAX_K,
         scratch_bytes: i8mm::scratch_bytes(8),
+        finishes: false,
         macs_per_cycle: 44.0, // 13.6 instructions
     },
     MicroKernel {
@@ -146,6 +152,7 @@ const MENU: &[MicroKernel] = &[
         mr: 4,
         max_k: MAX_K,
         scratch_bytes: i8mm::scratch_bytes(4),
+        finishes: false,
         macs_per_cycle: 34.0, // 16.9 instructions
     },
     MicroKernel {
@@ -156,6 +163,7 @@ const MENU: &[MicroKernel] = &[
         mr: 8,
         max_k: MAX_K,
         scratch_bytes: 0,
+        finishes: false,
         macs_per_cycle: 27.0, // 22.1 instructions
     },
     MicroKernel {
@@ -166,6 +174,7 @@ const MENU: &[MicroKernel] = &[
         mr: 4,
         max_k: MAX_K,
         scratch_bytes: 0,
+        finishes: false,
         macs_per_cycle: 23.0, // 24.6 instructions
     },
     MicroKernel {
@@ -176,6 +185,7 @@ const MENU: &[MicroKernel] = &[
         mr: 4,
         max_k: MAX_K,
         scratch_bytes: 0,
+        finishes: false,
         macs_per_cycle: 8.0, // 49.1 instructions
     },
     MicroKernel {
@@ -186,6 +196,7 @@ const MENU: &[MicroKernel] = &[
         mr: 1,
         max_k: MAX_K_UNSHIFTED,
         scratch_bytes: 0,
+        finishes: false,
         macs_per_cycle: 16.0, // 35.7 instructions
     },
     MicroKernel {
@@ -196,6 +207,7 @@ const MENU: &[MicroKernel] = &[
         mr: 1,
         max_k: MAX_K,
         scratch_bytes: 0,
+        finishes: false,
         macs_per_cycle: 7.0, // 61.9 instructions
     },
     PORTABLE_BASE3,

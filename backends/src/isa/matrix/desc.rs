@@ -20,6 +20,7 @@ const fn row(name: &'static str, parts: usize, nr: usize, needs: Features) -> Mi
         // Sums of 64 · 128 in magnitude for each column stay below 2^31.
         max_k: 262_143,
         scratch_bytes: 0,
+        finishes: false,
         // Ranks alone: the tile search decides.
         macs_per_cycle: nr as f32,
     }

@@ -34,6 +34,7 @@ const ROW: MicroKernel = MicroKernel {
     mr: 1,
     max_k: MAX_K,
     scratch_bytes: 0,
+    finishes: false,
     macs_per_cycle: 0.0,
 };
 

@@ -68,24 +68,26 @@ const I2: Encoding = Encoding::I2 { nr: 16 };
 const MASKED_PLANES_MAX_K: usize = 524_288;
 
 const fn row(name: &'static str, needs: Features, mr: usize, max_k: usize, macs_per_cycle: f32) -> MicroKernel {
-    MicroKernel { name, needs, vlen: 0, encoding: I2, mr, max_k, scratch_bytes: 0, macs_per_cycle }
+    MicroKernel { name, needs, vlen: 0, encoding: I2, mr, max_k, scratch_bytes: 0, finishes: false, macs_per_cycle }
 }
 
-/// A row that unpacks its weights to its scratch.
+/// A row that unpacks its weights to its scratch, and writes outputs.
 const fn tile(row: MicroKernel) -> MicroKernel {
-    MicroKernel { scratch_bytes: TILE_SCRATCH_BYTES, ..row }
+    MicroKernel { scratch_bytes: TILE_SCRATCH_BYTES, finishes: true, ..row }
 }
 
 /// A row that reads 1.6 bits per weight, by byte tables in its scratch.
 const fn base3_row(name: &'static str, mr: usize, max_k: usize, macs_per_cycle: f32) -> MicroKernel {
     let (needs, encoding) = (AVX512VNNI.with(AVX512VBMI), Encoding::Base3 { nr: 16 });
-    MicroKernel { name, needs, vlen: 0, encoding, mr, max_k, scratch_bytes: TABLE_BYTES, macs_per_cycle }
+    let scratch_bytes = TABLE_BYTES;
+    MicroKernel { name, needs, vlen: 0, encoding, mr, max_k, scratch_bytes, finishes: false, macs_per_cycle }
 }
 
 /// A row that reads 2 - z bits per weight, unfolded to its scratch.
 const fn bitmap_row(name: &'static str, needs: Features, mr: usize, max_k: usize, macs_per_cycle: f32) -> MicroKernel {
     let encoding = Encoding::Bitmap(Panel { nr: 16, bytes: 0 });
-    MicroKernel { name, needs, vlen: 0, encoding, mr, max_k, scratch_bytes: BITMAP_SCRATCH_BYTES, macs_per_cycle }
+    let scratch_bytes = BITMAP_SCRATCH_BYTES;
+    MicroKernel { name, needs, vlen: 0, encoding, mr, max_k, scratch_bytes, finishes: false, macs_per_cycle }
 }
 
 /// Largest k where every plane is shifted down: 2^31 / (2 · 128).

@@ -73,6 +73,8 @@ fn needed(used: CpuidFeature) -> Option<Features> {
         | CpuidFeature::POPCNT
         | CpuidFeature::BMI1
         | CpuidFeature::BMI2 => Some(Features::NONE),
+        // A hint: cores without it do nothing.
+        CpuidFeature::PREFETCHW => Some(Features::NONE),
         CpuidFeature::AVX_VNNI => Some(AVXVNNI),
         CpuidFeature::AVX512F | CpuidFeature::AVX512BW | CpuidFeature::AVX512DQ | CpuidFeature::AVX512VL => {
             Some(AVX512)

@@ -3,6 +3,7 @@
 mod avx;
 mod avx512;
 mod bitmap;
+mod finish;
 #[cfg(test)]
 mod judge;
 mod panels;

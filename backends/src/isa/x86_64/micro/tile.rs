@@ -1,5 +1,6 @@
 //! AVX-512-VNNI kernels for many token rows: a run of blocks of two panels is unpacked once to bytes in the kernel's
-//! scratch, and all token rows are multiplied with it, eight at a time. The inner loop has nothing but products.
+//! scratch, and all token rows are multiplied with it, eight at a time. The inner loop has nothing but products; what follows them
+//! is that of [`Sums`].
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::registers::gpr64::*;
@@ -9,7 +10,8 @@ use iced_x86::code_asm::{
 };
 use tcc_ir::target::micro_args;
 
-use super::avx512::{LOW_BITS, add_to_memory, broadcast, clear, dot, shift_down};
+use super::avx512::{LOW_BITS, broadcast, clear, dot, shift_down};
+use super::finish::Sums;
 use super::panels::{
     ACC, ARGS, BLOCK_BYTES, BLOCKS, NR, PANELS, Q, Q_STRIDE, Q_STRIDE_3, RUN, W, W_STRIDE, bind, q_address,
     scratch_argument,
@@ -137,9 +139,11 @@ fn unpack(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<(), Ic
 /// would wait for the first of them. Asking never faults.
 fn products(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<(), IcedError> {
     let [mut rows, mut blocks] = std::array::from_fn(|_| a.create_label());
+    let sums = Sums { registers: &SUMS[..ROWS * panels], panels, mr: MR, acc_rows: ACC_ROWS };
     a.mov(ACC_ROWS, ACC)?;
     bind(a, &mut rows)?;
-    clear(a, &SUMS[..ROWS * panels])?;
+    sums.ask_for_outputs(a)?;
+    clear(a, sums.registers)?;
     tile_begin(a)?;
     a.lea(Q[1], Q[0] + Q_STRIDE * 4)?;
     a.mov(LEFT, RUN)?;
@@ -159,11 +163,7 @@ fn products(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<(), 
     a.add(Q[1], int(source.kr()))?;
     a.dec(LEFT)?;
     a.jne(blocks)?;
-    for row in 0..ROWS {
-        for panel in 0..panels {
-            add_to_memory(a, SUMS[row * panels + panel], ACC_ROWS + int(4 * NR * (panel * MR + row)))?;
-        }
-    }
+    sums.end_run(a)?;
     // Back to the run's first column, down to the next token rows; to the next panel ahead.
     a.imul_3(LEFT, RUN, BLOCK_BYTES)?;
     a.sub(AHEAD, LEFT)?;

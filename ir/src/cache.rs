@@ -132,7 +132,7 @@ impl QueryTile {
     /// Query heads at most: enough to share the reading, few enough to share the work among threads.
     const MAX_HEADS: usize = 8;
     /// Queries aimed at: widening a block then costs a small part of its use.
-    const QUERIES: usize = 16;
+    const QUERIES: usize = 32;
 
     /// The tile for `m` token rows and `group` query heads for each KV head.
     pub fn new(m: usize, group: usize) -> QueryTile {
@@ -217,6 +217,6 @@ mod tests {
             let QueryTile { rows, heads } = QueryTile::new(m, group);
             (rows, heads)
         };
-        assert_eq!([tile(1, 4), tile(32, 4), tile(32, 1), tile(32, 40)], [(1, 4), (4, 4), (16, 1), (2, 8)]);
+        assert_eq!([tile(1, 4), tile(32, 4), tile(32, 1), tile(32, 40)], [(1, 4), (8, 4), (32, 1), (4, 8)]);
     }
 }

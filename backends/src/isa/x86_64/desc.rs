@@ -5,7 +5,7 @@ use tcc_ir::encoding::bitmap::Panel;
 use tcc_ir::kernel::QuantForm;
 use tcc_ir::target::{Cpu, Feature, Features, Memory, MicroKernel, TargetDesc};
 
-use super::micro::{BITMAP_SCRATCH_BYTES, TABLE_BYTES, TILE_MR, TILE_SCRATCH_BYTES};
+use super::micro::{BITMAP_SCRATCH_BYTES, TABLE_BYTES, TILE_SCRATCH_BYTES};
 use crate::clif::float_ternary;
 use crate::clif::ternary_portable::{PORTABLE, PORTABLE_BASE3, PORTABLE_BITMAP};
 
@@ -94,15 +94,17 @@ const fn bitmap_row(name: &'static str, needs: Features, mr: usize, max_k: usize
 const SHIFTED_PLANES_MAX_K: usize = 8_388_608;
 
 /// Rates are those of Zen 5 from its second-level cache (`cargo bench -p tcc-tests --bench micro`, k = 2560); those of
-/// the `avx512vbmi` rows and of both rows for 32 tokens are estimates for it (`docs/performance.md` has another core's).
+/// the `avx512vbmi` rows and of the rows for 32 and 64 tokens are estimates for it (`docs/performance.md` has another core's).
 /// Those of bitmaps are of an Intel Xeon (model 207); cores whose `pdep` is microcode (Zen 1 and 2) are far slower.
 const MENU: &[MicroKernel] = &[
-    tile(base3_row("avx512vbmi-m32", TILE_MR, SHIFTED_PLANES_MAX_K, 122.0)),
+    tile(base3_row("avx512vbmi-m64", 64, SHIFTED_PLANES_MAX_K, 124.0)),
+    tile(base3_row("avx512vbmi-m32", 32, SHIFTED_PLANES_MAX_K, 122.0)),
     base3_row("avx512vbmi-m8", 8, SHIFTED_PLANES_MAX_K, 120.0),
     base3_row("avx512vbmi-m4", 4, SHIFTED_PLANES_MAX_K, 115.0),
     base3_row("avx512vbmi-m2", 2, MASKED_PLANES_MAX_K, 105.0),
     base3_row("avx512vbmi-m1", 1, MASKED_PLANES_MAX_K, 80.0),
-    tile(row("avx512vnni-m32", AVX512VNNI, TILE_MR, SHIFTED_PLANES_MAX_K, 127.0)),
+    tile(row("avx512vnni-m64", AVX512VNNI, 64, SHIFTED_PLANES_MAX_K, 127.5)),
+    tile(row("avx512vnni-m32", AVX512VNNI, 32, SHIFTED_PLANES_MAX_K, 127.0)),
     row("avx512vnni-m8", AVX512VNNI, 8, SHIFTED_PLANES_MAX_K, 126.0),
     row("avx512vnni-m4", AVX512VNNI, 4, SHIFTED_PLANES_MAX_K, 123.0),
     row("avx512vnni-m2", AVX512VNNI, 2, MASKED_PLANES_MAX_K, 120.0),

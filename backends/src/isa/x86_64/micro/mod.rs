@@ -17,7 +17,7 @@ use self::avx::Product;
 pub(super) use self::bitmap::SCRATCH_BYTES as BITMAP_SCRATCH_BYTES;
 use self::source::Source;
 pub(super) use self::source::TABLE_BYTES;
-pub(super) use self::tile::{MR as TILE_MR, SCRATCH_BYTES as TILE_SCRATCH_BYTES};
+pub(super) use self::tile::{MRS as TILE_MRS, SCRATCH_BYTES as TILE_SCRATCH_BYTES};
 use super::desc::{AVX2, AVX512VNNI, AVXVNNI};
 use crate::code::Function;
 
@@ -29,7 +29,8 @@ pub(super) fn emit(row: &MicroKernel) -> Option<Function> {
             return Some(avx512::emit_bitmap(row.name, row.mr));
         }
         let source = Source::of(row.encoding)?;
-        Some(if row.mr == TILE_MR { tile::emit(row.name, source) } else { avx512::emit(row.name, row.mr, source) })
+        let is_tile = TILE_MRS.contains(&row.mr);
+        Some(if is_tile { tile::emit(row.name, row.mr, source) } else { avx512::emit(row.name, row.mr, source) })
     } else if row.needs.contains(AVXVNNI) {
         Some(avx::emit(row.name, row.mr, Product::Vnni, reads_bitmap))
     } else if row.needs.contains(AVX2) {

@@ -20,8 +20,8 @@ use super::source::{Source, TABLE_BYTES};
 use crate::code::Function;
 use crate::isa::x86_64::function;
 
-/// Token rows of one call.
-pub(in crate::isa::x86_64) const MR: usize = 32;
+/// Token rows of one call, of one kernel each: the more, the less unpacking costs each of them.
+pub(in crate::isa::x86_64) const MRS: [usize; 2] = [64, 32];
 
 /// Token rows whose sums are in registers.
 const ROWS: usize = 8;
@@ -59,8 +59,8 @@ const ACTIVATIONS: AsmRegisterZmm = zmm18;
 const LOW: AsmRegisterZmm = zmm19;
 const TOP: AsmRegisterZmm = zmm20;
 
-/// The kernel `name` for [`MR`] token rows.
-pub(super) fn emit(name: &str, source: Source) -> Function {
+/// The kernel `name` for `mr` token rows, one of [`MRS`].
+pub(super) fn emit(name: &str, mr: usize, source: Source) -> Function {
     let frame_bytes = u32::try_from(8 + 8 * SAVED.len()).expect("a few registers");
     function(name, frame_bytes, |a| {
         SAVED.iter().try_for_each(|register| a.push(*register))?;
@@ -73,7 +73,7 @@ pub(super) fn emit(name: &str, source: Source) -> Function {
         broadcast(a, LOW_BITS, 0x0303_0303)?;
         a.mov(W, qword_ptr(ARGS + micro_args::W))?;
         for panels in [MOST_PANELS, 1] {
-            panel_loop(a, source, panels)?;
+            panel_loop(a, source, mr, panels)?;
         }
         a.vzeroupper()?;
         SAVED.iter().rev().try_for_each(|register| a.pop(*register))?;
@@ -82,7 +82,7 @@ pub(super) fn emit(name: &str, source: Source) -> Function {
 }
 
 /// Runs while at least `panels` panels are left.
-fn panel_loop(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<(), IcedError> {
+fn panel_loop(a: &mut CodeAssembler, source: Source, mr: usize, panels: usize) -> Result<(), IcedError> {
     let [mut top, mut run, mut short, mut done] = std::array::from_fn(|_| a.create_label());
     let count = i32::try_from(panels).expect("a few panels");
     bind(a, &mut top)?;
@@ -97,7 +97,7 @@ fn panel_loop(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<()
     a.mov(RUN, i64::from(RUN_BLOCKS))?;
     bind(a, &mut short)?;
     unpack(a, source, panels)?;
-    products(a, source, panels)?;
+    products(a, source, mr, panels)?;
     a.sub(BLOCKS, RUN)?;
     a.jne(run)?;
     // From the end of the first panel to the next ones.
@@ -105,7 +105,7 @@ fn panel_loop(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<()
     a.imul_3(LEFT, LEFT, BLOCK_BYTES)?;
     a.sub(W, LEFT)?;
     (0..panels).try_for_each(|_| a.add(W, W_STRIDE))?;
-    a.add(ACC, count * int(4 * NR * MR))?;
+    a.add(ACC, count * int(4 * NR * mr))?;
     a.sub(PANELS, count)?;
     a.jmp(top)?;
     bind(a, &mut done)
@@ -134,12 +134,12 @@ fn unpack(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<(), Ic
 
 /// Multiplies all token rows with the run, [`ROWS`] at a time, then points `Q[0]` at the next run.
 ///
-/// Each eight token rows ask for the same blocks of another of the four panels ahead, one line for each block of
+/// Each eight token rows ask for the same blocks of another of the panels ahead, one line for each block of
 /// products: the streams are a few pages each, which the hardware does not follow, and asking for many lines in a row
 /// would wait for the first of them. Asking never faults.
-fn products(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<(), IcedError> {
+fn products(a: &mut CodeAssembler, source: Source, mr: usize, panels: usize) -> Result<(), IcedError> {
     let [mut rows, mut blocks] = std::array::from_fn(|_| a.create_label());
-    let sums = Sums { registers: &SUMS[..ROWS * panels], panels, mr: MR, acc_rows: ACC_ROWS };
+    let sums = Sums { registers: &SUMS[..ROWS * panels], panels, mr, acc_rows: ACC_ROWS };
     a.mov(ACC_ROWS, ACC)?;
     bind(a, &mut rows)?;
     sums.ask_for_outputs(a)?;
@@ -172,10 +172,10 @@ fn products(a: &mut CodeAssembler, source: Source, panels: usize) -> Result<(), 
     a.sub(Q[0], LEFT)?;
     a.lea(Q[0], Q[0] + Q_STRIDE * 8)?;
     a.add(ACC_ROWS, int(4 * NR * ROWS))?;
-    a.lea(LEFT, ACC + int(4 * NR * MR))?;
+    a.lea(LEFT, ACC + int(4 * NR * mr))?;
     a.cmp(ACC_ROWS, LEFT)?;
     a.jne(rows)?;
-    a.imul_3(LEFT, Q_STRIDE, -int(MR))?;
+    a.imul_3(LEFT, Q_STRIDE, -int(mr))?;
     a.add(Q[0], LEFT)?;
     a.imul_3(LEFT, RUN, int(source.kr()))?;
     a.add(Q[0], LEFT)

@@ -96,6 +96,16 @@ fn products_have_the_bits_of_the_definition() {
         for (shape, text) in cases {
             let program = search::alone(&shape, choice(text), &machine);
             check(&machine, shape, &program.unwrap_or_else(|| panic!("{shape:?} {text}")));
+            let to_l1 = text.starts_with('m').then(|| search::alone(&shape, choice(&format!("{text} l1")), &machine));
+            let to_l1 = to_l1.flatten();
+            assert_eq!(
+                to_l1.is_some(),
+                machine.path.ub_l1.is_some() && text.starts_with('m'),
+                "{name} {shape:?} {text}"
+            );
+            if let Some(program) = to_l1 {
+                check(&machine, shape, &program);
+            }
         }
         // Cores would write parts of one block of 32 bytes: one vector core does it.
         let odd = shape(2, 150, 140, ScaleKind::PerRow, false, true);
@@ -115,13 +125,14 @@ fn streamed_products_have_the_bits_of_the_definition() {
         shape(2, 208, 300, ScaleKind::PerRow, false, true),
         shape(7, 1664, 1036, ScaleKind::PerRow, true, false),
         shape(16, 448, 640, ScaleKind::PerTensor, false, true),
-        shape(1, 1200, 9000, ScaleKind::PerRow, true, true),
+        shape(1, 1216, 9000, ScaleKind::PerRow, true, true),
     ];
     for name in MACHINES {
         let machine = machine(name);
         let mut ran = 0;
         for shape in cases {
-            for text in ["i8 r16", "i8 r32", "i8 r64", "i4hl r16", "i4hl r32", "i4hl r64"] {
+            let forms = ["i8 r16", "i8 r32", "i8 r64", "i4hl r16", "i4hl r32", "i4hl r64"];
+            for text in forms.into_iter().flat_map(|form| [form.to_owned(), format!("{form} l1")]) {
                 let fits = search::alone(&shape, choice(&format!("stream {text}")), &machine);
                 if let Some(program) = fits {
                     check(&machine, shape, &program);
@@ -130,7 +141,7 @@ fn streamed_products_have_the_bits_of_the_definition() {
             }
         }
         // No four-bit cube; more rows than a fractal; more columns than L1 has room for.
-        let least = if name == "ascend910b" { 21 } else { 12 };
+        let least = if name == "ascend910b" { 21 } else { 18 };
         assert!(ran >= least, "{name}: {ran} fit");
     }
 }
@@ -138,12 +149,15 @@ fn streamed_products_have_the_bits_of_the_definition() {
 /// Percent of the int8 peak that chosen tiles reach on all cores: a regression gate a little below what was measured.
 const SHARES: &[(&str, [usize; 3], f64)] = &[
     ("ascend910b", [256, 2560, 2560], 28.0),
-    ("ascend910b", [256, 6912, 2560], 37.0),
-    ("ascend910b", [256, 2560, 6912], 24.0),
-    ("ascend910b", [512, 6912, 2560], 43.0),
-    ("ascend910b", [512, 14336, 4096], 41.0),
-    ("ascend950pr", [256, 6912, 2560], 32.0),
-    ("ascend950pr", [512, 14336, 4096], 49.0),
+    ("ascend910b", [256, 6912, 2560], 39.5),
+    ("ascend910b", [256, 2560, 6912], 25.5),
+    ("ascend910b", [512, 6912, 2560], 45.5),
+    ("ascend910b", [512, 14336, 4096], 46.5),
+    ("ascend950pr", [256, 2560, 2560], 43.0),
+    ("ascend950pr", [256, 6912, 2560], 63.0),
+    ("ascend950pr", [256, 2560, 6912], 50.0),
+    ("ascend950pr", [512, 6912, 2560], 69.0),
+    ("ascend950pr", [512, 14336, 4096], 68.0),
 ];
 
 #[test]
@@ -166,8 +180,9 @@ fn chosen_tiles_keep_their_share_of_the_peak() {
     assert!(low.is_empty(), "{}", low.join("\n"));
 }
 
-/// Percent of what L2 allows that a few token rows reach: unpacked weights pass it twice, packed ones once. A regression
-/// gate a little below what was measured (`docs/matrix-mapping.md`). Columns: machine, cost table, [m, n, k], percent.
+/// Percent of what binds that a few token rows reach: L2, which unpacked weights pass twice and packed ones once, or the
+/// memory behind it where weights go straight to L1. A regression gate a little below what was measured
+/// (`docs/matrix-mapping.md`). Columns: machine, cost table, [m, n, k], percent.
 const DECODE: &[(&str, &str, [usize; 3], f64)] = &[
     ("ascend910b", "measured", [1, 6912, 2560], 79.0),
     ("ascend910b", "documented", [1, 6912, 2560], 80.0),
@@ -177,14 +192,15 @@ const DECODE: &[(&str, &str, [usize; 3], f64)] = &[
     ("ascend910b", "measured", [1, 4096, 14336], 78.0),
     ("ascend910b", "measured", [2, 6912, 2560], 73.5),
     ("ascend910b", "measured", [7, 6912, 2560], 59.5),
-    ("ascend950pr", "measured", [1, 6912, 2560], 87.0),
-    ("ascend950pr", "documented", [1, 6912, 2560], 87.0),
-    ("ascend950pr", "measured", [1, 14336, 4096], 94.0),
-    ("ascend950pr", "measured", [8, 6912, 2560], 77.5),
+    ("ascend950pr", "measured", [1, 2560, 2560], 37.0),
+    ("ascend950pr", "measured", [1, 6912, 2560], 57.0),
+    ("ascend950pr", "documented", [1, 6912, 2560], 57.0),
+    ("ascend950pr", "measured", [1, 14336, 4096], 79.0),
+    ("ascend950pr", "measured", [8, 6912, 2560], 52.0),
 ];
 
 #[test]
-fn a_few_token_rows_keep_their_share_of_l2() {
+fn a_few_token_rows_keep_their_share_of_what_binds() {
     let mut low = vec![];
     for (name, costs, [m, n, k], least) in DECODE {
         let mut machine = machine(name);
@@ -203,7 +219,8 @@ fn a_few_token_rows_keep_their_share_of_l2() {
             "{name} {costs} {m}x{n}x{k} {choice}: {cycles:.0} cycles, {of_l2:.1} % of L2, {of_memory:.1} % of memory"
         );
         println!("{line}");
-        if of_l2 < *least {
+        let binding = if machine.path.ub_l1.is_some() { of_memory } else { of_l2 };
+        if binding < *least {
             low.push(line);
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::addr::Space;
-use crate::isa::matrix::program::{Program, Symbol, SymbolId, SymbolKind};
+use crate::isa::matrix::program::{CoreKind, Program, Stage, Symbol, SymbolId, SymbolKind};
 
 /// Global memory: the bytes of each symbol that has any.
 #[derive(Clone, Debug)]
@@ -125,6 +125,19 @@ pub(crate) fn capacity(machine: &Machine, space: Space) -> u64 {
         Space::Fb => b.fb.as_ref(),
     };
     buffer.map_or(0, |b| u64::from(b.usable()))
+}
+
+/// The core whose L1 core `core` of a stage has: its own, or that of the cube core which a vector core stands beside.
+pub(crate) fn l1_owner(stage: &Stage, machine: &Machine, core: usize) -> Option<usize> {
+    let cores = |kind: CoreKind| stage.streams.iter().filter(move |s| s.kind == kind).map(|s| usize::from(s.cores));
+    if cores(CoreKind::Vector).sum::<usize>() == 0 {
+        return Some(core);
+    }
+    // Vector cores stand behind the cube cores, those of cube core g at the end of these + g · per.
+    let cubes: usize = cores(CoreKind::Cube).sum();
+    let per = machine.org.vector_per_cube.map_or(1, |v| v.value as usize).max(1);
+    let owner = core.checked_sub(cubes).map_or(core, |vector| vector / per);
+    (owner < cubes).then_some(owner)
 }
 
 impl Local {

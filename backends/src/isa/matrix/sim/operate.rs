@@ -10,6 +10,7 @@ use crate::isa::matrix::sim::check::violation::Rule;
 use crate::isa::matrix::sim::core::Entry;
 use crate::isa::matrix::sim::engine::{CROSS_LIMIT, Engine, Post, Stop};
 use crate::isa::matrix::sim::l2::Traffic;
+use crate::isa::matrix::sim::memory::Local;
 use crate::isa::matrix::sim::report::Event;
 use crate::isa::matrix::sim::{exec, rules};
 
@@ -39,13 +40,35 @@ impl<'a> Engine<'a, '_> {
         if self.options.memory {
             self.note_memory(index, entry, &touched);
         }
-        if let Some(local) = &mut self.cores[index].local
-            && exec::run(work, &entry.at, self.machine, local, self.gm).is_none()
-        {
+        let Some(owner) = self.l1_of[index].or((!touches_l1(work)).then_some(index)) else {
+            let detail = "L1: no cube core runs beside this vector core".to_owned();
+            return Err(self.stop(checker, (thread, entry.record), (Rule::NotOnMachine, None, detail)));
+        };
+        self.swap_l1(index, owner);
+        let has_run = self.cores[index]
+            .local
+            .as_mut()
+            .is_none_or(|local| exec::run(work, &entry.at, self.machine, local, self.gm).is_some());
+        self.swap_l1(index, owner);
+        if !has_run {
             let detail = "a gather left its buffer, or global memory has no bytes here".to_owned();
             return Err(self.stop(checker, (thread, entry.record), (Rule::OutOfBounds, None, detail)));
         }
         Ok(self.time(index, queue, entry, work, &touched))
+    }
+
+    /// Lends a core the L1 of its owner, or gives it back.
+    fn swap_l1(&mut self, index: usize, owner: usize) {
+        if index == owner {
+            return;
+        }
+        let l1 = |local: &mut Option<Local>| local.as_mut().map(|local| std::mem::take(&mut local.l1));
+        let (ours, theirs) = (l1(&mut self.cores[index].local), l1(&mut self.cores[owner].local));
+        for (core, l1) in [(index, theirs), (owner, ours)] {
+            if let (Some(local), Some(l1)) = (&mut self.cores[core].local, l1) {
+                local.l1 = l1;
+            }
+        }
     }
 
     /// Keeps how far accesses, which are in bounds, reach into local memories.
@@ -225,6 +248,10 @@ impl<'a> Engine<'a, '_> {
             (CrossMode::Single, CoreKind::Cube | CoreKind::Coupled) => vectors.take(1).collect(),
         }
     }
+}
+
+fn touches_l1(work: &Work) -> bool {
+    matches!(work, Work::Copy(copy) if copy.path.dst() == Space::L1)
 }
 
 fn touches_gm(work: &Work) -> bool {

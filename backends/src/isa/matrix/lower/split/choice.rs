@@ -1,10 +1,11 @@
-//! What is decided about a product on a split machine, and its text: `m128 p2`, `stream i4hl r32` or `vector`.
+//! What is decided about a product on a split machine, and its text: `m128 p2`, `stream i4hl r32` or `vector`; ` l1`
+//! behind it where weights go straight to L1.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::Tile;
 use super::stream::Streamed;
+use super::{Tile, Via};
 use crate::isa::matrix::lower::matmul::tile::Mode;
 
 /// Which lowering a product has.
@@ -20,7 +21,7 @@ pub enum Choice {
 
 /// A text that is no choice.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{found}', expected the form 'm128 p2', 'stream i4hl r32' or 'vector'")]
+#[error("'{found}', expected the form 'm128 p2', 'm128 p2 l1', 'stream i4hl r32', 'stream i8 r32 l1' or 'vector'")]
 pub struct ChoiceError {
     pub found: String,
 }
@@ -28,8 +29,10 @@ pub struct ChoiceError {
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Choice::Blocks(Tile { block_m, panels }) => write!(f, "m{block_m} p{panels}"),
-            Choice::Streamed(Streamed { mode, rows }) => write!(f, "stream {} r{rows}", mode.name()),
+            Choice::Blocks(Tile { block_m, panels, via }) => write!(f, "m{block_m} p{panels}{}", suffix(*via)),
+            Choice::Streamed(Streamed { mode, rows, via }) => {
+                write!(f, "stream {} r{rows}{}", mode.name(), suffix(*via))
+            }
             Choice::Vector => f.write_str("vector"),
         }
     }
@@ -41,19 +44,31 @@ impl FromStr for Choice {
     fn from_str(text: &str) -> Result<Choice, ChoiceError> {
         let number = |word: &str, letter: char| word.strip_prefix(letter)?.parse().ok().filter(|n| *n > 0);
         let words: Vec<&str> = text.split_whitespace().collect();
-        let choice = match words[..] {
-            ["vector"] => Some(Choice::Vector),
-            ["stream", mode, rows] => Mode::ALL
+        let (words, via) = match words[..] {
+            [ref words @ .., "l1"] => (words, Via::L1),
+            ref words => (words, Via::L2),
+        };
+        let choice = match (words, via) {
+            (["vector"], Via::L2) => Some(Choice::Vector),
+            (["stream", mode, rows], _) => Mode::ALL
                 .into_iter()
-                .find(|known| known.name() == mode)
-                .and_then(|mode| Some(Choice::Streamed(Streamed { mode, rows: number(rows, 'r')? }))),
-            [block_m, panels] => {
+                .find(|known| known.name() == *mode)
+                .and_then(|mode| Some(Choice::Streamed(Streamed { mode, rows: number(rows, 'r')?, via }))),
+            ([block_m, panels], _) => {
                 let sizes = number(block_m, 'm').zip(number(panels, 'p'));
-                sizes.map(|(block_m, panels)| Choice::Blocks(Tile { block_m, panels }))
+                sizes.map(|(block_m, panels)| Choice::Blocks(Tile { block_m, panels, via }))
             }
             _ => None,
         };
         choice.ok_or_else(|| ChoiceError { found: text.to_owned() })
+    }
+}
+
+/// What the text of a way ends with.
+const fn suffix(via: Via) -> &'static str {
+    match via {
+        Via::L2 => "",
+        Via::L1 => " l1",
     }
 }
 
@@ -63,10 +78,11 @@ mod tests {
 
     #[test]
     fn choices_come_back_from_their_text() {
-        for text in ["m128 p2", "m1 p1", "stream i8 r16", "stream i4hl r64", "vector"] {
+        for text in ["m128 p2", "m1 p1", "m96 p1 l1", "stream i8 r16", "stream i4hl r64", "stream i8 r32 l1", "vector"]
+        {
             assert_eq!(text.parse::<Choice>().map(|choice| choice.to_string()), Ok(text.to_owned()));
         }
-        for text in ["", "m128", "m0 p1", "p1 m128", "stream i5 r16", "stream i8 16", "vector r16"] {
+        for text in ["", "m128", "m0 p1", "p1 m128", "l1", "m128 p1 l2", "stream i5 r16", "stream i8 16", "vector l1"] {
             assert_eq!(text.parse::<Choice>(), Err(ChoiceError { found: text.to_owned() }));
         }
     }

@@ -1,9 +1,13 @@
 //! The cube core of a group: activations of a block stay in L1, unpacked weights stream through L1 and L0B.
 //!
-//! Every memory between two pipes is a ring of two slots with a forward and a reverse flag. Rings start over with every
-//! tile, so that the loop over tiles has one body; only accumulators alternate, by registers.
+//! Every memory between two pipes is a ring of two slots with a forward and a reverse flag. Rings of L0 start over with
+//! every tile, so that the loop over tiles has one body; weights and accumulators alternate by registers.
+//!
+//! A later block's activations are loaded run by run, each with the weights that its first tile needs it for. Invariant: what
+//! is overwritten then was read, for the run's slot is free: the last tile's loads are through with that run. The
+//! checker sees it. Where weights come straight from vector cores, the slots' flags go round all the same.
 
-use super::{DONE, GO, NR, Plan, row_bytes};
+use super::{DONE, FREE, GO, NR, Plan, SLOTS, Via, row_bytes};
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::model::memories;
 use crate::isa::matrix::lower::vector::ternary::PANEL;
@@ -17,27 +21,29 @@ use crate::isa::matrix::program::inst::{
 };
 use crate::isa::matrix::program::ty::{CubeType, ElemType};
 
-// The group's first tile, its whole tiles, and 1 if the ragged one follows.
+// The group's first tile of a block, its whole tiles, and 1 if the ragged one follows.
 const FIRST: Reg = reg(1);
 const WHOLE: Reg = reg(2);
 const RAGGED: Reg = reg(3);
-// Unpacked weights and sums of the tile at hand, 1 while it is the block's first, offset and flag of its accumulators.
+// Unpacked weights and sums of the tile at hand, offset and flag of its accumulators.
 const W: Reg = reg(4);
 const SUMS: Reg = reg(5);
 const C: Reg = reg(6);
 const C_FLAG: Reg = reg(7);
 const Q: Reg = reg(8);
 const AT: Reg = reg(9);
+// 1 while the block's first tile runs; number and offset of the slot of weights at hand.
+const IS_FIRST: Reg = reg(10);
+const B_SLOT: Reg = reg(11);
+const B_AT: Reg = reg(12);
+// The group's share.
+const SHARE: [Reg; 2] = [reg(13), reg(14)];
 
 // Flags: MTE2 and MTE1, M and MTE1, M and FIX.
 const B: u8 = 0;
-const A_BLOCK: u8 = 2;
 const L0A: u8 = 0;
 const L0B: u8 = 2;
 const ACCUMULATORS: u8 = 0;
-
-/// Slots of every ring.
-const SLOTS: usize = 2;
 
 struct Gen<'a> {
     e: &'a mut Emit,
@@ -45,9 +51,6 @@ struct Gen<'a> {
     /// Columns of a step through L0B, and through L0A.
     kb: usize,
     kc: usize,
-    /// Offset of the rings of weights in L1, and bytes of a slot.
-    b: usize,
-    b_slot: usize,
     bar_m_below: u32,
     l0a_slot: usize,
     l0b_slot: usize,
@@ -61,24 +64,16 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Option<Vec<S
     let longest = |room: usize, row: usize| [512, 256, 128].into_iter().find(|k| row * row_bytes(*k) <= room / SLOTS);
     let kb = longest(mem.l0b, plan.columns())?;
     let kc = longest(mem.l0a, rows)?.min(kb);
-    let b_slot = plan.columns() * row_bytes(PANEL.kp);
-    let b = rows * row_bytes(plan.padded_k());
     let c_slot = rows * plan.columns() * 4;
-    if b + SLOTS * b_slot > mem.l1 || SLOTS * c_slot > mem.l0c || rows > 4080 {
+    if plan.slots() < plan.runs().len().min(SLOTS) || SLOTS * c_slot > mem.l0c || rows > 4080 {
         return None;
     }
     let (l0a_slot, l0b_slot) = (rows * row_bytes(kc), plan.columns() * row_bytes(kb));
     let bar_m_below = machine.quirk.bar_m_below;
-    Gen { e, plan, kb, kc, b, b_slot, bar_m_below, l0a_slot, l0b_slot, c_slot }.run();
-    let values = |f: &dyn Fn((usize, usize, bool)) -> usize| {
-        // Tiles of one product: far below 2^63.
-        (0..plan.groups).map(|group| f(plan.share(group)) as i64).collect()
-    };
-    Some(vec![
-        StartValues { reg: FIRST, values: values(&|(first, _, _)| first) },
-        StartValues { reg: WHOLE, values: values(&|(_, whole, _)| whole) },
-        StartValues { reg: RAGGED, values: values(&|(_, _, ragged)| usize::from(ragged)) },
-    ])
+    Gen { e, plan, kb, kc, bar_m_below, l0a_slot, l0b_slot, c_slot }.run();
+    // Tiles of one product: far below 2^63.
+    let values = |next: usize| (0..plan.groups).map(|group| plan.first(group + next) as i64).collect();
+    Some(SHARE.into_iter().enumerate().map(|(next, reg)| StartValues { reg, values: values(next) }).collect())
 }
 
 /// Flag of a ring's slot.
@@ -96,11 +91,19 @@ impl Gen<'_> {
     fn run(&mut self) {
         self.presets(true);
         self.e.point(Q, self.plan.p.q);
-        for reg in [C, C_FLAG] {
+        for reg in [C, C_FLAG, B_AT, B_SLOT] {
             self.e.add(reg, Reg::ZERO, 0);
         }
-        for (first, rows) in self.plan.blocks() {
-            self.activations(first, rows);
+        if self.plan.tile.via == Via::L1 {
+            (0..self.plan.slots()).for_each(|_| self.e.signal(Queue::Mte1, FREE));
+        }
+        for (index, (first, rows)) in self.plan.blocks().into_iter().enumerate() {
+            self.e.share_of(self.plan, index, SHARE, [FIRST, WHOLE, RAGGED]);
+            // The first ones need not wait for weights to be unpacked.
+            let is_ahead = index == 0 && self.plan.tile.via == Via::L2;
+            let ahead = if is_ahead { self.plan.runs() } else { vec![] };
+            ahead.into_iter().for_each(|run| self.activations((first, rows), run));
+            self.e.add(IS_FIRST, Reg::ZERO, i64::from(!is_ahead));
             self.e.point(AT, self.plan.p.expanded);
             self.e.index(W, AT, FIRST, self.plan.tile.panels * self.plan.expanded_panel());
             let (place, bytes) = (self.plan.p.sums, 4 * first * self.plan.p.n);
@@ -108,24 +111,27 @@ impl Gen<'_> {
             self.e.point(AT, (place.0, place.1 + bytes as i64));
             self.e.index(SUMS, AT, FIRST, 4 * self.plan.columns());
             self.e.begin(Count::Reg(WHOLE));
-            self.tile(rows, self.plan.columns());
+            self.tile((first, rows), self.plan.columns());
             self.e.end(&[]);
             let ragged = self.plan.ragged_columns();
             if ragged > 0 {
                 self.e.begin(Count::Reg(RAGGED));
-                self.tile(rows, ragged);
+                self.tile((first, rows), ragged);
                 self.e.end(&[]);
             }
-            self.e.set(Queue::Mte1, Queue::Mte2, A_BLOCK);
         }
         self.presets(false);
     }
 
     /// Sets the reverse flags before anything runs, or takes them back at the end.
     fn presets(&mut self, begin: bool) {
+        for i in 0..self.plan.slots() {
+            // At most `MOST_SLOTS`.
+            let (src, dst, id) = (Queue::Mte1, Queue::Mte2, B + i as u8);
+            if begin { self.e.set(src, dst, id) } else { self.e.wait(src, dst, id) }
+        }
         for i in 0..SLOTS {
             let flags = [
-                (Queue::Mte1, Queue::Mte2, slot(B, i)),
                 (Queue::M, Queue::Mte1, slot(L0A, i)),
                 (Queue::M, Queue::Mte1, slot(L0B, i)),
                 (Queue::Fix, Queue::M, slot(ACCUMULATORS, i)),
@@ -134,41 +140,37 @@ impl Gen<'_> {
                 if begin { self.e.set(src, dst, id) } else { self.e.wait(src, dst, id) }
             }
         }
-        if begin {
-            self.e.set(Queue::Mte1, Queue::Mte2, A_BLOCK);
-        } else {
-            self.e.wait(Queue::Mte1, Queue::Mte2, A_BLOCK);
-        }
     }
 
-    /// The activations of a block into L1. Rows that fill a fractal repeat the block's: their sums are not read.
-    fn activations(&mut self, first: usize, rows: usize) {
-        let strips = self.plan.padded_k() / PANEL.strip();
-        let (from, to) = (32 * self.plan.p.m.next_multiple_of(16), 32 * rows.next_multiple_of(16));
-        self.e.wait(Queue::Mte1, Queue::Mte2, A_BLOCK);
-        let mut row = 0;
-        while row < rows.next_multiple_of(16) {
-            let count = rows.min(rows.next_multiple_of(16) - row);
-            let src = behind(Q, 32 * first);
-            self.e.copy(CopyPath::GmToL1, (at(32 * row), src), (strips, 32 * count), (from, to));
-            row += count;
+    /// The block's activations of a run of columns into L1. Rows that fill a fractal repeat the block's: their sums are
+    /// not read.
+    fn activations(&mut self, (first, rows): (usize, usize), (column, columns): (usize, usize)) {
+        let padded = rows.next_multiple_of(16);
+        let (from, to) = (32 * self.plan.p.m.next_multiple_of(16), 32 * padded);
+        let (strip, strips) = (column / PANEL.strip(), columns / PANEL.strip());
+        for row in (0..padded).step_by(rows) {
+            let ends = (at(strip * to + 32 * row), behind(Q, strip * from + 32 * first));
+            self.e.copy(CopyPath::GmToL1, ends, (strips, 32 * rows.min(padded - row)), (from, to));
         }
     }
 
     /// One tile of `columns` output rows against the block's `rows` token rows.
-    fn tile(&mut self, rows: usize, columns: usize) {
-        self.e.await_signal(Queue::Mte2, GO);
+    fn tile(&mut self, block: (usize, usize), columns: usize) {
+        let (rows, via) = (block.1, self.plan.tile.via);
+        if via == Via::L2 {
+            self.e.await_signal(Queue::Mte2, GO);
+        }
         let panels = columns.div_ceil(NR);
         let (mut a, mut b) = (0, 0);
-        for (index, (first, count)) in self.plan.runs().into_iter().enumerate() {
-            self.load_run(index, (first, count), panels);
-            self.e.wait(Queue::Mte2, Queue::Mte1, slot(B, index));
+        for (first, count) in self.plan.runs() {
+            self.load_run(block, (first, count), panels);
+            self.e.push(Order::Wait { src: Queue::Mte2, dst: Queue::Mte1, id: WEIGHTS });
+            if via == Via::L1 {
+                self.e.await_signal(Queue::Mte1, GO);
+            }
             for step in (0..count).step_by(self.kb) {
                 let step_columns = self.kb.min(count - step);
-                self.load_b(index, step, step_columns, panels, b);
-                if step + step_columns == count {
-                    self.e.set(Queue::Mte1, Queue::Mte2, slot(B, index));
-                }
+                self.load_b(step, step_columns, panels, b);
                 for within in (0..step_columns).step_by(self.kc) {
                     let k = self.kc.min(step_columns - within);
                     self.multiply((rows, panels), (first + step + within, k), within, (a, b));
@@ -177,7 +179,9 @@ impl Gen<'_> {
                 self.e.set(Queue::M, Queue::Mte1, slot(L0B, b));
                 b += 1;
             }
+            self.free_run();
         }
+        self.e.add(IS_FIRST, Reg::ZERO, 0);
         self.sums(rows, columns);
         // Tiles of one array.
         let bytes = self.plan.tile.panels * self.plan.expanded_panel();
@@ -188,26 +192,40 @@ impl Gen<'_> {
         }
     }
 
-    /// Unpacked weights of a run of columns into L1: the panels' strips side by side.
-    fn load_run(&mut self, index: usize, (first, count): (usize, usize), panels: usize) {
-        let id = slot(B, index);
-        self.e.wait(Queue::Mte1, Queue::Mte2, id);
+    /// Activations of a run of columns into L1 for the block's first tile, and unpacked weights if they do not come by
+    /// themselves: the panels' strips side by side.
+    fn load_run(&mut self, block: (usize, usize), (first, count): (usize, usize), panels: usize) {
+        self.e.push(Order::Wait { src: Queue::Mte1, dst: Queue::Mte2, id: WEIGHTS });
+        self.e.begin(Count::Reg(IS_FIRST));
+        self.activations(block, (first, count));
+        self.e.end(&[]);
         let strip = NR * 32;
-        for panel in 0..panels {
+        let loaded = if self.plan.tile.via == Via::L2 { panels } else { 0 };
+        for panel in 0..loaded {
             let src = behind(W, panel * self.plan.expanded_panel() + NR * row_bytes(first));
-            let dst = at(self.b + index % SLOTS * self.b_slot + panel * strip);
+            let dst = behind(B_AT, self.plan.weights_at() + panel * strip);
             let rows = count / PANEL.strip();
             self.e.copy(CopyPath::GmToL1, (dst, src), (rows, strip), (strip, panels * strip));
         }
-        self.e.set(Queue::Mte2, Queue::Mte1, id);
+        self.e.push(Order::Set { src: Queue::Mte2, dst: Queue::Mte1, id: WEIGHTS });
     }
 
-    fn load_b(&mut self, index: usize, step: usize, columns: usize, panels: usize, b: usize) {
+    /// Lets the slot at hand be written again, and goes on to the next.
+    fn free_run(&mut self) {
+        self.e.push(Order::Set { src: Queue::Mte1, dst: Queue::Mte2, id: WEIGHTS });
+        if self.plan.tile.via == Via::L1 {
+            self.e.signal(Queue::Mte1, FREE);
+        }
+        self.e.next(B_SLOT, self.plan.slots());
+        self.e.index(B_AT, Reg::ZERO, B_SLOT, self.plan.slot_bytes());
+    }
+
+    fn load_b(&mut self, step: usize, columns: usize, panels: usize, b: usize) {
         self.e.wait(Queue::M, Queue::Mte1, slot(L0B, b));
         self.e.push(Work::LoadL0(LoadL0 {
             side: Side::B,
             dst: at(b % SLOTS * self.l0b_slot),
-            src: at(self.b + index % SLOTS * self.b_slot + panels * NR * row_bytes(step)),
+            src: behind(B_AT, self.plan.weights_at() + panels * NR * row_bytes(step)),
             // Sizes of L0: below 65536 fractals.
             rows: (panels * NR / 16) as u16,
             cols: (columns / PANEL.strip()) as u16,
@@ -287,5 +305,6 @@ impl Gen<'_> {
     }
 }
 
-/// The flag of the accumulators at hand.
+/// The flags of the slot of weights and of the accumulators at hand.
+const WEIGHTS: FlagId = FlagId::Reg { base: B, reg: B_SLOT };
 const ACCUMULATOR: FlagId = FlagId::Reg { base: ACCUMULATORS, reg: C_FLAG };

@@ -4,7 +4,11 @@
 //! a tile's weights into global memory, where they lie as L1 wants them (`vector.rs`), the cube core multiplies them with
 //! a block of activations that stays in L1 (`cube.rs`), and the vector cores scale the sums that it leaves in global
 //! memory. Two signals of the group's mode order this: GO, the tile may be read, and DONE, its sums may. Later blocks of
-//! token rows find the weights unpacked. A few token rows have a form of their own (`stream`).
+//! token rows find the weights unpacked.
+//!
+//! Where the machine has a path from UB to L1, weights may go straight to slots in the cube core's L1, run by run, and
+//! are unpacked for every block; FREE then says that a slot may be written again. [`Via`] is the way that weights take.
+//! A few token rows have a form of their own (`stream`).
 
 pub mod choice;
 mod cube;
@@ -17,20 +21,47 @@ use tcc_ir::kernel::ScaleKind;
 
 use super::emit::Emit;
 use super::matmul::tile::Mode;
+use super::model::memories;
 use super::vector::ALIGN;
 use super::vector::ternary::PANEL;
 use super::vector::{Place, UbTooSmall};
 use crate::isa::matrix::machine::Machine;
-use crate::isa::matrix::program::addr::Queue;
-use crate::isa::matrix::program::inst::{CrossMode, Order};
+use crate::isa::matrix::program::addr::{Queue, Reg};
+use crate::isa::matrix::program::inst::{CrossMode, Order, ScalarOp, ScalarOperand};
 use crate::isa::matrix::program::{CoreKind, Stream};
 
 /// The group's signals.
 const GO: u8 = 0;
 const DONE: u8 = 1;
+const FREE: u8 = 2;
 
 /// Output rows of a panel.
 const NR: usize = PANEL.nr;
+
+/// Slots of every ring, but for weights in L1: as many as it has room for, up to so many.
+const SLOTS: usize = 2;
+const MOST_SLOTS: usize = 4;
+
+/// Where the vector cores leave unpacked weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// In global memory, which L2 holds.
+    L2,
+    /// In the cube core's L1.
+    L1,
+}
+
+impl Via {
+    pub const ALL: [Via; 2] = [Via::L2, Via::L1];
+
+    /// True if the machine has such a path.
+    fn is_on(self, machine: &Machine) -> bool {
+        match self {
+            Via::L2 => true,
+            Via::L1 => machine.path.ub_l1.is_some(),
+        }
+    }
+}
 
 /// What is decided about a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +70,7 @@ pub struct Tile {
     pub block_m: usize,
     /// Panels whose sums grow together.
     pub panels: usize,
+    pub via: Via,
 }
 
 /// A product; scales are per tensor or per row.
@@ -83,6 +115,7 @@ struct Plan {
     /// Groups, and vector cores of each.
     groups: usize,
     per: usize,
+    l1_bytes: usize,
 }
 
 impl Plan {
@@ -105,6 +138,21 @@ impl Plan {
         expanded_bytes(NR, self.p.k)
     }
 
+    /// Offset in L1 of the slots of unpacked weights, bytes of one, and how many.
+    fn weights_at(&self) -> usize {
+        self.tile.block_m.next_multiple_of(16) * row_bytes(self.padded_k())
+    }
+
+    fn slot_bytes(&self) -> usize {
+        self.columns() * row_bytes(PANEL.kp)
+    }
+
+    /// At most as many as a tile has runs: so a block's activations are not loaded before the last tile's are read.
+    fn slots(&self) -> usize {
+        let room = self.l1_bytes.saturating_sub(self.weights_at()) / self.slot_bytes();
+        room.min(MOST_SLOTS).min(self.runs().len())
+    }
+
     /// Runs of columns along k: first and count.
     fn runs(&self) -> Vec<(usize, usize)> {
         PANEL.along_k(self.p.k).collect()
@@ -116,11 +164,21 @@ impl Plan {
         (0..m).step_by(block).map(|first| (first, block.min(m - first))).collect()
     }
 
-    /// First tile of each group, whole tiles, and whether the ragged one follows.
-    fn share(&self, group: usize) -> (usize, usize, bool) {
-        let (whole, tiles) = (self.p.n / self.columns(), self.p.n.div_ceil(self.columns()));
-        let first = |group: usize| tiles * group / self.groups;
-        (first(group), first(group + 1).min(whole) - first(group), first(group + 1) > whole)
+    fn tiles(&self) -> usize {
+        self.p.n.div_ceil(self.columns())
+    }
+
+    /// What groups share: tiles, which they keep for all blocks, or the tiles of all blocks if each unpacks its own.
+    fn shared(&self) -> usize {
+        match self.tile.via {
+            Via::L2 => self.tiles(),
+            Via::L1 => self.tiles() * self.blocks().len(),
+        }
+    }
+
+    /// Of what groups share, where a group's part begins.
+    fn first(&self, group: usize) -> usize {
+        self.shared() * group / self.groups
     }
 }
 
@@ -132,26 +190,50 @@ pub fn streams(machine: &Machine, p: &Product, tile: Tile, op: u16) -> Result<Op
     if !is_sane {
         return Ok(None);
     }
-    let tiles = p.n.div_ceil(tile.panels * NR);
-    let groups = tiles.min(machine.cube_cores() as usize);
     let has_group = per > 0 && PANEL.parts.is_multiple_of(per) && machine.has_cross_core(CrossMode::Group);
-    if !has_group || !p.n.is_multiple_of(ALIGN) {
+    if !has_group || !p.n.is_multiple_of(ALIGN) || !tile.via.is_on(machine) {
         return Ok(None);
     }
-    let plan = Plan { p: *p, tile, groups, per };
+    let mut plan = Plan { p: *p, tile, groups: 0, per, l1_bytes: memories(machine).l1 };
+    plan.groups = plan.shared().min(machine.cube_cores() as usize);
     let (mut cube, mut vector) = (Emit::default(), Emit::default());
     (cube.op, vector.op) = (op, op);
     let Some(cube_start) = cube::emit(&mut cube, machine, &plan) else { return Ok(None) };
     let vector_start = vector::emit(&mut vector, machine, &plan)?;
     Ok(Some([
-        cube.stream(CoreKind::Cube, groups, cube_start),
-        vector.stream(CoreKind::Vector, groups * per, vector_start),
+        cube.stream(CoreKind::Cube, plan.groups, cube_start),
+        vector.stream(CoreKind::Vector, plan.groups * per, vector_start),
     ]))
 }
 
 impl Emit {
     fn signal(&mut self, queue: Queue, id: u8) {
         self.push(Order::XSet { queue, mode: CrossMode::Group, id });
+    }
+
+    /// The part of block `block` that lies in a group's share, which the first two registers bound: first tile, whole
+    /// tiles, and 1 if the ragged one follows them.
+    fn share_of(&mut self, plan: &Plan, block: usize, [from, to]: [Reg; 2], [first, whole, ragged]: [Reg; 3]) {
+        let tiles = plan.tiles() as i64;
+        let before = if plan.tile.via == Via::L1 { tiles * block as i64 } else { 0 };
+        for (reg, bound) in [(first, from), (whole, to)] {
+            self.add(reg, bound, -before);
+            self.scalar(ScalarOp::Max, reg, reg, ScalarOperand::Imm(0));
+            self.scalar(ScalarOp::Min, reg, reg, ScalarOperand::Imm(tiles));
+        }
+        let is_ragged = plan.ragged_columns() > 0;
+        // Whole tiles are counted from where the share of the block ends.
+        self.add(ragged, whole, if is_ragged { 1 - tiles } else { -tiles });
+        self.scalar(ScalarOp::Max, ragged, ragged, ScalarOperand::Imm(0));
+        self.scalar(ScalarOp::Sub, whole, whole, ScalarOperand::Reg(first));
+        self.scalar(ScalarOp::Min, ragged, ragged, ScalarOperand::Reg(whole));
+        self.scalar(ScalarOp::Sub, whole, whole, ScalarOperand::Reg(ragged));
+    }
+
+    /// `reg = (reg + 1) % count`.
+    fn next(&mut self, reg: Reg, count: usize) {
+        self.add(reg, reg, 1);
+        self.scalar(ScalarOp::Rem, reg, reg, ScalarOperand::Imm(count as i64));
     }
 
     fn await_signal(&mut self, queue: Queue, id: u8) {

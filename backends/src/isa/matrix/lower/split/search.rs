@@ -4,7 +4,7 @@ use tcc_ir::kernel::ScaleKind;
 
 use super::choice::Choice;
 use super::stream::{self, Streamed};
-use super::{Product, Tile, scratch_bytes, streams, sums_bytes};
+use super::{Product, Tile, Via, scratch_bytes, streams, sums_bytes};
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
@@ -33,23 +33,24 @@ pub struct Shape {
     pub residual: bool,
 }
 
-/// What fits, with its program: at most two tiles for each number of panels, the fewest blocks of rows and one more, and
-/// for a few token rows every streamed form.
+/// What fits, with its program: at most two tiles for each way and number of panels, the fewest blocks of rows and one
+/// more, and for a few token rows every streamed form.
 fn candidates(shape: &Shape, machine: &Machine) -> Vec<(Choice, Program)> {
     let mut all = vec![];
     let fitting = |choice: Choice| Some((choice, alone(shape, choice, machine)?));
     if machine.cube_mode(Mode::I8.cube()).is_some() {
-        for panels in [2, 1] {
+        for (via, panels) in Via::ALL.into_iter().flat_map(|via| [(via, 2), (via, 1)]) {
             let block = |blocks: usize| shape.m.div_ceil(blocks).next_multiple_of(16).min(shape.m);
             let mut tiles: Vec<Tile> =
-                (1..=MOST_BLOCKS).map(|blocks| Tile { block_m: block(blocks), panels }).collect();
+                (1..=MOST_BLOCKS).map(|blocks| Tile { block_m: block(blocks), panels, via }).collect();
             tiles.dedup();
             all.extend(tiles.into_iter().map(Choice::Blocks).filter_map(fitting).take(2));
         }
     }
     if shape.m <= stream::MOST_M {
-        let modes = Mode::ALL.into_iter().flat_map(|mode| STREAM_ROWS.map(|rows| Streamed { mode, rows }));
-        all.extend(modes.map(Choice::Streamed).filter_map(fitting));
+        let ways = Via::ALL.into_iter().flat_map(|via| Mode::ALL.map(|mode| (via, mode)));
+        let forms = ways.flat_map(|(via, mode)| STREAM_ROWS.map(|rows| Streamed { mode, rows, via }));
+        all.extend(forms.map(Choice::Streamed).filter_map(fitting));
     }
     all
 }

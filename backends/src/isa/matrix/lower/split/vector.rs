@@ -7,7 +7,7 @@
 
 use tcc_ir::kernel::ScaleKind;
 
-use super::{DONE, GO, NR, Plan, row_bytes};
+use super::{DONE, FREE, GO, NR, Plan, SLOTS, Via, row_bytes};
 use crate::isa::matrix::lower::emit::{Emit, F32, Second, U16, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
@@ -15,13 +15,13 @@ use crate::isa::matrix::lower::vector::ternary::PANEL;
 use crate::isa::matrix::lower::vector::{Place, Space, UbTooSmall, behind, reg};
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::StartValues;
-use crate::isa::matrix::program::addr::{Queue, Reg};
-use crate::isa::matrix::program::inst::{Count, ScalarOp, ScalarOperand};
+use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
+use crate::isa::matrix::program::inst::{CopyPath, Count, ScalarOp, ScalarOperand};
 use crate::isa::matrix::program::ty::ElemType;
 use crate::isa::matrix::program::vec::VecOp;
 
-// The core's number in its group; the group's first tile, 1 if it has whole ones, how many more, and 1 if the ragged one
-// follows.
+// The core's number in its group; the group's first tile of a block, 1 if it has whole ones, how many more, and 1 if the
+// ragged one follows.
 const CORE: Reg = reg(1);
 const FIRST: Reg = reg(2);
 const HAS_WHOLE: Reg = reg(3);
@@ -48,10 +48,14 @@ const SUMS_AT: Reg = reg(21);
 const OUT_AT: Reg = reg(22);
 const RESIDUAL_AT: Reg = reg(23);
 const ACT_AT: Reg = reg(24);
+// The slot at hand in the cube core's L1: number and offset.
+const L1_SLOT: Reg = reg(25);
+const L1_AT: Reg = reg(26);
+// The group's share.
+const SHARE: [Reg; 2] = [reg(27), reg(28)];
 
 /// First flag of the rings; 0 is for plain order.
 const RING: u8 = 1;
-const SLOTS: usize = 2;
 
 /// Rows of a slice of sums.
 const SLICE: usize = 32;
@@ -94,17 +98,14 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<S
     let (scale, bias) = (space.floats(plan.columns())?, space.floats(plan.columns())?);
     let at = At { packed, unpacked, slot, sums, residual, act_raw, act, scale, bias };
     Gen { e, plan, at, packed: 0, unpacked: 0 }.run();
-    let of = |f: &dyn Fn(usize, (usize, usize, bool)) -> usize| {
+    let of = |f: &dyn Fn(usize, usize) -> usize| {
         // Tiles of one product: far below 2^63.
-        (0..plan.groups * plan.per).map(|core| f(core % plan.per, plan.share(core / plan.per)) as i64).collect()
+        (0..plan.groups * plan.per).map(|core| f(core % plan.per, core / plan.per) as i64).collect()
     };
-    Ok(vec![
-        StartValues { reg: CORE, values: of(&|core, _| core) },
-        StartValues { reg: FIRST, values: of(&|_, (first, _, _)| first) },
-        StartValues { reg: HAS_WHOLE, values: of(&|_, (_, whole, _)| whole.min(1)) },
-        StartValues { reg: MORE, values: of(&|_, (_, whole, _)| whole.saturating_sub(1)) },
-        StartValues { reg: RAGGED, values: of(&|_, (_, _, ragged)| usize::from(ragged)) },
-    ])
+    let mut start = vec![StartValues { reg: CORE, values: of(&|core, _| core) }];
+    let share = SHARE.into_iter().enumerate();
+    start.extend(share.map(|(next, reg)| StartValues { reg, values: of(&|_, group| plan.first(group + next)) }));
+    Ok(start)
 }
 
 impl Gen<'_> {
@@ -120,13 +121,17 @@ impl Gen<'_> {
             self.e.point(AT, self.plan.p.scales);
             self.e.scalar_load(SCALE_BITS, behind(AT, 0));
         }
-        self.e.point(AT, self.plan.p.w);
-        let panels = self.plan.tile.panels;
-        self.e.index(W, AT, FIRST, panels * PANEL.codes_bytes(self.plan.p.k));
-        self.e.point(AT, self.plan.p.expanded);
-        self.e.index(EXPANDED, AT, FIRST, panels * self.plan.expanded_panel());
+        self.e.add(L1_AT, Reg::ZERO, 0);
+        self.e.add(L1_SLOT, Reg::ZERO, 0);
+        let via = self.plan.tile.via;
         for (index, (first, rows)) in self.plan.blocks().into_iter().enumerate() {
-            self.block(index == 0, first, rows);
+            self.e.share_of(self.plan, index, SHARE, [FIRST, MORE, RAGGED]);
+            self.e.scalar(ScalarOp::Min, HAS_WHOLE, MORE, ScalarOperand::Imm(1));
+            self.e.scalar(ScalarOp::Sub, MORE, MORE, ScalarOperand::Reg(HAS_WHOLE));
+            self.block(index == 0 || via == Via::L1, first, rows);
+        }
+        if via == Via::L1 {
+            (0..self.plan.slots()).for_each(|_| self.e.await_signal(Queue::Mte3, FREE));
         }
         self.presets(false);
     }
@@ -143,6 +148,12 @@ impl Gen<'_> {
     /// One block of token rows against all tiles of the group.
     fn block(&mut self, unpacks: bool, first: usize, rows: usize) {
         self.rows(first, rows);
+        if unpacks {
+            self.e.point(AT, self.plan.p.w);
+            self.e.index(W, AT, FIRST, self.plan.tile.panels * PANEL.codes_bytes(self.plan.p.k));
+            self.e.point(AT, self.plan.p.expanded);
+            self.e.index(EXPANDED, AT, FIRST, self.plan.tile.panels * self.plan.expanded_panel());
+        }
         let (whole, ragged) = (self.plan.columns(), self.plan.ragged_columns());
         self.e.scalar(ScalarOp::Mul, COLUMN, FIRST, ScalarOperand::Imm(4 * whole as i64));
         self.guarded(HAS_WHOLE, |this| this.go(unpacks, whole));
@@ -168,24 +179,33 @@ impl Gen<'_> {
 
     /// Lets the cube core read a tile: unpacked now, or in an earlier block.
     fn go(&mut self, unpacks: bool, columns: usize) {
-        if unpacks {
-            let panels = columns.div_ceil(NR);
-            // Rings start over, for the loop has one body.
-            (self.packed, self.unpacked) = (0, 0);
-            for panel in 0..panels {
-                for (first, count) in self.plan.runs() {
-                    self.unpack(panel, first, count);
-                }
+        let panels = columns.div_ceil(NR);
+        // Rings start over, for the loop has one body.
+        (self.packed, self.unpacked) = (0, 0);
+        for (first, count) in if unpacks { self.plan.runs() } else { vec![] } {
+            let via = self.plan.tile.via;
+            if via == Via::L1 {
+                self.e.await_signal(Queue::Mte3, FREE);
             }
+            (0..panels).for_each(|panel| self.unpack((panel, panels), first, count));
+            if via == Via::L1 {
+                self.e.signal(Queue::Mte3, GO);
+                self.e.next(L1_SLOT, self.plan.slots());
+                self.e.index(L1_AT, Reg::ZERO, L1_SLOT, self.plan.slot_bytes());
+            }
+        }
+        if unpacks {
             // Within one array.
             self.e.add(W, W, (panels * PANEL.codes_bytes(self.plan.p.k)) as i64);
             self.e.add(EXPANDED, EXPANDED, (panels * self.plan.expanded_panel()) as i64);
         }
-        self.e.signal(Queue::Mte3, GO);
+        if self.plan.tile.via == Via::L2 {
+            self.e.signal(Queue::Mte3, GO);
+        }
     }
 
-    /// The core's parts of one run of columns of a panel.
-    fn unpack(&mut self, panel: usize, first: usize, count: usize) {
+    /// The core's parts of one run of columns of a panel, one of `panels`.
+    fn unpack(&mut self, (panel, panels): (usize, usize), first: usize, count: usize) {
         let bytes = NR * row_bytes(count) / PANEL.parts;
         let parts = PANEL.parts / self.plan.per;
         let id = ring(self.packed);
@@ -195,7 +215,13 @@ impl Gen<'_> {
         self.e.load(packed, behind(W, from), 1, bytes, 0, 0);
         self.e.set(Queue::Mte2, Queue::V, id);
         self.e.wait(Queue::Mte2, Queue::V, id);
-        self.e.index(PARTS, EXPANDED, CORE, parts * bytes);
+        let strip = NR * 32;
+        // Strips of a panel follow each other in global memory; those of all panels stand side by side in L1.
+        let (path, base, apart, to_first) = match self.plan.tile.via {
+            Via::L2 => (CopyPath::UbToGm, EXPANDED, 1, panel * self.plan.expanded_panel() + NR * row_bytes(first)),
+            Via::L1 => (CopyPath::UbToL1, L1_AT, panels, self.plan.weights_at() + panel * strip),
+        };
+        self.e.index(PARTS, base, CORE, parts * bytes * apart);
         for (part, shift) in SHIFTS.into_iter().enumerate().take(parts) {
             let free = ring(self.unpacked);
             let to = self.at.unpacked + self.unpacked % SLOTS * self.at.slot;
@@ -208,8 +234,9 @@ impl Gen<'_> {
             }
             self.e.set(Queue::V, Queue::Mte3, free);
             self.e.wait(Queue::V, Queue::Mte3, free);
-            let place = panel * self.plan.expanded_panel() + NR * row_bytes(first) + part * bytes;
-            self.e.store(behind(PARTS, place), to, 1, bytes, 0, 0);
+            // An offset in UB.
+            let ends = (behind(PARTS, to_first + part * bytes * apart), Addr::at(to as i32));
+            self.e.copy(path, ends, (bytes / strip, strip), (strip, apart * strip));
             self.e.set(Queue::Mte3, Queue::V, free);
             self.unpacked += 1;
         }

@@ -18,7 +18,7 @@ use crate::isa::matrix::sim::access::{Access, Resolved, l0a_is_nz, mmad_fractals
 use crate::isa::matrix::sim::check::clock::{Clock, Clocks, Thread};
 use crate::isa::matrix::sim::check::shadow::{CELL, Event, Shadow, byte_mask};
 use crate::isa::matrix::sim::check::violation::{Place, Rule, Violation};
-use crate::isa::matrix::sim::memory::Gm;
+use crate::isa::matrix::sim::memory::{Gm, l1_owner};
 
 /// Findings kept of one run; further ones are counted.
 const LIMIT: usize = 64;
@@ -34,8 +34,10 @@ pub(crate) struct Checker<'a> {
     unit: BTreeMap<(usize, i64, bool), Clock>,
     pub violations: Vec<Violation>,
     seen: BTreeSet<(Rule, usize, u32, u32)>,
-    /// Core, writer and reader whose layouts were compared last.
-    compared: Option<(usize, u32, u32)>,
+    /// Writer and reader whose layouts were compared last: cores and records.
+    compared: Option<[(usize, u32); 2]>,
+    /// The core whose L1 each core has.
+    l1_of: Vec<Option<usize>>,
 }
 
 impl<'a> Checker<'a> {
@@ -50,6 +52,7 @@ impl<'a> Checker<'a> {
             violations: vec![],
             seen: BTreeSet::new(),
             compared: None,
+            l1_of: vec![],
         }
     }
 
@@ -59,6 +62,7 @@ impl<'a> Checker<'a> {
         self.shadow.reset(self.machine, cores);
         self.unit.clear();
         self.compared = None;
+        self.l1_of = (0..cores).map(|core| l1_owner(stage, self.machine, core)).collect();
     }
 
     /// Everything of a stage has ended: products whose unit flag nobody took are left.
@@ -149,7 +153,12 @@ impl<'a> Checker<'a> {
 
     fn cell(&mut self, event: Event, access: &Access, at: u64, mask: u32, (barrier, is_defined): (bool, bool)) {
         let thread = event.thread;
-        let Some(cell) = self.shadow.cell(thread.core(), access.space, at) else { return };
+        let core = match access.space {
+            // Operations of cores without one are refused.
+            Space::L1 => self.l1_of[thread.core()].unwrap_or(thread.core()),
+            Space::Gm | Space::L0a | Space::L0b | Space::L0c | Space::Ub | Space::Bt | Space::Fb => thread.core(),
+        };
+        let Some(cell) = self.shadow.cell(core, access.space, at) else { return };
         let mut found: Option<(Rule, Option<Event>)> = None;
         let writer = cell.write.filter(|_| !access.is_write && holds_operands(access.space));
         if let Some(write) = cell.write {
@@ -190,14 +199,13 @@ impl<'a> Checker<'a> {
 
     /// Compares the layout that `write` left at a cell with the one that `read` takes it for.
     fn layout(&mut self, read: Event, write: Event, (space, at): (Space, u64)) {
-        let core = read.thread.core();
-        let pair = Some((core, write.record, read.record));
+        let pair = Some([write, read].map(|event| (event.thread.core(), event.record)));
         if self.compared == pair {
             return;
         }
         self.compared = pair;
-        let inst = |record| self.record(core, record).map(|r| r.inst);
-        let (Some(writer), Some(reader)) = (inst(write.record), inst(read.record)) else { return };
+        let inst = |event: Event| self.record(event.thread.core(), event.record).map(|r| r.inst);
+        let (Some(writer), Some(reader)) = (inst(write), inst(read)) else { return };
         if let Some(detail) = layout::mismatch(&writer, &reader, l0a_is_nz(self.machine)) {
             let range = Some((space, at, at + CELL - 1));
             self.report(Rule::Layout, (read.thread, read.record), Some(write), range, detail);

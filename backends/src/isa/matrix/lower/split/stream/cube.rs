@@ -1,18 +1,18 @@
 //! The cube core: activations stay in L1, and in L0A where they fit; a tile's weights come in halves, of two tiles in turn
-//! where L1 has room.
+//! where L1 has room, or chunk by chunk from the vector cores.
 
-use super::{ACTIVATIONS, FREE, Plan};
+use super::{ACTIVATIONS, Plan};
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
-use crate::isa::matrix::lower::split::{DONE, GO};
+use crate::isa::matrix::lower::split::{DONE, FREE, GO, Via};
 use crate::isa::matrix::lower::vector::{behind, reg};
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::StartValues;
 use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
 use crate::isa::matrix::program::inst::{
-    CopyPath, Count, FRACTAL, FRACTAL_BYTES, Fix, FixLayout, FixPath, FixScale, FlagId, LoadL0, Mmad, MmadInit, Order,
-    Quant, ScalarOp, ScalarOperand, Side, UnitFlag, Work,
+    CopyPath, Count, CrossMode, FRACTAL, FRACTAL_BYTES, Fix, FixLayout, FixPath, FixScale, FlagId, LoadL0, Mmad,
+    MmadInit, Order, Quant, ScalarOp, ScalarOperand, Side, UnitFlag, Work,
 };
 use crate::isa::matrix::program::ty::ElemType;
 
@@ -67,14 +67,21 @@ struct Gen<'a> {
 pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Option<Vec<StartValues>> {
     let mem = memories(machine);
     let (strips, fractal) = (plan.strips(), FRACTAL_BYTES as usize);
-    let b = strips * fractal;
+    let b = plan.activations_l1_bytes();
     let c_slot = 4 * FRACTAL as usize * plan.tile.rows;
     let stays = b <= mem.l0a;
-    let unit = strips.div_ceil(UNITS);
+    let unit = match plan.tile.via {
+        Via::L2 => strips.div_ceil(UNITS),
+        Via::L1 => plan.l1_slot_bytes() / (32 * plan.tile.rows),
+    };
+    let fits = match plan.tile.via {
+        Via::L2 => b + plan.tile_bytes() <= mem.l1,
+        Via::L1 => plan.l1_slots() > 0,
+    };
     let places = if b + 2 * plan.tile_bytes() <= mem.l1 { 2 } else { 1 };
     let in_l0a = if stays { strips } else { mem.l0a / 2 / fractal };
     let step = (mem.l0b / 2 / (32 * plan.tile.rows)).min(in_l0a).min(MOST_K / plan.tile.mode.strip()).min(unit);
-    if b + plan.tile_bytes() > mem.l1 || 2 * c_slot > mem.l0c || step == 0 {
+    if !fits || 2 * c_slot > mem.l0c || step == 0 {
         return None;
     }
     let (l0b_slot, l0a_slot, bar_m_below) = (step * 32 * plan.tile.rows, step * fractal, machine.quirk.bar_m_below);
@@ -85,8 +92,8 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Option<Vec<S
     };
     Some(vec![
         StartValues { reg: GROUP, values: values(&|group| group) },
-        StartValues { reg: FREED, values: values(&|group| plan.count(group).saturating_sub(plan.slots())) },
-        StartValues { reg: KEPT, values: values(&|group| plan.count(group).min(plan.slots())) },
+        StartValues { reg: FREED, values: values(&|group| plan.count(group) - plan.kept(group)) },
+        StartValues { reg: KEPT, values: values(&|group| plan.kept(group)) },
         StartValues { reg: FIRST, values: values(&|group| plan.first(group)) },
     ])
 }
@@ -117,11 +124,23 @@ impl Gen<'_> {
         self.e.index(RING, AT, GROUP, self.plan.slots() * self.plan.tile_bytes());
         self.e.point(AT, self.plan.p.sums);
         self.e.index(SUMS, AT, FIRST, 4 * self.plan.tile.rows);
+        if self.plan.tile.via == Via::L1 {
+            (0..self.plan.l1_slots()).for_each(|_| self.e.signal(Queue::Mte1, FREE));
+        }
         self.activations();
-        for (count, is_freed) in [(FREED, true), (KEPT, false)] {
-            self.e.begin(Count::Reg(count));
-            self.tile(is_freed);
-            self.e.end(&[]);
+        match self.plan.tile.via {
+            Via::L2 => {
+                for (count, is_freed) in [(FREED, true), (KEPT, false)] {
+                    self.e.begin(Count::Reg(count));
+                    self.tile(is_freed);
+                    self.e.end(&[]);
+                }
+            }
+            Via::L1 => {
+                self.e.begin(Count::Reg(FREED));
+                self.tile_of_chunks();
+                self.e.end(&[]);
+            }
         }
         self.e.signal(Queue::Fix, DONE);
         self.presets(false);
@@ -129,7 +148,8 @@ impl Gen<'_> {
 
     /// Sets the reverse flags before anything runs, or takes them back at the end.
     fn presets(&mut self, begin: bool) {
-        let units = (0..self.units().len()).flat_map(|unit| (0..self.places).map(move |place| place * UNITS + unit));
+        let units = if self.plan.tile.via == Via::L2 { self.units().len() } else { 0 };
+        let units = (0..units).flat_map(|unit| (0..self.places).map(move |place| place * UNITS + unit));
         // Two units of two tiles.
         let mut flags: Vec<(Queue, Queue, u8)> = units.map(|id| (Queue::Mte1, Queue::Mte2, id as u8)).collect();
         for i in 0..2 {
@@ -210,37 +230,57 @@ impl Gen<'_> {
             self.e.push(Order::Wait { src: Queue::Mte2, dst: Queue::Mte1, id: unit_flag(index) });
             for step in (0..strips).step_by(self.step) {
                 let count = self.step.min(strips - step);
-                let frees = (step + count == strips).then_some(unit_flag(index));
-                self.multiply(first + step, count, steps, frees);
+                let frees = Order::Set { src: Queue::Mte1, dst: Queue::Mte2, id: unit_flag(index) };
+                let frees = (step + count == strips).then_some(frees);
+                self.multiply((first + step, count), first + step, steps, frees);
                 steps += 1;
             }
         }
         self.sums();
-        self.e.add(SUMS, SUMS, 4 * self.plan.tile.rows as i64);
         self.e.add(SLOT, SLOT, 1);
         let place = if self.places == 2 { (self.plan.tile_bytes(), UNITS) } else { (0, 0) };
-        for (reg, by) in [(C, self.c_slot), (C_FLAG, 1), (L1, place.0), (L1_FLAG, place.1)] {
+        for (reg, by) in [(L1, place.0), (L1_FLAG, place.1)] {
             self.e.scalar(ScalarOp::Xor, reg, reg, ScalarOperand::Imm(by as i64));
         }
     }
 
-    /// The product of `strips` strips from `first` on; then the unit `frees` may be loaded again.
-    fn multiply(&mut self, first: usize, strips: usize, index: usize, frees: Option<FlagId>) {
+    /// A tile whose weights the vector cores put into slots of L1, a chunk each.
+    fn tile_of_chunks(&mut self) {
+        let mut steps = 0;
+        for chunk in self.plan.chunks() {
+            let (first, strips) = self.plan.strips_of(&chunk);
+            self.e.await_signal(Queue::Mte1, GO);
+            self.e.index(L1, Reg::ZERO, SLOT, self.plan.l1_slot_bytes());
+            for step in (0..strips).step_by(self.step) {
+                let count = self.step.min(strips - step);
+                let frees = Order::XSet { queue: Queue::Mte1, mode: CrossMode::Group, id: FREE };
+                let frees = (step + count == strips).then_some(frees);
+                self.multiply((first + step, count), step, steps, frees);
+                steps += 1;
+            }
+            self.e.next(SLOT, self.plan.l1_slots());
+        }
+        self.sums();
+    }
+
+    /// The product of `strips` strips from `first` on, which are strip `at_b` of the weights at hand; then these may be
+    /// written again.
+    fn multiply(&mut self, (first, strips): (usize, usize), at_b: usize, index: usize, frees: Option<Order>) {
         let (rows, b) = (self.plan.tile.rows, flag(L0B, index));
         let to = index % 2 * self.l0b_slot;
         self.e.wait(Queue::M, Queue::Mte1, b);
         self.e.push(Work::LoadL0(LoadL0 {
             side: Side::B,
             dst: at(to),
-            src: behind(L1, self.b + first * 32 * rows),
+            src: behind(L1, self.b + at_b * 32 * rows),
             // Sizes of L0: below 65536 fractals.
             rows: (rows / FRACTAL as usize) as u16,
             cols: strips as u16,
             src_stride: 32 * rows as u32,
             transpose: false,
         }));
-        if let Some(id) = frees {
-            self.e.push(Order::Set { src: Queue::Mte1, dst: Queue::Mte2, id });
+        if let Some(frees) = frees {
+            self.e.push(frees);
         }
         let mut a = first * FRACTAL_BYTES as usize;
         if !self.stays {
@@ -297,6 +337,10 @@ impl Gen<'_> {
             unit_flag: UnitFlag::Off,
         }));
         self.e.push(Order::Set { src: Queue::Fix, dst: Queue::M, id: ACCUMULATOR });
+        self.e.add(SUMS, SUMS, 4 * self.plan.tile.rows as i64);
+        for (reg, by) in [(C, self.c_slot), (C_FLAG, 1)] {
+            self.e.scalar(ScalarOp::Xor, reg, reg, ScalarOperand::Imm(by as i64));
+        }
     }
 }
 

@@ -9,29 +9,41 @@
 //!
 //! Signals of the group's mode: [`ACTIVATIONS`], GO (a tile may be read), FREE (its slot may be written again), DONE (all
 //! sums may be read). Slots that are written for the first time are not waited for, the last ones are not freed.
+//!
+//! On machines with a path from UB to L1 the ring may be in the cube core's L1: a slot holds a chunk of a tile, GO and
+//! FREE are about slots, which the cube core frees all before it begins.
 
 mod cube;
 mod vector;
 
 use tcc_ir::encoding::w2nz::KR;
 
-use super::{NR, Product};
+use super::{NR, Product, Via};
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::matmul::tile::Mode;
+use crate::isa::matrix::lower::model::memories;
 use crate::isa::matrix::lower::vector::ALIGN;
 use crate::isa::matrix::lower::vector::ternary::PANEL;
 use crate::isa::matrix::lower::vector::{Place, UbTooSmall};
 use crate::isa::matrix::machine::Machine;
-use crate::isa::matrix::program::inst::{CrossMode, FRACTAL};
+use crate::isa::matrix::program::inst::{CrossMode, FRACTAL, FRACTAL_BYTES};
 use crate::isa::matrix::program::{CoreKind, Stream};
 
 /// Signal: the activations of `i4hl` may be read.
-const ACTIVATIONS: u8 = 2;
-/// Signal: a slot may be written again.
-const FREE: u8 = 3;
+const ACTIVATIONS: u8 = 3;
 
 /// Output rows of a group's ring: the more slots, the less its cores wait for each other's bursts.
 const RING_ROWS: usize = 128;
+
+/// Most slots of a ring in L1, which signals count, and most runs of columns in one.
+const L1_SLOTS: usize = 8;
+const L1_RUNS: usize = 8;
+
+/// Bytes of a slot of packed or unpacked weights in UB at most.
+const SLOT_BYTES: usize = 24 << 10;
+
+/// Bytes of a line of L2.
+const LINE_BYTES: usize = 512;
 
 /// Most token rows: a fractal's.
 pub const MOST_M: usize = FRACTAL as usize;
@@ -45,6 +57,27 @@ pub struct Streamed {
     pub mode: Mode,
     /// Output rows of a tile, a divisor of a panel's.
     pub rows: usize,
+    pub via: Via,
+}
+
+/// Runs of columns along k that are unpacked together.
+struct Chunk {
+    /// First column, columns of a run, and runs.
+    first: usize,
+    columns: usize,
+    runs: usize,
+}
+
+impl Chunk {
+    /// Strips of a part of a run.
+    fn strips(&self) -> usize {
+        self.columns / KR
+    }
+
+    /// Packed bytes of `rows` rows.
+    fn bytes(&self, rows: usize) -> usize {
+        self.runs * self.strips() * rows * 32
+    }
 }
 
 /// Scratch of any streamed product of `k` columns: rings, and activations of every group.
@@ -73,6 +106,7 @@ struct Plan {
     groups: usize,
     /// Vector cores of a group.
     per: usize,
+    l1_bytes: usize,
 }
 
 impl Plan {
@@ -85,9 +119,60 @@ impl Plan {
         self.p.k.next_multiple_of(KR) / self.tile.mode.strip()
     }
 
-    /// Slots of a group's ring.
+    /// Rows of a tile that a vector core unpacks.
+    fn own(&self) -> usize {
+        self.tile.rows / self.per
+    }
+
+    fn chunks(&self) -> Vec<Chunk> {
+        let fitting = SLOT_BYTES / (PANEL.kp / KR * self.own() * 32);
+        let most = match self.tile.via {
+            Via::L2 => fitting,
+            Via::L1 => fitting.min(L1_RUNS),
+        };
+        let mut chunks: Vec<Chunk> = vec![];
+        for (first, columns) in PANEL.along_k(self.p.k) {
+            match chunks.last_mut().filter(|last| last.columns == columns && last.runs < most) {
+                Some(last) => last.runs += 1,
+                None => chunks.push(Chunk { first, columns, runs: 1 }),
+            }
+        }
+        chunks
+    }
+
+    /// First strip and strips of a chunk, in the cube's mode.
+    fn strips_of(&self, chunk: &Chunk) -> (usize, usize) {
+        let strip = self.tile.mode.strip();
+        (chunk.first / strip, chunk.runs * chunk.columns / strip)
+    }
+
+    /// Bytes of a slot in L1.
+    fn l1_slot_bytes(&self) -> usize {
+        let strips = self.chunks().iter().map(|chunk| self.strips_of(chunk).1).max();
+        strips.unwrap_or(0) * self.tile.rows * 32
+    }
+
+    /// Bytes of the activations in L1, which take whole fractals.
+    fn activations_l1_bytes(&self) -> usize {
+        self.strips() * FRACTAL_BYTES as usize
+    }
+
+    /// Slots in L1 behind the activations.
+    fn l1_slots(&self) -> usize {
+        (self.l1_bytes.saturating_sub(self.activations_l1_bytes()) / self.l1_slot_bytes()).min(L1_SLOTS)
+    }
+
+    /// Slots of a group's ring in global memory.
     fn slots(&self) -> usize {
         RING_ROWS / self.tile.rows
+    }
+
+    /// Tiles of a group whose slots are not waited for, and not freed: the ring's first and last.
+    fn kept(&self, group: usize) -> usize {
+        match self.tile.via {
+            Via::L2 => self.count(group).min(self.slots()),
+            Via::L1 => 0,
+        }
     }
 
     /// Bytes of a tile in global memory: `[strip][row][32]`.
@@ -149,10 +234,12 @@ pub fn streams(machine: &Machine, p: &Product, tile: Streamed, op: u16) -> Resul
         && machine.has_cross_core(CrossMode::Group);
     let has_mode = machine.cube_mode(tile.mode.cube()).is_some();
     let fits = cube_rows(tile.mode, p.m) <= MOST_M && NR.is_multiple_of(tile.rows);
-    if !has_group || !has_mode || !fits || !p.n.is_multiple_of(tile.rows) {
+    // Weights straight from memory: a core's rows of a strip fill the lines that memory gives.
+    let has_way = tile.via.is_on(machine) && (tile.via == Via::L2 || 32 * tile.rows / per.max(1) >= LINE_BYTES);
+    if !has_group || !has_mode || !fits || !has_way || !p.n.is_multiple_of(tile.rows) {
         return Ok(None);
     }
-    let plan = Plan { p: *p, tile, groups, per };
+    let plan = Plan { p: *p, tile, groups, per, l1_bytes: memories(machine).l1 };
     let (mut cube, mut vector) = (Emit::default(), Emit::default());
     (cube.op, vector.op) = (op, op);
     let Some(cube_start) = cube::emit(&mut cube, machine, &plan) else { return Ok(None) };

@@ -4,11 +4,11 @@
 use tcc_ir::encoding::w2nz::KR;
 use tcc_ir::kernel::ScaleKind;
 
-use super::{ACTIVATIONS, FREE, MOST_PER, Plan};
+use super::{ACTIVATIONS, Chunk, MOST_PER, Plan};
 use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, U16, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
-use crate::isa::matrix::lower::split::{DONE, GO, NR};
+use crate::isa::matrix::lower::split::{DONE, FREE, GO, NR, Via};
 use crate::isa::matrix::lower::vector::ternary::PANEL;
 use crate::isa::matrix::lower::vector::{Place, Space, UbTooSmall, behind, reg};
 use crate::isa::matrix::machine::Machine;
@@ -51,10 +51,9 @@ const UNPACKED_FLAG: Reg = reg(27);
 
 /// First flag of the rings; 0 is for plain order.
 const RING_FLAG: u8 = 1;
-/// Slots of packed weights in UB, and of unpacked ones; bytes of one at most.
+/// Slots of packed weights in UB, and of unpacked ones.
 const PACKED_SLOTS: usize = 2;
 const UNPACKED_SLOTS: usize = 4;
-const SLOT_BYTES: usize = 24 << 10;
 
 struct At {
     packed: usize,
@@ -79,9 +78,9 @@ struct Gen<'a> {
 
 /// Writes the stream.
 pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<StartValues>, UbTooSmall> {
-    let own = plan.tile.rows / plan.per;
+    let own = plan.own();
     let mut space = Space::new(memories(machine).ub);
-    let slot = chunks(plan.p.k, own).iter().map(|chunk| chunk.bytes(own)).max().unwrap_or(0);
+    let slot = plan.chunks().iter().map(|chunk| chunk.bytes(own)).max().unwrap_or(0);
     let columns = plan.tile.rows * plan.share_tiles();
     let tokens = if plan.tile.mode == Mode::I4 { plan.p.m.div_ceil(plan.per) } else { 0 };
     let halves = tokens * plan.p.k.next_multiple_of(PANEL.kp) / 2;
@@ -105,8 +104,8 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<S
         StartValues { reg: CORE, values: of(&|core, _| core) },
         StartValues { reg: GROUP, values: of(&|_, group| group) },
         StartValues { reg: FIRST, values: of(&|_, group| plan.first(group)) },
-        StartValues { reg: NEW, values: of(&|_, group| plan.count(group).min(plan.slots())) },
-        StartValues { reg: AGAIN, values: of(&|_, group| plan.count(group).saturating_sub(plan.slots())) },
+        StartValues { reg: NEW, values: of(&|_, group| plan.kept(group)) },
+        StartValues { reg: AGAIN, values: of(&|_, group| plan.count(group) - plan.kept(group)) },
         StartValues { reg: SHARE, values: of(&|core, group| plan.share(group, core).0) },
         StartValues { reg: EXTRA, values: of(&|core, group| plan.share(group, core).1 - plan.common_tiles()) },
     ];
@@ -114,38 +113,6 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<S
         start.push(StartValues { reg, values: of(&|core, _| usize::from(core == number)) });
     }
     Ok(start)
-}
-
-/// Runs of columns along k that are unpacked together.
-struct Chunk {
-    /// First column, columns of a run, and runs.
-    first: usize,
-    columns: usize,
-    runs: usize,
-}
-
-impl Chunk {
-    /// Strips of a part of a run.
-    fn strips(&self) -> usize {
-        self.columns / KR
-    }
-
-    /// Packed bytes of `rows` rows.
-    fn bytes(&self, rows: usize) -> usize {
-        self.runs * self.strips() * rows * 32
-    }
-}
-
-fn chunks(k: usize, rows: usize) -> Vec<Chunk> {
-    let most = SLOT_BYTES / (PANEL.kp / KR * rows * 32);
-    let mut chunks: Vec<Chunk> = vec![];
-    for (first, columns) in PANEL.along_k(k) {
-        match chunks.last_mut().filter(|last| last.columns == columns && last.runs < most) {
-            Some(last) => last.runs += 1,
-            None => chunks.push(Chunk { first, columns, runs: 1 }),
-        }
-    }
-    chunks
 }
 
 /// Flag of a slot of unpacked weights.
@@ -178,8 +145,16 @@ impl Gen<'_> {
         for reg in [PACKED_FLAG, UNPACKED, UNPACKED_FLAG] {
             self.e.add(reg, Reg::ZERO, 0);
         }
-        for (count, is_again) in [(NEW, false), (AGAIN, true)] {
-            self.guarded(count, |this| this.tile(is_again));
+        match self.plan.tile.via {
+            Via::L2 => {
+                for (count, is_again) in [(NEW, false), (AGAIN, true)] {
+                    self.guarded(count, |this| this.tile(is_again));
+                }
+            }
+            Via::L1 => {
+                self.guarded(AGAIN, |this| this.tile(false));
+                (0..self.plan.l1_slots()).for_each(|_| self.e.await_signal(Queue::Mte3, FREE));
+            }
         }
         self.finish();
         self.presets(false);
@@ -301,23 +276,44 @@ impl Gen<'_> {
         self.e.index(W, WEIGHTS, AT, PANEL.codes_bytes(self.plan.p.k));
         self.e.scalar(ScalarOp::Rem, AT, TILE, ScalarOperand::Imm(tiles));
         self.move_by(W, AT, 32 * self.plan.tile.rows);
-        self.e.scalar(ScalarOp::Rem, AT, SLOT, ScalarOperand::Imm(self.plan.slots() as i64));
-        self.e.index(EXPANDED, RING, AT, self.plan.tile_bytes());
+        let via = self.plan.tile.via;
+        if via == Via::L2 {
+            self.e.scalar(ScalarOp::Rem, AT, SLOT, ScalarOperand::Imm(self.plan.slots() as i64));
+            self.e.index(EXPANDED, RING, AT, self.plan.tile_bytes());
+        }
         if is_again {
             self.e.await_signal(Queue::Mte3, FREE);
         }
         let mut unpacked = 0;
-        for chunk in chunks(self.plan.p.k, self.own) {
+        for chunk in self.plan.chunks() {
+            if via == Via::L1 {
+                self.l1_slot();
+            }
             self.unpack(&chunk, &mut unpacked);
+            if via == Via::L1 {
+                self.e.signal(Queue::Mte3, GO);
+            }
         }
-        self.e.signal(Queue::Mte3, GO);
+        if via == Via::L2 {
+            self.e.signal(Queue::Mte3, GO);
+        }
         // Two parts use half of the slots: the next tile uses the other one.
         let moved = if 2 * unpacked == UNPACKED_SLOTS { unpacked } else { 0 };
         for (reg, by) in [(UNPACKED, moved * self.at.slot), (UNPACKED_FLAG, moved)] {
             self.e.scalar(ScalarOp::Xor, reg, reg, ScalarOperand::Imm(by as i64));
         }
         self.e.add(TILE, TILE, 1);
-        self.e.add(SLOT, SLOT, 1);
+        if via == Via::L2 {
+            self.e.add(SLOT, SLOT, 1);
+        }
+    }
+
+    /// The next slot in L1, behind the activations, and the core's rows of it; once it is free.
+    fn l1_slot(&mut self) {
+        self.e.index(EXPANDED, Reg::ZERO, SLOT, self.plan.l1_slot_bytes());
+        self.move_by(EXPANDED, CORE, 32 * self.own);
+        self.e.next(SLOT, self.plan.l1_slots());
+        self.e.await_signal(Queue::Mte3, FREE);
     }
 
     /// The core's rows of a chunk. Slots of packed weights alternate by registers, for tiles may have an odd number of
@@ -353,11 +349,15 @@ impl Gen<'_> {
             }
             self.e.push(Order::Set { src: Queue::V, dst: Queue::Mte3, id: free });
             self.e.push(Order::Wait { src: Queue::V, dst: Queue::Mte3, id: free });
+            let (path, first) = match self.plan.tile.via {
+                Via::L2 => (CopyPath::UbToGm, self.plan.strips_of(chunk).0 * 32 * self.plan.tile.rows),
+                Via::L1 => (CopyPath::UbToL1, self.plan.activations_l1_bytes()),
+            };
             for run in 0..chunk.runs {
-                let strip = (chunk.first + run * chunk.columns) / mode.strip() + part * strips;
-                let ends =
-                    (behind(EXPANDED, strip * 32 * self.plan.tile.rows), behind(UNPACKED, slot + run * strips * row));
-                self.e.copy(CopyPath::UbToGm, ends, (strips, row), (row, 32 * self.plan.tile.rows));
+                let strip = run * chunk.columns / mode.strip() + part * strips;
+                let to = first + strip * 32 * self.plan.tile.rows;
+                let ends = (behind(EXPANDED, to), behind(UNPACKED, slot + run * strips * row));
+                self.e.copy(path, ends, (strips, row), (row, 32 * self.plan.tile.rows));
             }
             self.e.push(Order::Set { src: Queue::Mte3, dst: Queue::V, id: free });
             *unpacked += 1;

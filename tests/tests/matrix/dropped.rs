@@ -7,6 +7,8 @@ use tcc::driver;
 use tcc::load::{self, LoadOptions};
 use tcc::matrix::inspect::kind_of;
 use tcc::matrix::{self, MatrixOptions};
+use tcc_backends::isa::matrix::desc::MENU;
+use tcc_backends::isa::matrix::lower::matmul::{search as coupled, tile};
 use tcc_backends::isa::matrix::lower::split::search::{self, Shape};
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::preset::{PRESETS, preset};
@@ -15,6 +17,7 @@ use tcc_backends::isa::matrix::program::inst::{FlagId, Inst, Order};
 use tcc_backends::isa::matrix::program::{Program, Record, Stage, SymbolKind};
 use tcc_backends::isa::matrix::sim::memory::Gm;
 use tcc_backends::isa::matrix::sim::{Options, SimError, run};
+use tcc_ir::encoding::Encoding;
 use tcc_ir::kernel::ScaleKind;
 use tcc_tests::oracle::fixture;
 
@@ -142,5 +145,21 @@ fn every_flag_of_split_products_is_needed() {
             println!("{name} {form}: {count} flags dropped");
             assert!(silent.is_empty(), "{}", silent.join("\n"));
         }
+    }
+}
+
+/// Products whose sums leave L0C in two spans, among them slices in the place of unpacked parts: whole and with k cut.
+#[test]
+fn every_flag_of_products_in_spans_is_needed() {
+    let machine = preset("kirin9030").expect("a preset").expect("it parses");
+    let row = MENU.iter().find(|row| row.name == "i8-x128").expect("a row of the menu");
+    let Encoding::W2Nz(panel) = row.encoding else { panic!("fractals") };
+    for (block_k, residual) in [(640, false), (512, true)] {
+        let shape = tile::Shape { m: 132, n: 264, k: 640, panel, residual };
+        let tile = format!("m128/128 k{block_k}/128/128 g1 u4 s64 n2").parse().expect("a tile");
+        let program = coupled::alone(&shape, tile, &machine).expect("it fits");
+        let (count, silent) = drop_each(&program, &machine, is_flag);
+        println!("{tile}: {count} flags dropped");
+        assert!(silent.is_empty(), "{}", silent.join("\n"));
     }
 }

@@ -3,7 +3,8 @@
 //! The tile search times the tiles with the least bounds first; nothing else rests on these numbers.
 
 use super::share;
-use super::tile::{Shape, Tile};
+use super::tile::{Rings, Shape, Tile};
+use crate::isa::matrix::lower::model::memories;
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::vec::CostClass;
 
@@ -27,6 +28,7 @@ pub fn bounds(shape: &Shape, tile: &Tile, machine: &Machine) -> Vec<Bound> {
     vec![
         Bound { pipe: "M", cycles: of_blocks(&|m| cube(shape, tile, machine, m).unwrap_or(f64::INFINITY)) },
         Bound { pipe: "MTE1", cycles: of_blocks(&|m| loads(shape, tile, machine, m)) },
+        Bound { pipe: "L0", cycles: of_blocks(&|m| slots(shape, tile, machine, m).unwrap_or(f64::INFINITY)) },
         Bound { pipe: "V", cycles: vector },
         Bound { pipe: "MTE3", cycles: of_blocks(&|m| moves(shape, machine, m, cuts).unwrap_or(f64::INFINITY)) },
         Bound { pipe: "DDR", cycles: memory(shape, machine, rows.len(), cuts) },
@@ -45,8 +47,23 @@ fn cube(shape: &Shape, tile: &Tile, machine: &Machine, m: usize) -> Option<f64> 
     let (k, n) = (shape.padded_k(), shape.panel.nr);
     let work = |rows: &usize| (rows / 16 * n.div_ceil(mode.mkn[2] as usize) * k) as f64 / f64::from(mode.k_per_cycle);
     let rows = tile_rows(shape, tile, m);
-    let products = rows.len() * k.div_ceil(tile.kc);
-    Some(rows.iter().map(work).sum::<f64>() + products as f64 * mode.dt.back_to_back)
+    let products = rows.len() * (k.div_ceil(tile.kc) + 2 * (tile.spans - 1));
+    let busy = rows.iter().map(work).sum::<f64>() + products as f64 * mode.dt.back_to_back;
+    Some(busy + leave(shape, tile, machine, &rows).unwrap_or(0.0))
+}
+
+/// What the cube waits for sums that leave L0C, where that holds those of one panel: it works on other spans meanwhile,
+/// in the last step and in the next panel's first one.
+fn leave(shape: &Shape, tile: &Tile, machine: &Machine, rows: &[usize]) -> Option<f64> {
+    let rings = Rings::fit(shape, tile, &memories(machine))?;
+    let (mode, path) = (machine.cube_mode(shape.mode().cube())?, machine.path.l0c_ub.as_ref()?);
+    if rings.c > tile.accumulators() {
+        return None;
+    }
+    let sums = rows.iter().sum::<usize>() * shape.panel.nr;
+    let step = (sums / 256 * tile.kc) as f64 / f64::from(mode.k_per_cycle);
+    let others = 2.0 * step * (tile.spans - 1) as f64 / tile.spans as f64;
+    Some((path.dt.alone + (4 * sums) as f64 / path.rate.value - others).max(0.0))
 }
 
 /// Loads of a panel into L0A and L0B.
@@ -54,13 +71,37 @@ fn loads(shape: &Shape, tile: &Tile, machine: &Machine, m: usize) -> f64 {
     let (k, mode) = (shape.padded_k(), shape.mode());
     let (a, b) = (&machine.path.l1_l0a, &machine.path.l1_l0b);
     let weights = (shape.panel.nr * mode.row_bytes(k)) as f64 / b.rate.value;
-    let weights = weights + k.div_ceil(tile.kb) as f64 * b.dt.alone.min(b.dt.back_to_back);
+    let loads = k.div_ceil(tile.kb) + 2 * (tile.spans - 1);
+    let weights = weights + loads as f64 * b.dt.alone.min(b.dt.back_to_back);
     if tile.a_stays {
         return weights;
     }
     let rows = tile_rows(shape, tile, m);
     let activations = (rows.iter().sum::<usize>() * mode.row_bytes(k)) as f64 / a.rate.value;
     weights + activations + (rows.len() * k.div_ceil(tile.kc)) as f64 * a.dt.alone.min(a.dt.back_to_back)
+}
+
+/// Steps of a panel through two slots of L0A: a slot is loaded when the product before the last one is through with it,
+/// and the next product starts from rest if the last one ends meanwhile.
+fn slots(shape: &Shape, tile: &Tile, machine: &Machine, m: usize) -> Option<f64> {
+    if tile.a_stays {
+        return Some(0.0);
+    }
+    let (mode, flags) = (machine.cube_mode(shape.mode().cube())?, 2.0 * machine.flag.hop.value);
+    let rows = tile_rows(shape, tile, m);
+    // Weights of one step are loaded by the same flag where each step has its own.
+    let has_weights = tile.kb == tile.kc && rows.len() == 1;
+    let (a, b) = (&machine.path.l1_l0a, &machine.path.l1_l0b);
+    let bytes = shape.mode().row_bytes(tile.kc);
+    let step = |rows: &usize| {
+        let weights = (shape.panel.nr * bytes) as f64 / b.rate.value + b.dt.alone.min(b.dt.back_to_back);
+        let load = (rows * bytes) as f64 / a.rate.value + a.dt.alone.min(a.dt.back_to_back);
+        let work = (rows / 16 * (shape.panel.nr / 16) * tile.kc) as f64 / f64::from(mode.k_per_cycle);
+        (load + if has_weights { weights } else { 0.0 } + flags + mode.dt.alone + work) / 2.0
+    };
+    // All but the first two steps.
+    let steps = (shape.padded_k() / tile.kc).saturating_sub(2) as f64;
+    Some(rows.iter().map(step).sum::<f64>() * steps)
 }
 
 /// Shifts and masks of a panel.

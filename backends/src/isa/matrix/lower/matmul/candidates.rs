@@ -26,7 +26,18 @@ pub fn candidates(shape: &Shape, memories: &Memories) -> Vec<Tile> {
                 steps(
                     shape,
                     memories,
-                    Tile { block_m, tile_m, block_k, kb: 0, kc: 0, group: 1, units: 3, slice: 32, a_stays: false },
+                    Tile {
+                        block_m,
+                        tile_m,
+                        block_k,
+                        kb: 0,
+                        kc: 0,
+                        group: 1,
+                        units: 3,
+                        slice: 32,
+                        a_stays: false,
+                        spans: 1,
+                    },
                     &mut tiles,
                 );
             }
@@ -43,10 +54,12 @@ fn steps(shape: &Shape, memories: &Memories, tile: Tile, tiles: &mut Vec<Tile>) 
             continue;
         }
         for kc in STEPS.into_iter().rev().filter(|kc| *kc <= kb && *kc >= shape.mode().strip()) {
-            for a_stays in [true, false] {
-                let tile = Tile { kb, kc, a_stays, ..tile };
-                let rings = [(3, 32), (2, 32), (2, 16)].map(|(units, slice)| Tile { units, slice, ..tile });
-                tiles.extend(rings.into_iter().find(|tile| tile.fits(shape, memories)));
+            for (a_stays, spans) in [(true, 1), (false, 1), (false, 2)] {
+                let tile = Tile { kb, kc, a_stays, spans, ..tile };
+                // Of two spans, all sums should leave at once, and weights for as long lie in L1.
+                let rings: &[_] = if spans == 2 { &[(5, 64), (4, 64), (3, 64)] } else { &[(3, 32), (2, 32), (2, 16)] };
+                let mut rings = rings.iter().map(|(units, slice)| Tile { units: *units, slice: *slice, ..tile });
+                tiles.extend(rings.find(|tile| tile.fits(shape, memories)));
             }
         }
     }

@@ -7,6 +7,8 @@
 //! that the loop over panels has one body; only accumulators alternate, by registers.
 //!
 //! The epilogue of a panel runs among the unpacking of the next one, so that the vector unit never waits for the cube.
+//! Where L0C holds the sums of one panel only, they leave as soon as they are final, span by span, for slots in UB that
+//! unpacked parts lend where it has no others; the next panel begins in the spans that are free.
 
 use tcc_ir::kernel::ScaleKind;
 
@@ -16,10 +18,8 @@ use super::regs;
 use super::tile::{Rings, Shape, Tile};
 use super::{Block, Operands};
 use crate::isa::matrix::lower::emit::{Emit, Second, U16, strided};
-use crate::isa::matrix::program::addr::{Addr, Queue};
-use crate::isa::matrix::program::inst::{
-    CopyPath, Count, FlagId, LoadL0, Mmad, MmadInit, Order, ScalarOp, ScalarOperand, Side, UnitFlag, Work,
-};
+use crate::isa::matrix::program::addr::Queue;
+use crate::isa::matrix::program::inst::{CopyPath, Count, FlagId, Order, ScalarOp, ScalarOperand};
 use crate::isa::matrix::program::vec::VecOp;
 
 /// How many panels of outputs a core has.
@@ -32,9 +32,9 @@ pub(super) enum Panels {
 
 /// Where in the sequence of panels a body stands.
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    block: usize,
-    first: bool,
+pub(super) struct Place {
+    pub block: usize,
+    pub first: bool,
     last: bool,
     /// The block whose last panel is finished meanwhile.
     previous: Option<usize>,
@@ -54,14 +54,15 @@ pub(super) struct Gen<'a> {
     /// `BAR M` between products of one tile of fewer fractals.
     pub bar_m_below: usize,
     /// Next slots.
-    step_a: usize,
-    step_b: usize,
+    pub step_a: usize,
+    pub step_b: usize,
     part: usize,
-    unit: usize,
-    /// Slices taken out of L0C, and finished.
-    pub taken: usize,
-    pub slice: usize,
+    pub unit: usize,
     pub loaded: usize,
+    /// The block whose body lends slots of unpacked parts to the slices that were taken last.
+    pub lender: Option<usize>,
+    /// The slot of the first slice that was taken last.
+    pub shift: usize,
     /// The panel being finished is the last one, which may be ragged.
     pub previous_is_last: bool,
 }
@@ -75,7 +76,7 @@ impl<'a> Gen<'a> {
     ) -> Self {
         let at = Layout::new(&shape, &tile, &rings);
         let blocks = super::blocks(&shape, &tile);
-        let (step_a, step_b, part, unit, taken, slice, loaded) = (0, 0, 0, 0, 0, 0, 0);
+        let (step_a, step_b, part, unit, loaded) = (0, 0, 0, 0, 0);
         Gen {
             e,
             shape,
@@ -90,9 +91,9 @@ impl<'a> Gen<'a> {
             step_b,
             part,
             unit,
-            taken,
-            slice,
             loaded,
+            lender: None,
+            shift: 0,
             previous_is_last: false,
         }
     }
@@ -131,6 +132,7 @@ impl<'a> Gen<'a> {
         self.previous_is_last = true;
         self.previous_addresses(count - 1);
         self.load_columns(count - 1);
+        self.lend_rest(count - 1);
         self.finish(count - 1, 0..usize::MAX);
         self.presets(false);
     }
@@ -154,8 +156,8 @@ impl<'a> Gen<'a> {
             return;
         }
         self.e.fill(self.at.zeros, 0, 128);
-        self.e.set(Queue::V, Queue::Mte3, flag::STORED);
-        self.e.wait(Queue::V, Queue::Mte3, flag::STORED);
+        self.e.set(Queue::V, Queue::Mte3, flag::START);
+        self.e.wait(Queue::V, Queue::Mte3, flag::START);
         for (to, strips, bytes, stride) in copies {
             let pair = (flag::at(to), flag::at(self.at.zeros));
             self.e.copy(CopyPath::UbToL1, pair, (strips, bytes), (0, stride));
@@ -234,16 +236,6 @@ impl<'a> Gen<'a> {
         }
         let groups = self.groups(&block);
         let parts = groups.len() * self.shape.panel.parts;
-        // The cube is behind the vector unit by what the rings hold.
-        let held = self.rings.b * self.tile.parts_per_unit(&self.shape) / self.tile.group;
-        let (delay, rest) = match self.rings.c / self.tiles_of_block() {
-            // The cube waits for the accumulators: as soon as what L1 holds is unpacked.
-            1 => (held.min(self.rings.ahead).min(parts) - 1, 1),
-            _ => {
-                let delay = (self.rings.unpacked + held + 2).min(parts - 1);
-                (delay, parts - delay)
-            }
-        };
         let slices = place.previous.map_or(0, |p| self.slices(p).len());
         let mut finished = 0;
         if place.first {
@@ -256,10 +248,11 @@ impl<'a> Gen<'a> {
                 self.begin_segments(&place, next, false);
             }
             for part in 0..self.shape.panel.parts {
-                self.unpack(g % self.packed_slots(place.block), part, group);
+                let freed = self.freed(&place);
+                self.unpack(g % self.packed_slots(place.block), part, group, freed);
                 self.multiply(&place, group, part);
                 let done = g * self.shape.panel.parts + part + 1;
-                let due = (done.saturating_sub(delay).min(rest) * slices).div_ceil(rest);
+                let due = self.due(done, parts, slices, &block);
                 if let Some(previous) = place.previous {
                     self.finish(previous, finished..due);
                 }
@@ -272,9 +265,10 @@ impl<'a> Gen<'a> {
         }
         self.e.add(regs::PREVIOUS_C, regs::C, 0);
         self.e.add(regs::PREVIOUS_C_FLAG, regs::C_FLAG, 0);
-        let tiles = self.tiles_of_block();
-        if self.rings.c > tiles {
-            for (reg, by) in [(regs::C, tiles * self.at.c_tile()), (regs::C_FLAG, tiles)] {
+        self.take_first(place.block, place.last, place.next);
+        let sums = self.tile.accumulators();
+        if self.rings.c > sums {
+            for (reg, by) in [(regs::C, sums * self.at.c_tile()), (regs::C_FLAG, sums)] {
                 // Two panels of accumulators: far below 2^63.
                 self.e.scalar(ScalarOp::Xor, reg, reg, ScalarOperand::Imm(by as i64));
             }
@@ -302,14 +296,67 @@ impl<'a> Gen<'a> {
         self.shape.panel.codes_bytes(self.shape.k) + self.shape.panel.sums_bytes()
     }
 
-    /// Flag of accumulator tile `tile` of the panel that `reg` stands for.
-    pub fn c_flag(&self, tile: usize, reg: crate::isa::matrix::program::addr::Reg) -> FlagId {
-        FlagId::Reg { base: flag::slot(flag::C, tile), reg }
+    /// Flag of the sums of a tile and span, of the panel that `reg` stands for.
+    pub fn c_flag(&self, tile: usize, span: usize, reg: crate::isa::matrix::program::addr::Reg) -> FlagId {
+        FlagId::Reg { base: flag::slot(flag::C, tile * self.tile.spans + span), reg }
     }
 
-    /// Accumulator tiles of a full block.
-    fn tiles_of_block(&self) -> usize {
-        self.tile.block_m / self.tile.tile_m
+    /// Where those sums lie behind the register of a panel's: spans follow each other, whatever rows a block has.
+    pub fn c_offset(&self, block: &Block, tile: usize, span: usize) -> usize {
+        let rows = (self.tile_rows(block, tile) * self.shape.mode().rows()).next_multiple_of(16);
+        tile * self.tile.spans * self.at.c_tile() + span * rows * self.tile.columns(&self.shape) * 4
+    }
+
+    /// Slices of the panel before, of `slices`, that are finished when `done` of `parts` group parts are unpacked.
+    fn due(&self, done: usize, parts: usize, slices: usize, block: &Block) -> usize {
+        if self.rings.c > self.tile.accumulators() {
+            // The cube is behind the vector unit by what the rings hold.
+            let held = self.rings.b * self.tile.parts_per_unit(&self.shape) / self.tile.group;
+            let delay = (self.rings.unpacked + held + 2).min(parts - 1);
+            let rest = parts - delay;
+            return (done.saturating_sub(delay).min(rest) * slices).div_ceil(rest);
+        }
+        let Some(behind) = done.checked_sub(self.parts_before_sums(block)) else { return 0 };
+        // Where UB holds them all, only those that lie in others' place are urgent.
+        let is_whole = slices <= self.rings.slices + self.rings.lent;
+        if is_whole && done < parts { slices.min(1 + self.lent(slices) + behind) } else { slices }
+    }
+
+    /// Group parts of a block that are unpacked before the vector unit turns to the sums of the panel before, where the
+    /// cube waits for that: as many as L1 and L0B hold, while the scalar unit gets past their products.
+    fn parts_before_sums(&self, block: &Block) -> usize {
+        let parts = self.groups(block).len() * self.shape.panel.parts;
+        self.tile.parts_held(&self.shape).min(self.rings.ahead).min(parts)
+    }
+
+    /// How many of a panel's slices take the place of unpacked parts: the last ones to leave L0C. The vector unit
+    /// finishes them before it needs that place.
+    pub fn lent(&self, slices: usize) -> usize {
+        if self.rings.lent > 0 { slices.saturating_sub(self.rings.slices) } else { 0 }
+    }
+
+    /// The slot of unpacked parts that the `index`-th such slice of `slices` takes; any, behind the last body.
+    pub fn lent_slot(&self, index: usize, slices: usize) -> usize {
+        let before = self.lender.map(|block| self.parts_before_sums(&self.blocks[block]) - self.lent(slices));
+        (before.unwrap_or(0) + index) % self.rings.unpacked
+    }
+
+    /// Whom the next part's slot goes to when L1 has the part: the vector unit, or a slice of sums.
+    fn freed(&self, place: &Place) -> (Queue, FlagId) {
+        let lent = self.lent(place.previous.map_or(0, |p| self.count(&self.blocks[p])));
+        let first = self.parts_before_sums(&self.blocks[place.block]) - lent;
+        let (to, id) = match self.part.checked_sub(first).filter(|index| *index < lent) {
+            Some(index) => (Queue::Fix, flag::slot(flag::SLICE, self.rings.slices + index)),
+            None => (Queue::V, flag::slot(flag::UNPACKED, self.part % self.rings.unpacked)),
+        };
+        (to, FlagId::Fixed(id))
+    }
+
+    /// Slots of unpacked parts for the slices of the last panel.
+    fn lend_rest(&mut self, block: usize) {
+        for index in 0..self.lent(self.count(&self.blocks[block])) {
+            self.e.set(Queue::Mte3, Queue::Fix, flag::slot(flag::SLICE, self.rings.slices + index));
+        }
     }
 
     /// Accumulator tiles of a block.
@@ -367,7 +414,7 @@ impl<'a> Gen<'a> {
         }
     }
 
-    fn segment_slot(&self, block: usize, segment: usize) -> usize {
+    pub fn segment_slot(&self, block: usize, segment: usize) -> usize {
         (block * self.rings.segments + segment) % self.rings.a
     }
 
@@ -394,8 +441,9 @@ impl<'a> Gen<'a> {
         }
     }
 
-    /// Unpacks part `part` of the group in a packed slot and sends it to L1, to a unit for each panel.
-    fn unpack(&mut self, packed_slot: usize, part: usize, group: &[(usize, usize)]) {
+    /// Unpacks part `part` of the group in a packed slot and sends it to L1, to a unit for each panel; then `freed` has
+    /// the slot.
+    fn unpack(&mut self, packed_slot: usize, part: usize, group: &[(usize, usize)], freed: (Queue, FlagId)) {
         let (mode, nr) = (self.shape.mode(), self.shape.panel.nr);
         let packed = flag::slot(flag::PACKED, packed_slot);
         let slot = self.part % self.rings.unpacked;
@@ -437,141 +485,6 @@ impl<'a> Gen<'a> {
                 self.e.set(Queue::Mte3, Queue::Mte1, b);
             }
         }
-        self.e.set(Queue::Mte3, Queue::V, unpacked);
-    }
-
-    /// The products of the units that part `part` of a group completed.
-    fn multiply(&mut self, place: &Place, group: &[(usize, usize)], part: usize) {
-        let parts = self.tile.parts_per_unit(&self.shape);
-        if !(part + 1).is_multiple_of(parts) {
-            return;
-        }
-        for (first, columns) in group {
-            let part_columns = self.shape.part(*columns);
-            self.multiply_unit(place, first + (part + 1 - parts) * part_columns, parts * part_columns);
-        }
-    }
-
-    /// The products of a unit of weights of `unit_columns` from `begin` on, step by step.
-    fn multiply_unit(&mut self, place: &Place, begin: usize, unit_columns: usize) {
-        let block = self.blocks[place.block];
-        let slot = self.unit % self.rings.b;
-        self.unit += 1;
-        self.e.wait(Queue::Mte3, Queue::Mte1, flag::slot(flag::B, slot));
-        for step in (0..unit_columns).step_by(self.tile.kb) {
-            let step_columns = self.tile.kb.min(unit_columns - step);
-            self.load_b(slot, step, step_columns);
-            if step + step_columns == unit_columns {
-                self.e.set(Queue::Mte1, Queue::Mte3, flag::slot(flag::B, slot));
-            }
-            for within in (0..step_columns).step_by(self.tile.kc) {
-                let columns = self.tile.kc.min(step_columns - within);
-                let column = begin + step + within - block.first_k;
-                if place.first && column.is_multiple_of(self.at.segment) {
-                    let segment = self.segment_slot(place.block, column / self.at.segment);
-                    self.e.wait(Queue::Mte2, Queue::Mte1, flag::slot(flag::A, segment));
-                }
-                for tile in 0..self.tiles(&block) {
-                    self.load_a(place, tile, column, columns);
-                    self.product(&block, tile, column, columns, within);
-                }
-            }
-            self.e.set(Queue::M, Queue::Mte1, flag::slot(flag::L0B, self.step_b % 2));
-            self.step_b += 1;
-        }
-    }
-
-    fn load_b(&mut self, slot: usize, step: usize, columns: usize) {
-        let (strip, nr) = (self.shape.mode().strip(), self.shape.panel.nr);
-        let to = self.step_b % 2;
-        self.e.wait(Queue::M, Queue::Mte1, flag::slot(flag::L0B, to));
-        self.e.push(Work::LoadL0(LoadL0 {
-            side: Side::B,
-            dst: flag::at(self.at.b_step(to)),
-            src: flag::at(self.at.b(slot) + step / strip * nr * 32),
-            // Sizes of L0: below 65536 fractals.
-            rows: (nr / 16) as u16,
-            cols: (columns / strip) as u16,
-            src_stride: (nr * 32) as u32,
-            transpose: false,
-        }));
-    }
-
-    /// Activations of one tile and step into L0A, unless they stay there; then the flag that both operands lie there.
-    fn load_a(&mut self, place: &Place, tile: usize, column: usize, columns: usize) {
-        let block = self.blocks[place.block];
-        if self.tile.a_stays {
-            if place.first {
-                self.e.push(Work::LoadL0(self.a_fractals(&block, place.block, tile, column, columns)));
-            }
-            self.e.set(Queue::Mte1, Queue::M, flag::slot(flag::L0B, self.step_b % 2));
-            return;
-        }
-        let slot = self.step_a % 2;
-        self.e.wait(Queue::M, Queue::Mte1, flag::slot(flag::L0A, slot));
-        self.e.push(Work::LoadL0(self.a_fractals(&block, place.block, tile, column, columns)));
-        self.e.set(Queue::Mte1, Queue::M, flag::slot(flag::L0A, slot));
-    }
-
-    fn a_fractals(&self, block: &Block, index: usize, tile: usize, column: usize, columns: usize) -> LoadL0 {
-        let mode = self.shape.mode();
-        let rows = (block.m * mode.rows()).next_multiple_of(16);
-        let (segment, within) = (column / self.at.segment, column % self.at.segment);
-        let src = self.at.a(self.segment_slot(index, segment))
-            + (within / mode.strip() * rows + tile * self.tile.tile_m * mode.rows()) * 32;
-        LoadL0 {
-            side: Side::A,
-            dst: self.a_address(column),
-            src: flag::at(src),
-            rows: (self.tile_rows(block, tile) * mode.rows()).div_ceil(16) as u16,
-            cols: (columns / mode.strip()) as u16,
-            src_stride: (rows * 32) as u32,
-            transpose: false,
-        }
-    }
-
-    /// Where the step at `column` has its activations in L0A.
-    fn a_address(&self, column: usize) -> Addr {
-        let mode = self.shape.mode();
-        let rows = (self.tile.tile_m * mode.rows()).next_multiple_of(16);
-        if self.tile.a_stays {
-            flag::at(rows * mode.row_bytes(column))
-        } else {
-            flag::at(self.at.a_step(self.step_a % 2))
-        }
-    }
-
-    /// One product with the columns from `within` on of what lies in L0B.
-    fn product(&mut self, block: &Block, tile: usize, column: usize, columns: usize, within: usize) {
-        let mode = self.shape.mode();
-        if column == 0 {
-            self.e.push(Order::Wait { src: Queue::Fix, dst: Queue::M, id: self.c_flag(tile, regs::C_FLAG) });
-        }
-        let (ring, slot) = if self.tile.a_stays { (flag::L0B, self.step_b % 2) } else { (flag::L0A, self.step_a % 2) };
-        self.e.wait(Queue::Mte1, Queue::M, flag::slot(ring, slot));
-        let init = if column == 0 { MmadInit::Zero } else { MmadInit::Accumulate };
-        self.e.push(Work::Mmad(Mmad {
-            ty: mode.cube(),
-            c: flag::behind(regs::C, tile * self.at.c_tile()),
-            a: self.a_address(column),
-            b: flag::at(self.at.b_step(self.step_b % 2) + self.shape.panel.nr * mode.row_bytes(within)),
-            // One row would switch the cube to its vector mode; the second one's sums are not read.
-            m: (self.tile_rows(block, tile) * mode.rows()).max(2) as u16,
-            k: columns as u16,
-            n: self.shape.panel.nr as u16,
-            init,
-            unit_flag: UnitFlag::Off,
-        }));
-        let fractals = (self.tile_rows(block, tile) * mode.rows()).div_ceil(16) * (self.shape.panel.nr / 16);
-        if fractals < self.bar_m_below {
-            self.e.bar(Some(Queue::M));
-        }
-        if !self.tile.a_stays {
-            self.e.set(Queue::M, Queue::Mte1, flag::slot(flag::L0A, slot));
-            self.step_a += 1;
-        }
-        if column + columns == block.columns {
-            self.e.push(Order::Set { src: Queue::M, dst: Queue::Fix, id: self.c_flag(tile, regs::C_FLAG) });
-        }
+        self.e.push(Order::Set { src: Queue::Mte3, dst: freed.0, id: freed.1 });
     }
 }

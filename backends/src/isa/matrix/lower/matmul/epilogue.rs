@@ -1,24 +1,26 @@
 //! From sums to results: slices of rows leave L0C, the vector unit scales them, and they go to global memory.
 //!
-//! A slice is row-major, `nr` columns wide. With two rows per token, high and low ones alternate; results stand in the
+//! A slice is row-major, as wide as a span of the panel's columns. With two rows per token, high and low ones alternate; results stand in the
 //! places of the high rows. Where k is cut, all but the last cut store their sums as they are, and the next one adds them.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use tcc_ir::kernel::ScaleKind;
 
 use super::coupled::Gen;
 use super::{Block, flag, regs};
-use crate::isa::matrix::lower::emit::{F32, S32, Second, Strided, strided};
-use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
+use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, Types, strided};
+use crate::isa::matrix::program::addr::{Queue, Reg};
 use crate::isa::matrix::program::inst::{Control, Fix, FixLayout, FixPath, FixScale, Order, Quant, UnitFlag, Work};
 use crate::isa::matrix::program::ty::ElemType;
 use crate::isa::matrix::program::vec::VecOp;
 
-/// Rows of one accumulator tile that are finished together.
+/// Rows of one accumulator that are finished together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slice {
     pub tile: usize,
+    pub span: usize,
     /// First row of the cube within the tile, and rows.
     pub row: usize,
     pub rows: usize,
@@ -26,16 +28,22 @@ pub(super) struct Slice {
     pub is_last: bool,
 }
 
-/// How the arithmetic on a slice goes over it: from column `first` of `token` on, the slice being at `at`, with `step`
-/// blocks between the repeats of each row of the cube.
+/// How the arithmetic on a slice goes over it: from column `first` of the span on, the slice being at `at`, with `step`
+/// blocks between the repeats of each row of the cube and `per_token` repeats for a token.
 #[derive(Clone, Copy, Debug)]
 struct Walk {
     at: usize,
-    token: usize,
     first: usize,
-    repeats: usize,
+    per_token: usize,
     lanes: usize,
     step: usize,
+}
+
+/// Rows that are added to a slice, part by part: those that are still to be loaded, and the slots of the others.
+#[derive(Default)]
+struct Added {
+    left: VecDeque<(Reg, Range<usize>)>,
+    loaded: VecDeque<usize>,
 }
 
 /// Lanes of 32 bits in a repeat.
@@ -48,13 +56,21 @@ impl Gen<'_> {
         let mut slices = vec![];
         for tile in 0..self.tiles(&block) {
             let rows = self.tile_rows(&block, tile) * self.shape.mode().rows();
-            for row in (0..rows).step_by(self.rings.slice_rows) {
-                let take = self.rings.slice_rows.min(rows - row);
-                let (is_first, is_last) = (row == 0, row + take == rows);
-                slices.push(Slice { tile, row, rows: take, is_first, is_last });
+            for span in 0..self.tile.spans {
+                for row in (0..rows).step_by(self.rings.slice_rows) {
+                    let take = self.rings.slice_rows.min(rows - row);
+                    let (is_first, is_last) = (row == 0, row + take == rows);
+                    slices.push(Slice { tile, span, row, rows: take, is_first, is_last });
+                }
             }
         }
         slices
+    }
+
+    /// How many slices a block's sums are.
+    pub(super) fn count(&self, block: &Block) -> usize {
+        let rows = |tile| (self.tile_rows(block, tile) * self.shape.mode().rows()).div_ceil(self.rings.slice_rows);
+        (0..self.tiles(block)).map(rows).sum::<usize>() * self.tile.spans
     }
 
     /// Loads act_scale of the block's rows, divides out the unit of the sums, and spreads each over a block.
@@ -125,6 +141,12 @@ impl Gen<'_> {
         self.e.set(Queue::Mte2, Queue::V, flag::TABLES);
     }
 
+    /// Valid columns of a span of the panel being finished.
+    fn span_columns(&self, span: usize) -> usize {
+        let columns = self.tile.columns(&self.shape);
+        self.columns().saturating_sub(span * columns).min(columns)
+    }
+
     /// Valid columns of the panel being finished.
     fn columns(&self) -> usize {
         let (n, nr) = (self.shape.n, self.shape.panel.nr);
@@ -145,80 +167,113 @@ impl Gen<'_> {
                 self.e.set(Queue::Mte3, Queue::Mte2, flag::START);
                 self.e.wait(Queue::Mte3, Queue::Mte2, flag::START);
             }
-            // The next slice leaves L0C while the vector unit works on this one.
-            if index == 0 {
-                self.take_sums(&b, slices[0]);
+            let taken = self.finished(index, slices.len());
+            self.finish_slice(&b, slices[taken], taken);
+            // Further slices leave L0C while the vector unit works on those before.
+            if let Some(next) = slices.get(index + self.slots()).filter(|_| self.rings.lent == 0) {
+                self.take_sums(&b, *next, index + self.slots());
             }
-            if let Some(next) = slices.get(index + 1) {
-                self.take_sums(&b, *next);
-            }
-            self.finish_slice(&b, slices[index]);
             if index + 1 == slices.len() && self.reads_columns(&b) {
                 self.e.set(Queue::V, Queue::Mte2, flag::TABLES);
             }
         }
     }
 
-    fn finish_slice(&mut self, block: &Block, slice: Slice) {
-        let slot = self.slice % self.rings.slices;
-        self.slice += 1;
-        let (id, at) = (flag::slot(flag::SLICE, slot), self.at.slice(slot));
-        let tokens = slice.rows / self.shape.mode().rows();
-        let token = slice.tile * self.tile.tile_m + slice.row / self.shape.mode().rows();
-        let row_offset = token * self.shape.n * 4;
-        let added = block.adds.then(|| self.load_rows(regs::PREVIOUS_SUMS, row_offset, tokens));
-        let reads_residual = block.ends && self.shape.residual;
-        let residual = reads_residual.then(|| self.load_rows(regs::PREVIOUS_RESIDUAL, row_offset, tokens));
-        self.e.wait(Queue::Fix, Queue::V, id);
-        for ring in [added, residual].into_iter().flatten() {
-            self.e.wait(Queue::Mte2, Queue::V, flag::slot(flag::RESIDUAL, ring));
+    /// Slices that UB holds.
+    fn slots(&self) -> usize {
+        self.rings.slices + self.rings.lent
+    }
+
+    /// Slot and place in UB of slice `index` of a block.
+    fn slice_slot(&self, block: &Block, index: usize) -> (usize, usize) {
+        let slices = self.count(block);
+        if let Some(lent) = index.checked_sub(self.rings.slices).filter(|lent| *lent < self.lent(slices)) {
+            return (index, self.at.unpacked(self.lent_slot(lent, slices)));
         }
-        let columns = self.columns();
-        let is_dense = self.shape.mode().rows() == 1 && columns == self.shape.panel.nr && !self.reads_columns(block);
+        let slot = (index + self.shift) % self.rings.slices;
+        (slot, self.at.slice(slot))
+    }
+
+    /// The slice that is finished as number `position` of `slices`: those that lie in the place of unpacked parts come
+    /// behind the first one.
+    fn finished(&self, position: usize, slices: usize) -> usize {
+        let lent = self.lent(slices);
+        match position {
+            0 => 0,
+            early if early <= lent => slices - lent + early - 1,
+            late => late - lent,
+        }
+    }
+
+    /// Takes the first slices of a panel's sums out of L0C, as soon as the cube is through with them; `next` is the block
+    /// of the panel behind it. Panels start over with the slots, but that a block's last one goes on in those that are free.
+    pub(super) fn take_first(&mut self, block: usize, is_last: bool, next: Option<usize>) {
+        let (slices, b) = (self.slices(block), self.blocks[block]);
+        self.lender = next;
+        self.shift = if is_last && self.rings.lent == 0 { slices.len() % self.rings.slices } else { 0 };
+        for (index, slice) in slices.iter().enumerate().take(self.slots()) {
+            self.take_sums(&b, *slice, index);
+        }
+    }
+
+    fn finish_slice(&mut self, block: &Block, slice: Slice, index: usize) {
+        let (slot, at) = self.slice_slot(block, index);
+        let id = flag::slot(flag::SLICE, slot);
+        let (mode, width) = (self.shape.mode(), self.tile.columns(&self.shape));
+        let columns = self.span_columns(slice.span);
+        let tokens = slice.rows / mode.rows();
+        let token = slice.tile * self.tile.tile_m + slice.row / mode.rows();
+        let offset = 4 * (token * self.shape.n + slice.span * width);
+        let mut added = self.begin_rows(block, (offset, tokens, columns));
+        self.e.wait(Queue::Fix, Queue::V, id);
+        let is_dense = mode.rows() == 1 && columns == width && !self.reads_columns(block);
         // One repeat after the other through all rows, or a row per repeat.
         let groups = if is_dense { 1 } else { columns.div_ceil(LANES) };
-        for group in 0..groups {
+        let per_token = if is_dense { width / LANES } else { 1 };
+        let step = if is_dense { 8 } else { width / 8 };
+        let walk = |group: usize| {
             let lanes = (columns - group * LANES).min(LANES);
-            let step = if is_dense { 8 } else { self.shape.panel.nr / 8 };
-            let repeats = if is_dense { tokens * columns / LANES } else { tokens };
-            let walk = Walk { at, token, first: group * LANES, repeats, lanes, step };
-            self.arithmetic(block, walk, added, residual);
-        }
-        for ring in [added, residual].into_iter().flatten() {
-            self.e.set(Queue::V, Queue::Mte2, flag::slot(flag::RESIDUAL, ring));
-        }
-        let stored = flag::slot(flag::STORED, slot);
+            Walk { at, first: group * LANES, per_token, lanes, step }
+        };
+        let walks: Vec<Walk> = (0..groups).map(walk).collect();
+        self.arithmetic(block, slice, &walks, (token, tokens), (offset, columns), &mut added);
+        let stored = flag::slot(flag::UNPACKED, self.rings.unpacked + slot);
         self.e.set(Queue::V, Queue::Mte3, stored);
         self.e.wait(Queue::V, Queue::Mte3, stored);
-        let from = self.shape.mode().rows() * self.shape.panel.nr * 4;
-        let to = flag::behind(regs::PREVIOUS_OUT, row_offset);
-        self.e.store(to, at, tokens, 4 * self.columns(), from, 4 * self.shape.n);
-        self.e.set(Queue::Mte3, Queue::Fix, id);
+        if columns > 0 {
+            let to = flag::behind(regs::PREVIOUS_OUT, offset);
+            self.e.store(to, at, tokens, 4 * columns, mode.rows() * width * 4, 4 * self.shape.n);
+        }
+        if slot < self.rings.slices {
+            self.e.set(Queue::Mte3, Queue::Fix, id);
+        } else if self.lender.is_some() {
+            let lent = self.lent_slot(slot - self.rings.slices, self.count(block));
+            self.e.set(Queue::Mte3, Queue::V, flag::slot(flag::UNPACKED, lent));
+        }
     }
 
     /// Takes a slice out of L0C.
-    fn take_sums(&mut self, block: &Block, slice: Slice) {
-        let slot = self.taken % self.rings.slices;
-        self.taken += 1;
-        let (id, at) = (flag::slot(flag::SLICE, slot), self.at.slice(slot));
+    fn take_sums(&mut self, block: &Block, slice: Slice, index: usize) {
+        let (slot, at) = self.slice_slot(block, index);
+        let (id, width) = (flag::slot(flag::SLICE, slot), self.tile.columns(&self.shape));
         let tile_rows = (self.tile_rows(block, slice.tile) * self.shape.mode().rows()).max(2);
         // Rows of fractals of 16 · 16 · 4 bytes.
         let column = tile_rows.next_multiple_of(16) * 64;
         if slice.is_first {
-            let flag = self.c_flag(slice.tile, regs::PREVIOUS_C_FLAG);
+            let flag = self.c_flag(slice.tile, slice.span, regs::PREVIOUS_C_FLAG);
             self.e.push(Order::Wait { src: Queue::M, dst: Queue::Fix, id: flag });
         }
         self.e.wait(Queue::Mte3, Queue::Fix, id);
         self.e.push(Work::Fix(Fix {
             path: FixPath::Ub,
             dst: flag::at(at),
-            src: flag::behind(regs::PREVIOUS_C, slice.tile * self.at.c_tile() + slice.row * 64),
+            src: flag::behind(regs::PREVIOUS_C, self.c_offset(block, slice.tile, slice.span) + slice.row * 64),
             // Rows and columns of a tile: at most 4095.
             m: slice.rows as u16,
-            n: self.shape.panel.nr as u16,
+            n: width as u16,
             from: ElemType::S32,
             src_stride: column as u32,
-            dst_stride: (self.shape.panel.nr * 4) as u32,
+            dst_stride: (width * 4) as u32,
             quant: Quant::Keep,
             scale: FixScale::Tile(1.0),
             relu: false,
@@ -226,65 +281,111 @@ impl Gen<'_> {
             unit_flag: UnitFlag::Off,
         }));
         if slice.is_last {
-            let flag = self.c_flag(slice.tile, regs::PREVIOUS_C_FLAG);
+            let flag = self.c_flag(slice.tile, slice.span, regs::PREVIOUS_C_FLAG);
             self.e.push(Order::Set { src: Queue::Fix, dst: Queue::M, id: flag });
         }
         self.e.set(Queue::Fix, Queue::V, id);
     }
 
-    /// Loads rows of an array `[m, n]` into a slot of the residual's ring, which it returns.
-    fn load_rows(&mut self, base: Reg, offset: usize, rows: usize) -> usize {
-        let slot = self.loaded % self.rings.residual;
-        self.loaded += 1;
-        let (id, to) = (flag::slot(flag::RESIDUAL, slot), self.at.residual(slot));
-        self.e.wait(Queue::V, Queue::Mte2, id);
-        let (from, row) = (4 * self.shape.n, 4 * self.columns());
-        self.e.load(to, flag::behind(base, offset), rows, row, from, 4 * self.shape.panel.nr);
-        self.e.set(Queue::Mte2, Queue::V, id);
-        slot
+    /// Begins to load what is added to a slice of `tokens` rows of `columns`, at `offset` in its arrays `[m, n]`.
+    fn begin_rows(&mut self, block: &Block, (offset, tokens, columns): (usize, usize, usize)) -> Added {
+        let sums = block.adds.then_some(regs::PREVIOUS_SUMS);
+        let residual = (block.ends && self.shape.residual).then_some(regs::PREVIOUS_RESIDUAL);
+        let mut added = Added::default();
+        for base in [sums, residual].into_iter().flatten().filter(|_| columns > 0) {
+            added.left.extend(self.row_parts(tokens).map(|part| (base, part)));
+        }
+        (0..self.rings.residual).for_each(|_| self.load_rows(&mut added, offset, columns));
+        added
     }
 
-    /// The arithmetic on a slice, as `walk` goes over it.
-    fn arithmetic(&mut self, block: &Block, walk: Walk, added: Option<usize>, residual: Option<usize>) {
-        let Walk { at, token, first, repeats, lanes, step } = walk;
-        let (rows, row) = (self.shape.mode().rows(), self.shape.panel.nr / 8);
-        let y = strided(at + 4 * first, 1, rows * step);
-        let mut op = |op, types, b: Second| self.e.vec(op, types, y, y, b, repeats, lanes);
-        let per_row = |offset: usize| Second::Vector(strided(offset + 4 * first, 1, step));
-        let per_column = |offset: usize| Second::Vector(strided(offset + 4 * first, 1, 0));
+    /// The rows of a slice that one slot holds, after each other.
+    fn row_parts(&self, tokens: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let most = self.rings.residual_tokens;
+        (0..tokens).step_by(most).map(move |first| first..tokens.min(first + most))
+    }
+
+    /// Loads the next rows into a slot of the residual's ring.
+    fn load_rows(&mut self, added: &mut Added, offset: usize, columns: usize) {
+        let Some((base, part)) = added.left.pop_front() else { return };
+        let slot = self.loaded % self.rings.residual;
+        self.loaded += 1;
+        added.loaded.push_back(slot);
+        let (id, to) = (flag::slot(flag::RESIDUAL, slot), self.at.residual(slot));
+        let (from, width) = (4 * self.shape.n, self.tile.columns(&self.shape));
+        self.e.wait(Queue::V, Queue::Mte2, id);
+        self.e.load(to, flag::behind(base, offset + part.start * from), part.len(), 4 * columns, from, 4 * width);
+        self.e.set(Queue::Mte2, Queue::V, id);
+    }
+
+    /// Adds the rows that are loaded next, and loads others in their place.
+    fn add_rows(
+        &mut self,
+        types: Types,
+        walks: &[Walk],
+        (offset, tokens, columns): (usize, usize, usize),
+        added: &mut Added,
+    ) {
+        let (rows, row_bytes) = (self.shape.mode().rows(), 4 * self.tile.columns(&self.shape));
+        for part in self.row_parts(tokens).filter(|_| columns > 0) {
+            let slot = added.loaded.pop_front().expect("as many loads as parts");
+            let id = flag::slot(flag::RESIDUAL, slot);
+            self.e.wait(Queue::Mte2, Queue::V, id);
+            for w in walks {
+                let y = strided(w.at + part.start * rows * row_bytes + 4 * w.first, 1, rows * w.step);
+                let b = Second::Vector(strided(self.at.residual(slot) + 4 * w.first, 1, w.step));
+                self.e.vec(VecOp::Add, types, y, y, b, part.len() * w.per_token, w.lanes);
+            }
+            self.e.set(Queue::V, Queue::Mte2, id);
+            self.load_rows(added, offset, columns);
+        }
+    }
+
+    /// The arithmetic on a slice, whose `tokens` begin at `token`, as `walks` go over it.
+    fn arithmetic(
+        &mut self,
+        block: &Block,
+        slice: Slice,
+        walks: &[Walk],
+        (token, tokens): (usize, usize),
+        (offset, columns): (usize, usize),
+        added: &mut Added,
+    ) {
+        let width = self.tile.columns(&self.shape);
+        let (rows, row, span) = (self.shape.mode().rows(), width / 8, 4 * width * slice.span);
+        let y = |w: &Walk| strided(w.at + 4 * w.first, 1, rows * w.step);
+        let each = |e: &mut Emit, op, types, b: &dyn Fn(&Walk) -> Second| {
+            walks.iter().for_each(|w| e.vec(op, types, y(w), y(w), b(w), tokens * w.per_token, w.lanes));
+        };
+        let per_column = |at: usize| move |w: &Walk| Second::Vector(strided(at + span + 4 * w.first, 1, 0));
         // Each token's scale fills a block for each repeat of its row.
         let blocks = self.at.act_blocks;
-        let act = strided(self.at.act(block.parity) + 32 * blocks * token, 0, blocks * step / row);
+        let act = self.at.act(block.parity) + 32 * blocks * token;
         if rows == 2 {
-            op(VecOp::Shl, S32, Second::Bits(4));
-            op(VecOp::Add, S32, Second::Vector(Strided { at: offset(y.at, 4 * 8 * row), ..y }));
+            each(self.e, VecOp::Shl, S32, &|_| Second::Bits(4));
+            each(self.e, VecOp::Add, S32, &|w| Second::Vector(y(w).plus(32 * row)));
         }
-        if let Some(slot) = added {
-            op(VecOp::Add, S32, per_row(self.at.residual(slot)));
+        if block.adds {
+            self.add_rows(S32, walks, (offset, tokens, columns), added);
         }
         if !block.ends {
             return;
         }
         if rows == 2 {
-            op(VecOp::Add, S32, per_column(self.at.column_sums));
+            each(self.e, VecOp::Add, S32, &per_column(self.at.column_sums));
         }
-        op(VecOp::Cast, (ElemType::F32, ElemType::S32), Second::None);
-        op(VecOp::Mul, F32, Second::Vector(act));
+        each(self.e, VecOp::Cast, (ElemType::F32, ElemType::S32), &|_| Second::None);
+        each(self.e, VecOp::Mul, F32, &|w| Second::Vector(strided(act, 0, blocks * w.step / row)));
         match self.scale {
-            ScaleKind::PerTensor => op(VecOp::Mul, F32, Second::Reg(regs::SCALE_BITS)),
-            ScaleKind::PerRow => op(VecOp::Mul, F32, per_column(self.at.column_scale)),
+            ScaleKind::PerTensor => each(self.e, VecOp::Mul, F32, &|_| Second::Reg(regs::SCALE_BITS)),
+            ScaleKind::PerRow => each(self.e, VecOp::Mul, F32, &per_column(self.at.column_scale)),
             ScaleKind::PerGroup { .. } => unreachable!("grouped products run on the vector unit"),
         }
         if self.operands.bias {
-            op(VecOp::Add, F32, per_column(self.at.column_bias));
+            each(self.e, VecOp::Add, F32, &per_column(self.at.column_bias));
         }
-        if let Some(slot) = residual {
-            op(VecOp::Add, F32, per_row(self.at.residual(slot)));
+        if self.shape.residual {
+            self.add_rows(F32, walks, (offset, tokens, columns), added);
         }
     }
-}
-
-fn offset(at: Addr, by: usize) -> Addr {
-    // Within UB.
-    Addr { offset: at.offset + by as i32, ..at }
 }

@@ -46,8 +46,9 @@ impl Layout {
         let (mode, nr) = (shape.mode(), shape.panel.nr);
         let kp = shape.panel.kp.min(shape.padded_k());
         let (packed_bytes, part_bytes) = (nr * kp / 4, nr * mode.row_bytes(shape.part(kp)));
-        let slice_bytes = rings.slice_rows * nr * 4;
-        let residual_bytes = rings.slice_rows / mode.rows() * nr * 4;
+        let columns = tile.columns(shape);
+        let slice_bytes = rings.slice_rows * columns * 4;
+        let residual_bytes = rings.residual_tokens * columns * 4;
         let rows = tile.block_m.next_multiple_of(8);
         let mut next = 0;
         let mut take = |bytes: usize| {
@@ -58,7 +59,7 @@ impl Layout {
         let unpacked = take(rings.unpacked * tile.group * part_bytes);
         let slices = take(rings.slices * slice_bytes);
         let residual = take(rings.residual * residual_bytes);
-        let act_blocks = Rings::act_blocks(shape);
+        let act_blocks = Rings::act_blocks(shape, tile);
         let act = take(2 * 32 * act_blocks * rows);
         let act_raw = take(4 * rows);
         let [column_scale, column_bias, column_sums] = [take(4 * nr), take(4 * nr), take(4 * nr)];
@@ -88,7 +89,7 @@ impl Layout {
             segment_bytes: cube_rows(tile.block_m) * mode.row_bytes(segment),
             a_step: cube_rows(tile.tile_m) * mode.row_bytes(tile.kc),
             b_step: nr * mode.row_bytes(tile.kb),
-            c_tile: cube_rows(tile.tile_m) * nr * 4,
+            c_tile: cube_rows(tile.tile_m) * columns * 4,
         }
     }
 
@@ -129,7 +130,7 @@ impl Layout {
         slot * self.b_step
     }
 
-    /// Bytes of one accumulator tile.
+    /// Bytes of one accumulator.
     pub fn c_tile(&self) -> usize {
         self.c_tile
     }

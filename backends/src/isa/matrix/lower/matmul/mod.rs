@@ -5,6 +5,7 @@ pub mod candidates;
 mod coupled;
 mod epilogue;
 mod layout;
+mod multiply;
 pub mod search;
 pub mod tile;
 
@@ -31,9 +32,8 @@ mod flag {
     pub const PACKED: u8 = 0;
     pub const RESIDUAL: u8 = 3;
     pub const TABLES: u8 = 5;
-    // V and MTE3.
+    // V and MTE3; flags of slices that may be stored follow those of the unpacked parts.
     pub const UNPACKED: u8 = 0;
-    pub const STORED: u8 = 4;
     // MTE3 and MTE1.
     pub const B: u8 = 0;
     // MTE2 and MTE1.
@@ -43,7 +43,7 @@ mod flag {
     pub const L0B: u8 = 2;
     // M and FIX.
     pub const C: u8 = 0;
-    // MTE3 and MTE1, MTE3 and MTE2: before the first products, and before sums are read again.
+    // V and MTE3, MTE3 and MTE1, MTE3 and MTE2: before the first products, and before sums are read again.
     pub const START: u8 = 5;
     // FIX and V; MTE3 and FIX.
     pub const SLICE: u8 = 0;

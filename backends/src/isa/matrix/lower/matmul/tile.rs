@@ -86,6 +86,9 @@ impl Mode {
     }
 }
 
+/// Columns that a span has at least: a repeat of the vector unit.
+const SPAN: usize = 64;
+
 /// Tile sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tile {
@@ -107,15 +110,24 @@ pub struct Tile {
     pub slice: usize,
     /// Activations of a whole tile stay in L0A.
     pub a_stays: bool,
+    /// Spans of a panel's columns whose sums leave L0C each by itself: 1 or 2.
+    pub spans: usize,
 }
 
 impl Tile {
-    /// Group parts whose products queues of `entries` hold while the cube waits for its accumulators.
+    /// Group parts whose products queues of `entries` and L0 hold while the cube waits for its accumulators.
     fn parts_ahead(&self, shape: &Shape, entries: usize) -> usize {
-        // Entries of a step: operands of MTE1 with their flags. The scalar unit must get past them to free accumulators.
-        const STEP: usize = 6;
+        // Entries of a step: operands of MTE1 with their flags. The scalar unit must get past them to lend what sums wait
+        // for. Two steps are loaded besides.
+        const STEP: usize = 7;
         let part = shape.part(shape.panel.kp.min(shape.padded_k())) * self.group;
-        entries / (part.div_ceil(self.kc) * self.block_m.div_ceil(self.tile_m) * STEP)
+        (entries / STEP + 2) / (part.div_ceil(self.kc) * self.block_m.div_ceil(self.tile_m))
+    }
+
+    /// Group parts that L1 and L0B hold.
+    pub fn parts_held(&self, shape: &Shape) -> usize {
+        let part = shape.part(shape.panel.kp.min(shape.padded_k()));
+        (self.units * self.parts_per_unit(shape) + 2 * self.kb / part) / self.group
     }
 
     /// True if its sizes agree with each other and with the product, as the loops of the lowering take for granted.
@@ -132,6 +144,17 @@ impl Tile {
             && shape.has_step(self.kb)
             && self.kb.is_multiple_of(self.kc)
             && self.kc.is_multiple_of(shape.mode().strip())
+            && (self.spans == 1 || self.spans == 2 && shape.panel.nr.is_multiple_of(2 * SPAN))
+    }
+
+    /// Accumulators of a block: tiles of rows times spans of columns.
+    pub fn accumulators(&self) -> usize {
+        self.block_m / self.tile_m * self.spans
+    }
+
+    /// Columns of one accumulator.
+    pub fn columns(&self, shape: &Shape) -> usize {
+        shape.panel.nr / self.spans
     }
 
     /// True if the local memories hold what it needs.
@@ -215,11 +238,14 @@ pub struct Rings {
     pub c: usize,
     /// Group parts that may wait in the queues for accumulators.
     pub ahead: usize,
-    /// Rows of one slice of the epilogue, and slices in UB.
+    /// Rows of one slice of the epilogue, and slices in UB that lie beside everything else.
     pub slice_rows: usize,
     pub slices: usize,
-    /// Residual slices in UB; 0 without a residual.
+    /// Slices that lie where unpacked parts do at other times.
+    pub lent: usize,
+    /// Slots of residual rows in UB, 0 without a residual; and token rows of one.
     pub residual: usize,
+    pub residual_tokens: usize,
 }
 
 impl Rings {
@@ -240,11 +266,11 @@ impl Rings {
             return None;
         }
         // Two panels of accumulators, one being finished while the next one grows, or one alone.
-        let tiles = tile.block_m / tile.tile_m;
-        let fits = |c: &usize| c * rows * nr * 4 <= memories.l0c && *c <= 4;
+        let tiles = tile.accumulators();
+        let fits = |c: &usize| c * rows * tile.columns(shape) * 4 <= memories.l0c && *c <= 4;
         let c = [2 * tiles, tiles].into_iter().find(fits)?;
         let ahead = tile.parts_ahead(shape, memories.entries);
-        if c == tiles && ahead == 0 {
+        if c == tiles && ahead == 0 || c > tiles && tile.spans > 1 {
             return None;
         }
         let kp = shape.panel.kp.min(shape.padded_k());
@@ -260,7 +286,20 @@ impl Rings {
         let a = (segments..=6).rev().find(|a| Rings::a_bytes(shape, tile, segments, *a) <= room)?;
         let slice_rows = tile.slice.min(rows);
         let b = tile.units;
-        let rings = Rings { packed: 0, unpacked: 0, b, a, segments, c, ahead, slice_rows, slices: 2, residual: 0 };
+        let rings = Rings {
+            packed: 0,
+            unpacked: 0,
+            b,
+            a,
+            segments,
+            c,
+            ahead,
+            slice_rows,
+            slices: 2,
+            lent: 0,
+            residual: if shape.residual || tile.block_k < shape.padded_k() { 2 } else { 0 },
+            residual_tokens: slice_rows / mode.rows(),
+        };
         rings.ub(shape, tile, memories.ub, tile.group * part_bytes)
     }
 
@@ -281,26 +320,44 @@ impl Rings {
 
     /// Shares UB between groups of packed panels and of unpacked parts (as many bytes each), tables and slices of the
     /// epilogue.
-    fn ub(mut self, shape: &Shape, tile: &Tile, ub: usize, group_bytes: usize) -> Option<Rings> {
+    fn ub(self, shape: &Shape, tile: &Tile, ub: usize, group_bytes: usize) -> Option<Rings> {
         let tables = Rings::table_bytes(shape, tile);
-        let slice_bytes = self.slice_rows * shape.panel.nr * 4;
-        self.residual = if shape.residual || tile.block_k < shape.padded_k() { 2 } else { 0 };
-        let rows = self.slices * slice_bytes + self.residual * slice_bytes / shape.mode().rows();
-        let fits = |(packed, unpacked): &(usize, usize)| (packed + unpacked) * group_bytes + tables + rows <= ub;
-        let (packed, unpacked) = [(3, 4), (3, 3), (2, 4), (2, 3), (3, 2), (2, 2)].into_iter().find(fits)?;
-        Some(Rings { packed, unpacked, ..self })
+        let row_bytes = tile.columns(shape) * 4;
+        let slice_bytes = self.slice_rows * row_bytes;
+        let fits = |r: &Rings| {
+            let groups = (r.packed + r.unpacked) * group_bytes;
+            groups + tables + r.slices * slice_bytes + r.residual * r.residual_tokens * row_bytes <= ub
+        };
+        let groups = [(3, 4), (3, 3), (2, 4), (2, 3), (3, 2), (2, 2)];
+        let groups = groups.map(|(packed, unpacked)| Rings { packed, unpacked, ..self });
+        if self.c > tile.accumulators() {
+            return groups.into_iter().find(fits);
+        }
+        // The cube waits for its only sums: all of them leave at once if UB holds them, some in place of unpacked parts.
+        let rows = (tile.tile_m * shape.mode().rows()).next_multiple_of(16);
+        let all = rows.div_ceil(self.slice_rows) * tile.accumulators();
+        let lent = (0..=2).filter(|lent| *lent < all && (*lent == 0 || slice_bytes <= group_bytes));
+        let whole = lent.flat_map(|lent| groups.map(|r| Rings { slices: all - lent, lent, ..r }));
+        // V has a flag to MTE3 for each part and for each slice.
+        let before = self.ahead.min(tile.parts_held(shape));
+        let whole = whole.filter(|r| r.unpacked + all <= 6 && r.lent <= r.unpacked.min(before));
+        let halves = |r: Rings| {
+            let tokens = r.residual_tokens;
+            [r, Rings { residual_tokens: if tokens.is_multiple_of(2) { tokens / 2 } else { tokens }, ..r }]
+        };
+        whole.chain(groups).flat_map(halves).find(fits)
     }
 
     /// Blocks that a token's act_scale fills: one for each repeat of a row where rows follow each other in one operation.
-    pub fn act_blocks(shape: &Shape) -> usize {
-        if shape.mode().rows() == 1 { shape.panel.nr.div_ceil(64) } else { 1 }
+    pub fn act_blocks(shape: &Shape, tile: &Tile) -> usize {
+        if shape.mode().rows() == 1 { tile.columns(shape).div_ceil(SPAN) } else { 1 }
     }
 
     /// Bytes of tables in UB: act_scale of two blocks, spread, and as loaded; scale, bias and sums of a
     /// panel's columns; zeros.
     pub fn table_bytes(shape: &Shape, tile: &Tile) -> usize {
         let rows = tile.block_m.next_multiple_of(8);
-        2 * 32 * Rings::act_blocks(shape) * rows + 4 * rows + 3 * 4 * shape.panel.nr + 512
+        2 * 32 * Rings::act_blocks(shape, tile) * rows + 4 * rows + 3 * 4 * shape.panel.nr + 512
     }
 }
 
@@ -308,13 +365,16 @@ impl fmt::Display for Tile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "m{}/{} k{}/{}/{}", self.block_m, self.tile_m, self.block_k, self.kb, self.kc)?;
         write!(f, " g{} u{} s{}", self.group, self.units, self.slice)?;
+        f.write_str(if self.spans > 1 { " n2" } else { "" })?;
         f.write_str(if self.a_stays { " stay" } else { "" })
     }
 }
 
 /// A forced tile that cannot be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("tile '{found}', expected the form 'm256/128 k2560/512/256 g2 u4 s64' with ' stay' behind it or not")]
+#[error(
+    "tile '{found}', expected the form 'm256/128 k2560/512/256 g2 u4 s64', perhaps with ' n2' and ' stay' behind it"
+)]
 pub struct TileError {
     pub found: String,
 }
@@ -335,11 +395,14 @@ impl FromStr for Tile {
         let (Some(&[group]), Some(&[units]), Some(&[slice])) = (g.as_deref(), u.as_deref(), s.as_deref()) else {
             return Err(error());
         };
-        let a_stays = match (words.next(), words.next()) {
-            (None, None) => false,
-            (Some("stay"), None) => true,
-            _ => return Err(error()),
-        };
-        Ok(Tile { block_m, tile_m, block_k, kb, kc, group, units, slice, a_stays })
+        let mut tile = Tile { block_m, tile_m, block_k, kb, kc, group, units, slice, a_stays: false, spans: 1 };
+        for word in words {
+            match (word, tile.spans, tile.a_stays) {
+                ("n2", 1, false) => tile.spans = 2,
+                ("stay", _, false) => tile.a_stays = true,
+                _ => return Err(error()),
+            }
+        }
+        Ok(tile)
     }
 }

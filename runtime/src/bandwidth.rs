@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::io;
+use std::sync::Barrier;
 use std::time::Instant;
 
 use memmap2::MmapMut;
@@ -11,6 +12,9 @@ const BYTES: usize = 512 << 20;
 
 /// Passes of which the fastest counts.
 const PASSES: usize = 6;
+
+/// Time of a measurement that interruptions are part of.
+const SUSTAINED_SECONDS: f64 = 0.05;
 
 /// Distance of the fetch ahead of the loads, bytes: hides the latency that the hardware's own streams leave.
 const AHEAD: usize = 4096;
@@ -50,21 +54,44 @@ impl Reading {
         Ok(Reading { buffer, threads: threads.max(1) })
     }
 
-    /// Bytes per second of one pass: each thread sums its own contiguous part.
-    pub fn pass(&self) -> f64 {
-        let part = BYTES.div_ceil(self.threads).next_multiple_of(LINE);
-        let begin = Instant::now();
-        std::thread::scope(|scope| {
-            for bytes in self.buffer.chunks(part) {
-                scope.spawn(move || black_box(sum(bytes)));
-            }
-        });
-        BYTES as f64 / begin.elapsed().as_secs_f64()
+    /// The fastest of a few passes, bytes per second: the machine undisturbed.
+    pub fn best(&self) -> f64 {
+        (0..PASSES).map(|_| BYTES as f64 / self.pass_seconds()).fold(0.0, f64::max)
     }
 
-    /// The fastest of a few passes.
-    pub fn best(&self) -> f64 {
-        (0..PASSES).map(|_| self.pass()).fold(0.0, f64::max)
+    /// The mean over a while, bytes per second, with whatever else the machine does meanwhile.
+    pub fn sustained(&self) -> f64 {
+        let (mut bytes, mut seconds) = (0.0, 0.0);
+        while seconds < SUSTAINED_SECONDS {
+            seconds += self.pass_seconds();
+            bytes += BYTES as f64;
+        }
+        bytes / seconds
+    }
+
+    /// Seconds of one pass: each thread sums its own contiguous part; they begin together.
+    fn pass_seconds(&self) -> f64 {
+        let part = BYTES.div_ceil(self.threads).next_multiple_of(LINE);
+        let barrier = Barrier::new(self.threads + 1);
+        let mut begin = Instant::now();
+        std::thread::scope(|scope| {
+            for bytes in (0..self.threads).map(|thread| self.part(thread * part, part)) {
+                let barrier = &barrier;
+                scope.spawn(move || {
+                    barrier.wait();
+                    black_box(sum(bytes))
+                });
+            }
+            barrier.wait();
+            begin = Instant::now();
+        });
+        begin.elapsed().as_secs_f64()
+    }
+
+    /// `bytes` bytes from `start`, as far as there are any.
+    fn part(&self, start: usize, bytes: usize) -> &[u8] {
+        let start = start.min(BYTES);
+        &self.buffer[start..(start + bytes).min(BYTES)]
     }
 }
 

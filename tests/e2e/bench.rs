@@ -40,12 +40,8 @@ fn this_machine_says_rates_limits_and_time_by_op() {
         for key in ["decode_tokens_per_second", "prefill_tokens_per_second", "share_of_bandwidth", "decode_speedup"] {
             assert!(number(row, key) > 0.0, "{row:#}");
         }
-        // A share is the rate's of the larger limit beside the work.
-        let beside = ["", "_huge_pages"]
-            .map(|pages| number(row, &format!("beside_decode_read_bandwidth{pages}_gb_per_second")))
-            .into_iter()
-            .fold(0.0, f64::max);
-        let share = number(row, "decode_gb_per_second") / beside;
+        // A share is the rate's of the limit beside the work.
+        let share = number(row, "decode_gb_per_second") / number(row, "read_bandwidth_beside_gb_per_second");
         assert!((number(row, "share_of_bandwidth") / share - 1.0).abs() < 1e-9, "{row:#}");
         for ops in [&row["decode_ops"], &row["prefill_ops"]] {
             // Groups and what lies between them are everything.

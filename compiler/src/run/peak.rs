@@ -22,8 +22,8 @@ pub struct Peak<'b> {
 }
 
 impl<'b> Peak<'b> {
-    /// The fastest assembled row of the target's menu for any vector length that needs no more than `features`; `None` for targets without
-    /// any.
+    /// The fastest assembled row of the target's menu for any vector length that needs no more than `features`;
+    /// `None` for targets without any.
     pub fn find(target: &'b Target, features: Features) -> Result<Option<Self>, Error> {
         let desc = target.machine.desc;
         let mut best: Option<(&MicroKernel, f64)> = None;

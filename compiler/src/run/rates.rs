@@ -10,7 +10,7 @@ use tcc_runtime::pool::Pool;
 use tcc_runtime::session::{HookSet, Session};
 
 use super::host::HostModel;
-use super::limits::{Gauge, Limits};
+use super::limits::Gauge;
 use super::ops::{self, HeadRows, Point};
 use crate::error::Error;
 
@@ -31,8 +31,9 @@ pub struct PhaseTimes {
     /// Of each op, by the numbers that op hooks give, those of decode, of the head, and of the search; empty without
     /// op hooks.
     pub ops: Vec<f64>,
-    /// Means over the time of the work; zeros where nothing measures them.
-    pub limits: Limits,
+    /// What bounds it, as a mean over the time of the work: ternary products per second of a prompt, bytes read per second
+    /// of decode. `None` where nothing measures it.
+    pub limit: Option<f64>,
 }
 
 impl PhaseTimes {
@@ -114,19 +115,24 @@ impl Work {
         let mut arena = Arena::new(info.arena_bytes).map_err(Error::io("reserved", "memory for the arena"))?;
         let mut session = Session::new(model, arena.bytes_mut(), Some(hooks)).map_err(failed)?;
         let prompt = prompt(self.prompt, info.vocab as usize);
-        // Touches weights and arena, so that no phase pays for page faults.
+        // What measuring limits reads leaves the caches cold. What is done before the time runs warms them, and touches
+        // weights and arena, so that no phase pays for page faults.
+        let mut watch = Watch::start(|| gauge.map_or(Ok(None), Gauge::products))?;
         session.eval(&prompt[..1]).map_err(failed)?;
         session.logits().map_err(failed)?;
         session.reset();
         spent();
-        let mut watch = Watch::start(gauge)?;
         // A prompt is worked off in such pieces anyway.
         for piece in prompt.chunks(info.prefill.max(1) as usize) {
             watch.piece(|| session.eval(piece).map_err(failed))?;
         }
         let prefill = watch.end(self.prompt, spent())?;
         let mut sampler = Sampler::GREEDY;
-        let mut watch = Watch::start(gauge)?;
+        let mut watch = Watch::start(|| Ok(gauge.map(Gauge::reads)))?;
+        session.sample(&mut sampler).map_err(failed)?;
+        session.rewind(self.prompt as u32 - 1).map_err(failed)?;
+        session.eval(&prompt[self.prompt - 1..]).map_err(failed)?;
+        spent();
         for _ in 0..self.n {
             watch.piece(|| {
                 let token = session.sample(&mut sampler).map_err(failed)?;
@@ -144,40 +150,40 @@ impl Work {
 /// but measuring takes half as long.
 const PIECE_SECONDS: f64 = 0.25;
 
-/// Times pieces of work, and the limits of the machine between them.
-struct Watch<'g> {
-    gauge: Option<&'g Gauge<'g>>,
-    /// Limits when they were last measured, and seconds of work since.
-    before: Limits,
+/// Times pieces of work, and measures what bounds it between them.
+struct Watch<F> {
+    /// Rate of the bound as it is now.
+    limit: F,
+    /// The rate when it was last measured, and seconds of work since.
+    before: Option<f64>,
     since: f64,
     seconds: f64,
-    /// What the limits would have allowed in these seconds.
-    possible: Limits,
+    /// What the bound would have allowed in these seconds.
+    possible: Option<f64>,
 }
 
-impl<'g> Watch<'g> {
-    fn start(gauge: Option<&'g Gauge<'g>>) -> Result<Self, Error> {
-        let mut watch =
-            Watch { gauge, before: Limits::default(), since: 0.0, seconds: 0.0, possible: Limits::default() };
-        watch.before = watch.limits()?;
-        Ok(watch)
-    }
-
-    fn limits(&self) -> Result<Limits, Error> {
-        self.gauge.map_or(Ok(Limits::default()), Gauge::now)
+impl<F: Fn() -> Result<Option<f64>, Error>> Watch<F> {
+    fn start(limit: F) -> Result<Self, Error> {
+        let before = limit()?;
+        Ok(Watch { limit, before, since: 0.0, seconds: 0.0, possible: before.map(|_| 0.0) })
     }
 
     fn piece(&mut self, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let begin = Instant::now();
         work()?;
-        self.since += begin.elapsed().as_secs_f64();
+        self.worked(begin.elapsed().as_secs_f64())
+    }
+
+    fn worked(&mut self, seconds: f64) -> Result<(), Error> {
+        self.since += seconds;
         if self.since < PIECE_SECONDS { Ok(()) } else { self.measure() }
     }
 
-    /// Counts the work since the last measurement at the mean of the limits before and after it.
+    /// Counts the work since the last measurement at the mean of the rates before and after it.
     fn measure(&mut self) -> Result<(), Error> {
-        let after = self.limits()?;
-        self.possible = self.possible.plus(0.5 * self.since, self.before).plus(0.5 * self.since, after);
+        let after = (self.limit)()?;
+        let mean = self.before.zip(after).map(|(before, after)| 0.5 * (before + after));
+        self.possible = self.possible.zip(mean).map(|(possible, mean)| possible + mean * self.since);
         self.before = after;
         self.seconds += std::mem::take(&mut self.since);
         Ok(())
@@ -185,12 +191,14 @@ impl<'g> Watch<'g> {
 
     /// Times of a token, of `tokens` that were worked off; `ops` are the seconds of each op.
     fn end(mut self, tokens: usize, ops: Vec<f64>) -> Result<PhaseTimes, Error> {
-        self.measure()?;
+        if self.since > 0.0 {
+            self.measure()?;
+        }
         let per_token = |seconds: f64| seconds / tokens as f64;
         Ok(PhaseTimes {
             total: per_token(self.seconds),
             ops: ops.into_iter().map(per_token).collect(),
-            limits: Limits::default().plus(1.0 / self.seconds, self.possible),
+            limit: self.possible.map(|possible| possible / self.seconds),
         })
     }
 }
@@ -199,4 +207,38 @@ impl<'g> Watch<'g> {
 pub fn prompt(n: usize, vocab: usize) -> Vec<u32> {
     // Below the vocabulary, which is below 2^32.
     (0..n).map(|i| (i * 7919 % vocab) as u32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn limits_are_weighted_by_the_time_between_them() {
+        let limits = RefCell::new(vec![40.0, 20.0, 10.0]);
+        let mut watch = Watch::start(|| Ok(limits.borrow_mut().pop())).expect("measured");
+        // Too little work to measure after; then enough.
+        watch.worked(0.1).expect("measured");
+        assert_eq!(limits.borrow().len(), 2);
+        watch.worked(0.2).expect("measured");
+        assert_eq!(limits.borrow().len(), 1);
+        watch.worked(0.1).expect("measured");
+        let times = watch.end(2, vec![0.1]).expect("measured");
+        assert!((times.total - 0.2).abs() < 1e-12 && times.ops == [0.05]);
+        // 0.3 s at 15, 0.1 s at 30.
+        assert!((times.limit.expect("a limit") - 18.75).abs() < 1e-9);
+        assert!(limits.borrow().is_empty());
+    }
+
+    #[test]
+    fn work_that_ends_with_a_measurement_measures_no_more() {
+        let limits = RefCell::new(vec![20.0, 10.0]);
+        let mut watch = Watch::start(|| Ok(limits.borrow_mut().pop())).expect("measured");
+        watch.worked(1.0).expect("measured");
+        assert_eq!(watch.end(1, Vec::new()).expect("measured").limit, Some(15.0));
+        let watch = Watch::start(|| Ok(None)).expect("nothing to measure");
+        assert_eq!(watch.end(1, Vec::new()).expect("nothing to measure").limit, None);
+    }
 }

@@ -13,7 +13,9 @@ use tcc_runtime::abi::Status;
 
 use super::best::call_best;
 use super::head::set_common_args;
-use super::instance::{HEAD_IN, HEAD_OUT, LOGITS_READY, SEARCH_ROWS_EXACT, SEARCH_ROWS_LOW, SEARCHES, WEIGHTS};
+use super::instance::{
+    HEAD_IN, HEAD_OUT, LOGITS_READY, NONFINITE, SEARCH_ROWS_EXACT, SEARCH_ROWS_LOW, SEARCHES, WEIGHTS,
+};
 use super::sample::kth_best;
 use super::steps::{self, Role};
 use super::{Api, bytes, fail_unless_ok, status_signature};
@@ -89,6 +91,8 @@ fn run(api: &Api<'_>, search: &Search) -> Result<Function, EmitError> {
             f.store(threshold, query, QueryLayout::THRESHOLD);
             stage(f, instance, symbol);
         }
+        let flag = NONFINITE.load(f, instance);
+        f.return_if(flag, |f| vec![f.i32(Status::NONFINITE.0), f.i64(0)]);
         let found = add_counts(f, search, instance);
         let ok = f.i32(Status::OK.0);
         f.return_(&[ok, found]);

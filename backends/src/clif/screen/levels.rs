@@ -4,7 +4,7 @@
 //! A task lists the rows that go on, has all of them computed at once, so that their records and weights stream, and
 //! then turns what was found into new lower ends.
 
-use cranelift_codegen::ir::condcodes::FloatCC;
+use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use tcc_ir::screen::kernel::LevelScratch;
@@ -82,20 +82,22 @@ pub(super) fn build_exact(
     let bounder = Bounder::new(f, layout, query, screen);
     let threshold = f.load(F32, query, QueryLayout::THRESHOLD);
     let level = Level { layout, bounder, planes: Planes::Both, threshold, lows, maxima };
-    let sum = f.stack(4);
+    let (sum, nonfinite) = (f.stack(4), kernel.nonfinite(f));
     let row_bytes = layout.k * weight.size_bytes().expect("type rules admit floats");
     let logits = |f: &mut FunctionCx, rows: &Rows| {
         let w = f.index(w, rows.first, row_bytes);
         rows.each(f, |f, row| {
             let w = f.index(w, row, row_bytes);
-            match assembled {
+            let logit = match assembled {
                 Some(symbol) => {
                     let (k, one) = (f.size(layout.k), f.i64(1));
                     f.call(symbol, &signature(&[I64; 5], &[]), &[x, w, k, one, sum]);
                     f.load(F32, sum, 0)
                 }
                 None => dense::dot(f, layout.k, weight, x, w),
-            }
+            };
+            flag_unless_finite(f, logit, nonfinite);
+            logit
         });
     };
     let count = |f: &mut FunctionCx, panel: Value, count: Value| {
@@ -106,6 +108,17 @@ pub(super) fn build_exact(
         f.store(both, at, 0);
     };
     level.run(f, kernel, count, logits, |_, _, _, found| found.clone());
+}
+
+/// A screen that is the head's own bounds every logit; one beside other weights does not.
+fn flag_unless_finite(f: &mut FunctionCx, logit: Value, nonfinite: Value) {
+    let (size, infinite) = (f.ins().fabs(logit), f.f32(f32::INFINITY));
+    let finite = f.ins().fcmp(FloatCC::LessThan, size, infinite);
+    let bad = f.ins().icmp_imm_s(IntCC::Equal, finite, 0);
+    f.if_then(bad, |f| {
+        let one = f.i32(1);
+        f.store(one, nonfinite, 0);
+    });
 }
 
 impl Rows {

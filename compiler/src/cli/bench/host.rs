@@ -16,10 +16,7 @@ use crate::run::rates::{PhaseTimes, Times};
 /// One number of threads.
 struct Row {
     threads: u32,
-    /// The machine at its best.
-    best: Limits,
-    /// The micro-kernel that `best` was reached with.
-    kernel: Option<&'static str>,
+    limits: Limits,
     /// Without op hooks, and with them.
     whole: Times,
     by_op: Times,
@@ -45,11 +42,10 @@ pub(super) fn measure(measure: &Measure, threads: &[u32], folder: &Path, value: 
     let first_token = first::measure(measure.variant, &object, measure.weights, threads[0], measure.work.runs)?;
     let mut rows = Vec::new();
     for &threads in threads {
-        let gauge = Gauge::new(&back.target, measure.variant.plan.needs, threads as usize)?;
-        let best = gauge.best()?;
+        let (gauge, limits) = Gauge::new(&back.target, measure.variant.plan.needs, threads as usize)?;
         let whole = measure.work.times(&host, threads, Some(&gauge))?;
         let by_op = measure.work.op_times(&marked, threads, Some(&gauge))?;
-        rows.push(Row { threads, best, kernel: gauge.kernel(), whole, by_op });
+        rows.push(Row { threads, limits, whole, by_op });
     }
     let first = &rows[0].whole;
     value["bytes_per_token"] = measure.work.bytes_per_token(&measure.variant.plan, first.rows).into();
@@ -84,23 +80,25 @@ impl Row {
         let products = prefill.tokens_per_second() * prefill_macs as f64;
         let moved = decode.tokens_per_second() * bytes;
         let giga = |limit: Option<f64>| limit.map(|limit| limit / 1e9);
+        let (best, by_op) = (self.limits, &self.by_op);
         json!({
             "threads": self.threads,
             "decode_tokens_per_second": decode.tokens_per_second(),
             "prefill_tokens_per_second": prefill.tokens_per_second(),
             "decode_speedup": first.decode.total / decode.total,
             "prefill_speedup": first.prefill.total / prefill.total,
-            "read_bandwidth_gb_per_second": self.best.usual / 1e9,
-            "read_bandwidth_huge_pages_gb_per_second": self.best.huge / 1e9,
-            "beside_decode_read_bandwidth_gb_per_second": decode.limits.usual / 1e9,
-            "beside_decode_read_bandwidth_huge_pages_gb_per_second": decode.limits.huge / 1e9,
+            "read_bandwidth_gb_per_second": best.usual / 1e9,
+            "read_bandwidth_huge_pages_gb_per_second": best.huge / 1e9,
+            "read_bandwidth_beside_gb_per_second": giga(decode.limit),
+            "read_bandwidth_beside_ops_gb_per_second": giga(by_op.decode.limit),
             "decode_gb_per_second": moved / 1e9,
-            "share_of_bandwidth": moved / decode.limits.read(),
-            "int8_peak_kernel": self.kernel,
-            "int8_peak_gmac_per_second": giga(self.best.int8),
-            "beside_prefill_int8_peak_gmac_per_second": giga(prefill.limits.int8),
+            "share_of_bandwidth": decode.limit.map(|limit| moved / limit),
+            "int8_peak_kernel": best.int8.map(|(_, kernel)| kernel),
+            "int8_peak_gmac_per_second": giga(best.int8.map(|(rate, _)| rate)),
+            "int8_peak_beside_gmac_per_second": giga(prefill.limit),
+            "int8_peak_beside_ops_gmac_per_second": giga(by_op.prefill.limit),
             "prefill_gmac_per_second": products / 1e9,
-            "share_of_int8_peak": prefill.limits.int8.map(|peak| products / peak),
+            "share_of_int8_peak": prefill.limit.map(|limit| products / limit),
             "head_rows_low_per_token": rows.low,
             "head_rows_exact_per_token": rows.exact,
             "decode_ops": self.decode_ops(plan, measure.work.decode_point(*rows)),
@@ -114,7 +112,7 @@ impl Row {
         by_group(&groups, times, |group| {
             let rate = group.bytes as f64 / group.value;
             json!({ "bytes_per_token": group.bytes, "gb_per_second": rate / 1e9,
-                    "share_of_bandwidth": rate / times.limits.read() })
+                    "share_of_bandwidth": times.limit.map(|limit| rate / limit) })
         })
     }
 
@@ -125,7 +123,7 @@ impl Row {
         let groups = ops::sums(plan, &lists, point, &seconds);
         by_group(&groups, times, |group| {
             let rate = (group.int8_macs > 0).then_some(group.int8_macs as f64 / group.value);
-            let share = rate.zip(times.limits.int8).map(|(rate, peak)| rate / peak);
+            let share = rate.zip(times.limit).map(|(rate, limit)| rate / limit);
             json!({ "int8_macs_per_token": group.int8_macs, "gmac_per_second": rate.map(|rate| rate / 1e9),
                     "share_of_int8_peak": share })
         })
@@ -134,7 +132,10 @@ impl Row {
 
 /// One object for each group with its time, and one for what happens between ops; `more` adds members to the former.
 fn by_group(groups: &[GroupSum<f64>], times: &PhaseTimes, more: impl Fn(&GroupSum<f64>) -> Value) -> Vec<Value> {
-    let object = |name: &str, ops: usize, seconds: f64| json!({ "op": name, "ops": ops, "milliseconds_per_token": 1e3 * seconds, "share_of_time": seconds / times.total });
+    let object = |name: &str, ops: usize, seconds: f64| {
+        json!({ "op": name, "ops": ops, "milliseconds_per_token": 1e3 * seconds,
+                "share_of_time": seconds / times.total })
+    };
     let mut rows: Vec<Value> = groups
         .iter()
         .map(|group| {
@@ -158,24 +159,16 @@ fn text(rows: &Value) -> String {
         let mut cells = vec![row["threads"].to_string()];
         cells.push(number(row, "read_bandwidth_gb_per_second", 1));
         cells.push(number(row, "read_bandwidth_huge_pages_gb_per_second", 1));
-        cells.push(number(row, "beside_decode_read_bandwidth_gb_per_second", 1));
-        cells.push(number(row, "beside_decode_read_bandwidth_huge_pages_gb_per_second", 1));
+        cells.push(number(row, "read_bandwidth_beside_gb_per_second", 1));
         cells.push(number(row, "int8_peak_gmac_per_second", 0));
-        cells.push(number(row, "beside_prefill_int8_peak_gmac_per_second", 0));
+        cells.push(number(row, "int8_peak_beside_gmac_per_second", 0));
         cells.push(row["int8_peak_kernel"].as_str().unwrap_or("–").to_owned());
         cells
     });
-    let header = [
-        "threads",
-        "read GB/s",
-        "huge pages",
-        "beside decode",
-        "huge pages",
-        "int8 GMAC/s",
-        "beside prefill",
-        "with kernel",
-    ];
-    let mut out = section("limits of this machine, best, and mean beside the work", &header, limits.collect());
+    let header =
+        ["threads", "read GB/s", "huge pages", "beside decode", "int8 GMAC/s", "beside prefill", "with kernel"];
+    let title = "limits of this machine: the best, and means beside the work";
+    let mut out = section(title, &header, limits.collect());
     let rates = rows.iter().map(|row| {
         let mut cells = vec![row["threads"].to_string()];
         cells.push(number(row, "decode_tokens_per_second", 1));

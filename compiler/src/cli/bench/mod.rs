@@ -26,12 +26,12 @@ use crate::run::rates::Work;
 const SCHEMA: u32 = 2;
 
 const EXAMPLES: &str = "\
-Limits are measured in the same run, at their best before it and as means between pieces of a quarter of a second of the
-work: read bandwidth with pages of the usual size and with huge ones, and the products per second of the fastest
-micro-kernel on data next to the core. Shares are of those means, which what else the machine does lowers as it lowers the
-rates, and of the larger bandwidth; they are above 100 % where caches hold the weights. Bytes per token are those the plan
-says each step reads and writes, activations that never leave a cache among them. Times by op come from a build that calls the hooks op_begin and
-op_end; the rates above them from one that does not.
+Limits are measured in the same run: read bandwidth with pages of the usual size and with huge ones, and the products
+per second of the fastest micro-kernel on data next to the core; at their best before the work, and as means between
+pieces of a quarter of a second of it. Shares are of those means, which whatever else the machine does lowers as it
+lowers the rates, and of the larger bandwidth; they are above 100 % where caches hold the weights. Bytes per token are
+those the plan says each step reads and writes, activations that never leave a cache among them. Times by op come from
+a build that calls the hooks op_begin and op_end; the rates above them from one that does not.
 
 For another instruction set (-t) the code runs under qemu-user with an instruction counter that tcc brings along, and
 the executed guest instructions of one token are reported by op. They are no speed. `weighted` counts a RISC-V vector

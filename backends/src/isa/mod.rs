@@ -99,7 +99,8 @@ pub enum RowPart {
     /// `extern "C" fn(x: *const f32, n: u64, codes: *mut i8, inv_scale: f32) -> i32`: the codes `rne(x · inv_scale)` of
     /// elements that no code lies beyond; returns their sum.
     Codes,
-    /// `extern "C" fn(g: *const f32, u: *const f32, n: u64, out: *mut f32)`: the gate of `g`, times `u`.
+    /// `extern "C" fn(g: *const f32, u: *const f32, n: u64, out: *mut f32)`: the gate of `g`, times `u`;
+    /// `out` may be `g` or `u`.
     Gate(Act),
 }
 

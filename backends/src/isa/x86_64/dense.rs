@@ -9,9 +9,7 @@
 //! [`Backend::dense_dot`]: crate::isa::Backend::dense_dot
 
 use iced_x86::IcedError;
-use iced_x86::code_asm::registers::gpr32::{eax, r11d};
 use iced_x86::code_asm::registers::gpr64::*;
-use iced_x86::code_asm::registers::k1;
 use iced_x86::code_asm::registers::xmm::*;
 use iced_x86::code_asm::registers::ymm::*;
 use iced_x86::code_asm::registers::zmm::*;
@@ -23,6 +21,7 @@ use tcc_ir::numerics::LANES;
 use tcc_ir::ty::DType;
 
 use super::function;
+use super::pieces::{int, reduce, tail_mask, while_left};
 use crate::code::Function;
 
 /// First of the token rows left.
@@ -76,73 +75,50 @@ pub(super) fn emit(name: &str, weight: DType) -> Function {
     })
 }
 
-/// Sets the low `count` mod 16 bits of the mask register; changes rax and r11.
-pub(super) fn tail_mask(a: &mut CodeAssembler, count: AsmRegister64) -> Result<(), IcedError> {
-    a.mov(r11d, int(LANES - 1))?;
-    a.and(r11, count)?;
-    a.mov(eax, -1)?;
-    a.bzhi(eax, eax, r11d)?;
-    a.kmovw(k1, eax)
-}
-
 /// Runs while at least `rows` token rows are left.
 fn row_loop(a: &mut CodeAssembler, weight: DType, rows: usize) -> Result<(), IcedError> {
-    let [mut top, mut done, mut reduce] = std::array::from_fn(|_| a.create_label());
-    a.set_label(&mut top)?;
-    a.cmp(ROWS, int(rows))?;
-    a.jb(done)?;
-    a.mov(X, X_ROW)?;
-    a.mov(W, W_ROW)?;
-    a.mov(LEFT, K)?;
-    for partials in &PARTIALS[..rows] {
-        a.vpxord(*partials, *partials, *partials)?;
-    }
-    for unroll in UNROLL {
-        block_loop(a, weight, rows, unroll)?;
-    }
-    a.test(LEFT, LEFT)?;
-    a.je(reduce)?;
-    load_weights(a, weight, WEIGHTS.k1().z(), 0)?;
-    for (row, partials) in PARTIALS[..rows].iter().enumerate() {
-        a.vfmadd231ps(partials.k1(), WEIGHTS, zmmword_ptr(x_address(row, 0)))?;
-    }
-    a.set_label(&mut reduce)?;
-    for row in 0..rows {
-        store_sum(a, row)?;
-    }
-    a.add(OUT, int(4 * rows))?;
-    for _ in 0..rows {
-        a.add(X_ROW, X_STRIDE)?;
-    }
-    a.sub(ROWS, int(rows))?;
-    a.jmp(top)?;
-    a.set_label(&mut done)?;
-    a.zero_bytes()
+    while_left(a, ROWS, rows, |a| {
+        let mut reduce = a.create_label();
+        a.mov(X, X_ROW)?;
+        a.mov(W, W_ROW)?;
+        a.mov(LEFT, K)?;
+        for partials in &PARTIALS[..rows] {
+            a.vpxord(*partials, *partials, *partials)?;
+        }
+        for unroll in UNROLL {
+            block_loop(a, weight, rows, unroll)?;
+        }
+        a.test(LEFT, LEFT)?;
+        a.je(reduce)?;
+        load_weights(a, weight, WEIGHTS.k1().z(), 0)?;
+        for (row, partials) in PARTIALS[..rows].iter().enumerate() {
+            a.vfmadd231ps(partials.k1(), WEIGHTS, zmmword_ptr(x_address(row, 0)))?;
+        }
+        a.set_label(&mut reduce)?;
+        for row in 0..rows {
+            store_sum(a, row)?;
+        }
+        a.add(OUT, int(4 * rows))?;
+        (0..rows).try_for_each(|_| a.add(X_ROW, X_STRIDE))
+    })
 }
 
 /// Runs while at least `unroll` whole blocks are left.
 fn block_loop(a: &mut CodeAssembler, weight: DType, rows: usize, unroll: usize) -> Result<(), IcedError> {
-    let [mut top, mut done] = [a.create_label(), a.create_label()];
     let (columns, bytes) = (unroll * LANES, unroll * LANES * size_bytes(weight));
-    a.cmp(LEFT, int(columns))?;
-    a.jb(done)?;
-    a.set_label(&mut top)?;
-    for line in (0..bytes).step_by(LINE_BYTES) {
-        a.prefetcht0(byte_ptr(W + PREFETCH_BYTES + int(line)))?;
-    }
-    for block in 0..unroll {
-        load_weights(a, weight, WEIGHTS, int(block * LANES * size_bytes(weight)))?;
-        for (row, partials) in PARTIALS[..rows].iter().enumerate() {
-            a.vfmadd231ps(*partials, WEIGHTS, zmmword_ptr(x_address(row, int(block * LANES * 4))))?;
+    while_left(a, LEFT, columns, |a| {
+        for line in (0..bytes).step_by(LINE_BYTES) {
+            a.prefetcht0(byte_ptr(W + PREFETCH_BYTES + int(line)))?;
         }
-    }
-    a.add(X, int(4 * columns))?;
-    a.add(W, int(bytes))?;
-    a.sub(LEFT, int(columns))?;
-    a.cmp(LEFT, int(columns))?;
-    a.jae(top)?;
-    a.set_label(&mut done)?;
-    a.zero_bytes()
+        for block in 0..unroll {
+            load_weights(a, weight, WEIGHTS, int(block * LANES * size_bytes(weight)))?;
+            for (row, partials) in PARTIALS[..rows].iter().enumerate() {
+                a.vfmadd231ps(*partials, WEIGHTS, zmmword_ptr(x_address(row, int(block * LANES * 4))))?;
+            }
+        }
+        a.add(X, int(4 * columns))?;
+        a.add(W, int(bytes))
+    })
 }
 
 /// Widens sixteen weights, `at` bytes from the current block, to f32 in `to`, which may be masked.
@@ -167,32 +143,6 @@ fn store_sum(a: &mut CodeAssembler, row: usize) -> Result<(), IcedError> {
     a.vmovss(dword_ptr(OUT + int(4 * row)), four)
 }
 
-/// `numerics::reduce` of the partials in a register, whose lower parts it is named with, to its first lane; `spare` is
-/// overwritten.
-pub(super) fn reduce(
-    a: &mut CodeAssembler,
-    (all, eight, four): (AsmRegisterZmm, AsmRegisterYmm, AsmRegisterXmm),
-    (spare, low_spare): (AsmRegisterYmm, AsmRegisterXmm),
-) -> Result<(), IcedError> {
-    a.vextractf32x8(spare, all, 1)?;
-    reduce_halves(a, (eight, four), (spare, low_spare))
-}
-
-/// The same of partials in two registers: the first is the lower half and holds the sum, the other is overwritten.
-pub(super) fn reduce_halves(
-    a: &mut CodeAssembler,
-    (eight, four): (AsmRegisterYmm, AsmRegisterXmm),
-    (spare, low_spare): (AsmRegisterYmm, AsmRegisterXmm),
-) -> Result<(), IcedError> {
-    a.vaddps(eight, eight, spare)?;
-    a.vextractf128(low_spare, eight, 1)?;
-    a.vaddps(four, four, low_spare)?;
-    a.vmovhlps(low_spare, four, four)?;
-    a.vaddps(four, four, low_spare)?;
-    a.vmovshdup(low_spare, four)?;
-    a.vaddss(four, four, low_spare)
-}
-
 /// Address `at` bytes from the current block of token row `row` of those processed together.
 fn x_address(row: usize, at: i32) -> AsmMemoryOperand {
     match row {
@@ -205,8 +155,4 @@ fn x_address(row: usize, at: i32) -> AsmMemoryOperand {
 
 pub(super) fn size_bytes(weight: DType) -> usize {
     weight.size_bytes().expect("floats have a size")
-}
-
-pub(super) fn int(value: usize) -> i32 {
-    i32::try_from(value).expect("sizes of a few blocks")
 }

@@ -12,9 +12,9 @@ use iced_x86::code_asm::{
 use tcc_ir::numerics::LANES;
 use tcc_ir::ty::DType;
 
-use super::attention::while_left;
-use super::dense::{LINE_BYTES, PREFETCH_BYTES, UNROLL, int, reduce_halves, size_bytes};
+use super::dense::{LINE_BYTES, PREFETCH_BYTES, UNROLL, size_bytes};
 use super::function;
+use super::pieces::{int, reduce_halves, while_left};
 use crate::code::Function;
 
 /// First of the token rows left.

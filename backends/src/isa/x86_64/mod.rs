@@ -6,6 +6,7 @@ mod dense;
 mod dense_avx2;
 mod desc;
 mod micro;
+mod pieces;
 mod rows;
 mod rows_avx2;
 mod screen;

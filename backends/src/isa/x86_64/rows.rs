@@ -14,9 +14,8 @@ use iced_x86::code_asm::{
 use tcc_ir::numerics::LANES;
 use tcc_ir::ops::Act;
 
-use super::attention::while_left;
-use super::dense::{int, reduce, tail_mask};
 use super::function;
+use super::pieces::{int, reduce, tail_mask, while_left};
 use crate::code::Function;
 use crate::isa::RowPart;
 

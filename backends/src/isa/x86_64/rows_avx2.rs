@@ -13,9 +13,8 @@ use iced_x86::code_asm::{
 use tcc_ir::numerics::LANES;
 use tcc_ir::ops::Act;
 
-use super::attention::while_left;
-use super::dense::{int, reduce_halves};
 use super::function;
+use super::pieces::{int, reduce_halves, while_left};
 use super::rows::{Op, join_halves};
 use crate::code::Function;
 use crate::isa::RowPart;

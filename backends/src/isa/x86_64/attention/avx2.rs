@@ -20,10 +20,10 @@ use super::values::{
     for_sums,
 };
 use super::widen::PREFETCH_BYTES;
-use super::{LINE_BYTES, QUERIES, STRIDE, stack_argument, while_left, with_saved};
+use super::{LINE_BYTES, QUERIES, STRIDE, stack_argument, with_saved};
 use crate::code::Function;
-use crate::isa::x86_64::dense::int;
 use crate::isa::x86_64::function;
+use crate::isa::x86_64::pieces::{int, while_left};
 
 /// Lanes of a register.
 const WIDTH: usize = 8;

@@ -14,8 +14,8 @@ use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAs
 use tcc_ir::cache::element_bytes;
 use tcc_ir::ty::DType;
 
-use super::dense::int;
 use super::function;
+use super::pieces::int;
 use crate::code::Function;
 use crate::isa::{AttentionPart, CacheLoops};
 
@@ -110,23 +110,4 @@ fn with_saved(
 /// Address of the seventh argument in a function of [`with_saved`].
 fn stack_argument(stack_bytes: usize) -> AsmMemoryOperand {
     qword_ptr(rsp + int(8 + 8 * SAVED.len() + stack_bytes))
-}
-
-/// Runs `body` while `left` is at least `count`.
-pub(super) fn while_left(
-    a: &mut CodeAssembler,
-    left: AsmRegister64,
-    count: usize,
-    body: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
-) -> Result<(), IcedError> {
-    let [mut top, mut done] = [a.create_label(), a.create_label()];
-    a.cmp(left, int(count))?;
-    a.jb(done)?;
-    a.set_label(&mut top)?;
-    body(a)?;
-    a.sub(left, int(count))?;
-    a.cmp(left, int(count))?;
-    a.jae(top)?;
-    a.set_label(&mut done)?;
-    a.zero_bytes()
 }

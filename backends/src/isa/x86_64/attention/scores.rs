@@ -9,9 +9,9 @@ use tcc_ir::cache::BLOCK;
 use tcc_ir::numerics::LANES;
 
 use super::widen::load_widened;
-use super::{Elements, LINE_BYTES, QUERIES, REGISTERS, STRIDE, stack_argument, while_left, with_saved};
+use super::{Elements, LINE_BYTES, QUERIES, REGISTERS, STRIDE, stack_argument, with_saved};
 use crate::code::Function;
-use crate::isa::x86_64::dense::int;
+use crate::isa::x86_64::pieces::{int, while_left};
 
 /// Steps of a dot product per iteration, most first.
 const UNROLL: [usize; 2] = [4, 1];

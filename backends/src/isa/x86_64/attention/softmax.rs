@@ -10,10 +10,9 @@ use iced_x86::code_asm::registers::zmm::*;
 use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, zmmword_ptr};
 use tcc_ir::numerics::{EXP_MIN, EXP_POLY, LANES, LN2_HIGH, LN2_LOW, LOG2_E, ROUND_MAGIC};
 
-use super::while_left;
 use crate::code::Function;
-use crate::isa::x86_64::dense::{int, reduce, tail_mask};
 use crate::isa::x86_64::function;
+use crate::isa::x86_64::pieces::{int, reduce, tail_mask, while_left};
 
 /// The scale, then the constants of the exponential.
 const SCALE: AsmRegisterZmm = zmm16;

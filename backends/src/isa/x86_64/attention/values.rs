@@ -8,9 +8,9 @@ use iced_x86::code_asm::{
 use tcc_ir::numerics::LANES;
 
 use super::widen::load_widened;
-use super::{Elements, LINE_BYTES, QUERIES, REGISTERS, STRIDE, stack_argument, while_left, with_saved};
+use super::{Elements, LINE_BYTES, QUERIES, REGISTERS, STRIDE, stack_argument, with_saved};
 use crate::code::Function;
-use crate::isa::x86_64::dense::{int, tail_mask};
+use crate::isa::x86_64::pieces::{int, tail_mask, while_left};
 
 /// Blocks of sixteen value lanes processed together, most first.
 const VALUE_BLOCKS: [usize; 2] = [4, 1];

@@ -10,10 +10,10 @@ use tcc_ir::cache::element_bytes;
 use tcc_ir::numerics::LANES;
 use tcc_ir::ty::DType;
 
-use super::{LINE_BYTES, REGISTERS, while_left};
+use super::{LINE_BYTES, REGISTERS};
 use crate::code::Function;
-use crate::isa::x86_64::dense::{int, tail_mask};
 use crate::isa::x86_64::function;
+use crate::isa::x86_64::pieces::{int, tail_mask, while_left};
 
 /// How far ahead of what is widened the cache is fetched, bytes: the chunk after the next.
 pub(super) const PREFETCH_BYTES: i32 = 8192;

@@ -13,7 +13,7 @@ use iced_x86::code_asm::{
 use tcc_ir::target::micro_args;
 
 use super::panels::{ACC, ARGS, BLOCKS, NR, PANELS, Q_STRIDE, RUN, bind};
-use crate::isa::x86_64::dense::int;
+use crate::isa::x86_64::pieces::int;
 
 /// The first of the current token rows among all of a call, then their scales.
 const ROW: AsmRegister64 = rsi;

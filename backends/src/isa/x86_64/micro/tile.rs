@@ -1,6 +1,6 @@
 //! AVX-512-VNNI kernels for many token rows: a run of blocks of two panels is unpacked once to bytes in the kernel's
-//! scratch, and all token rows are multiplied with it, eight at a time. The inner loop has nothing but products; what follows them
-//! is that of [`Sums`].
+//! scratch, and all token rows are multiplied with it, eight at a time. The inner loop has nothing but products; what
+//! follows them is that of [`Sums`].
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::registers::gpr64::*;
@@ -19,6 +19,7 @@ use super::panels::{
 use super::source::{Source, TABLE_BYTES};
 use crate::code::Function;
 use crate::isa::x86_64::function;
+use crate::isa::x86_64::pieces::int;
 
 /// Token rows of one call, of one kernel each: the more, the less unpacking costs each of them.
 pub(in crate::isa::x86_64) const MRS: [usize; 2] = [64, 32];
@@ -194,8 +195,4 @@ fn plane_address(panels: usize, i: usize, panel: usize) -> AsmMemoryOperand {
 
 fn tile_block_bytes(source: Source, panels: usize) -> i32 {
     PLANE_BYTES * int(source.planes().len() * panels)
-}
-
-fn int(value: usize) -> i32 {
-    i32::try_from(value).expect("offsets within one block")
 }

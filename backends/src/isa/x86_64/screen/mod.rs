@@ -19,7 +19,7 @@ use tcc_ir::screen::query::{HIGH_OFFSET, LOW_UNIT};
 use tcc_ir::screen::{BLOCK, BLOCK_BYTES, GROUP, LANES_BYTES, PANEL_ROWS, PIECE_BYTES, PIECE_GROUPS};
 use tcc_ir::target::Features;
 
-use super::dense::int;
+use super::pieces::int;
 use super::{desc, function};
 use crate::code::Function;
 use crate::isa::ScreenLoops;

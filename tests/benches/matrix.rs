@@ -111,10 +111,11 @@ fn run_split(machine: &Machine, dims: &[usize], choice: Option<&str>) {
     let report = sim::run(&program, machine, &mut Gm::for_timing(&program), Options::default()).expect("it runs");
     let cores = &report.stages[0].cores;
     let cycles = cores.iter().map(|core| core.cycles).fold(0.0, f64::max);
-    let bytes: u64 = cores.iter().map(|core| core.hbm_bytes + core.l2_bytes).sum();
+    let bytes: u64 = cores.iter().map(|core| core.l2_bytes).sum();
+    let behind: u64 = cores.iter().map(|core| core.hbm_bytes).sum();
     let rate = machine.l2_bytes_per_cycle().expect("a rate");
     println!(
-        "{} {} {m}x{n}x{k} {choice}: {cycles:.0} cycles, {:.1} % of the int8 peak; {bytes} bytes through L2, {:.1} % of its time",
+        "{} {} {m}x{n}x{k} {choice}: {cycles:.0} cycles, {:.1} % of the int8 peak; {bytes} bytes through L2, {:.1} % of its time, {behind} behind it",
         machine.name,
         machine.vector.costs,
         100.0 * (m * n * k) as f64 / 8192.0 / f64::from(machine.cube_cores()) / cycles,

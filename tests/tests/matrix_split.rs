@@ -149,7 +149,7 @@ fn streamed_products_have_the_bits_of_the_definition() {
 /// Percent of the int8 peak that chosen tiles reach on all cores: a regression gate a little below what was measured.
 const SHARES: &[(&str, [usize; 3], f64)] = &[
     ("ascend910b", [256, 2560, 2560], 28.0),
-    ("ascend910b", [256, 6912, 2560], 39.5),
+    ("ascend910b", [256, 6912, 2560], 38.0),
     ("ascend910b", [256, 2560, 6912], 25.5),
     ("ascend910b", [512, 6912, 2560], 45.5),
     ("ascend910b", [512, 14336, 4096], 46.5),
@@ -184,15 +184,15 @@ fn chosen_tiles_keep_their_share_of_the_peak() {
 /// memory behind it where weights go straight to L1. A regression gate a little below what was measured
 /// (`docs/matrix-mapping.md`). Columns: machine, cost table, [m, n, k], percent.
 const DECODE: &[(&str, &str, [usize; 3], f64)] = &[
-    ("ascend910b", "measured", [1, 6912, 2560], 79.0),
-    ("ascend910b", "documented", [1, 6912, 2560], 80.0),
-    ("ascend910b", "measured", [1, 2560, 2560], 58.0),
-    ("ascend910b", "measured", [1, 2560, 6912], 67.0),
-    ("ascend910b", "measured", [1, 14336, 4096], 90.0),
-    ("ascend910b", "measured", [1, 4096, 14336], 78.0),
-    ("ascend910b", "measured", [2, 6912, 2560], 73.5),
-    ("ascend910b", "measured", [7, 6912, 2560], 59.5),
-    ("ascend950pr", "measured", [1, 2560, 2560], 37.0),
+    ("ascend910b", "measured", [1, 6912, 2560], 64.5),
+    ("ascend910b", "documented", [1, 6912, 2560], 64.0),
+    ("ascend910b", "measured", [1, 2560, 2560], 42.5),
+    ("ascend910b", "measured", [1, 2560, 6912], 47.5),
+    ("ascend910b", "measured", [1, 14336, 4096], 81.0),
+    ("ascend910b", "measured", [1, 4096, 14336], 54.0),
+    ("ascend910b", "measured", [2, 6912, 2560], 63.0),
+    ("ascend910b", "measured", [7, 6912, 2560], 55.0),
+    ("ascend950pr", "measured", [1, 2560, 2560], 40.5),
     ("ascend950pr", "measured", [1, 6912, 2560], 57.0),
     ("ascend950pr", "documented", [1, 6912, 2560], 57.0),
     ("ascend950pr", "measured", [1, 14336, 4096], 79.0),

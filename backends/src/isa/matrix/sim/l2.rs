@@ -1,13 +1,17 @@
 //! Global memory's shared parts: the rates of DDR (or HBM) and of L2, and which lines L2 holds.
 //!
 //! A line is held if fewer misses than L2 has lines happened since it was last touched: an approximation of least
-//! recently used that needs one number per line.
+//! recently used that needs one number per line. What is read comes with its whole line. What is written needs nothing
+//! of the line, and goes behind L2 once.
 
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::sim::access::Access;
 
 /// Bytes of a line.
 const LINE: u64 = 512;
+
+/// Bytes of a sector, of which each has a bit in [`Line::held`].
+const SECTOR: u64 = LINE / 16;
 
 /// Cycles of a window of [`Pool`].
 const WINDOW: f64 = 1024.0;
@@ -57,12 +61,19 @@ pub(crate) struct GmTiming {
 /// The content of L2.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct L2 {
-    /// Misses before the last touch, plus 1; 0 = never touched.
-    touched: Vec<u64>,
+    lines: Vec<Line>,
     misses: u64,
 }
 
-/// Bytes that came from behind L2, and from it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Line {
+    /// Misses before the last touch, plus 1; 0 = never touched.
+    touched: u64,
+    /// Sectors, from the low bit.
+    held: u16,
+}
+
+/// Bytes that pass between L2 and what is behind it, and between cores and L2; without L2 all are the former.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traffic {
     pub hbm_bytes: u64,
@@ -80,12 +91,12 @@ impl GmTiming {
     /// When the traffic of a transfer that starts at `start` has passed, the core's own path aside.
     pub fn end(&mut self, start: f64, traffic: Traffic) -> f64 {
         // Sizes of one transfer: exact in f64.
-        let (hbm, all) = (traffic.hbm_bytes as f64, (traffic.hbm_bytes + traffic.l2_bytes) as f64);
+        let (hbm, asked) = (traffic.hbm_bytes as f64, traffic.l2_bytes as f64);
         let take = |pool: &mut Option<Pool>, bytes: f64| pool.as_mut().map_or(start, |p| p.take(start, bytes));
-        take(&mut self.hbm, hbm).max(take(&mut self.l2, all))
+        take(&mut self.hbm, hbm).max(take(&mut self.l2, asked))
     }
 
-    /// Where the bytes of `access` come from; they are in L2 afterwards.
+    /// What `access` moves; its lines are in L2 afterwards.
     pub fn touch(&self, l2: &mut L2, access: &Access) -> Traffic {
         let mut traffic = Traffic::default();
         access.each_run(|first, last| {
@@ -94,13 +105,12 @@ impl GmTiming {
                 traffic.hbm_bytes += bytes;
                 return;
             }
+            traffic.l2_bytes += bytes;
             for line in first / LINE..=last / LINE {
-                let part = (last + 1).min((line + 1) * LINE) - first.max(line * LINE);
-                if l2.is_hit(line, self.lines) {
-                    traffic.l2_bytes += part;
-                } else {
-                    traffic.hbm_bytes += part;
-                }
+                let sector = |at: u64| at % LINE / SECTOR;
+                let (low, high) = (sector(first.max(line * LINE)), sector(last.min(line * LINE + LINE - 1)));
+                let part = u16::MAX << low & u16::MAX >> (15 - high);
+                traffic.hbm_bytes += l2.bring(line, part, access.is_write, self.lines);
             }
         });
         traffic
@@ -108,23 +118,31 @@ impl GmTiming {
 }
 
 impl L2 {
-    fn is_hit(&mut self, line: u64, capacity: u64) -> bool {
+    /// Bytes that pass behind L2 when a part of a line is read or written; it is held afterwards.
+    fn bring(&mut self, line: u64, part: u16, is_write: bool, capacity: u64) -> u64 {
         // Lines lie within the symbols, which fit the host.
         let index = line as usize;
-        if index >= self.touched.len() {
-            self.touched.resize(index + 1, 0);
+        if index >= self.lines.len() {
+            self.lines.resize(index + 1, Line::default());
         }
-        let last = self.touched[index];
-        let is_hit = last > 0 && self.misses - (last - 1) < capacity;
-        self.misses += u64::from(!is_hit);
-        self.touched[index] = self.misses + 1;
-        is_hit
+        let line = &mut self.lines[index];
+        if line.touched == 0 || self.misses - (line.touched - 1) >= capacity {
+            self.misses += 1;
+            line.held = 0;
+        }
+        line.touched = self.misses + 1;
+        let is_whole = !is_write && part & !line.held != 0;
+        let new = if is_whole { !line.held } else { part & !line.held };
+        line.held |= new;
+        u64::from(new.count_ones()) * SECTOR
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::matrix::machine::preset::preset;
+    use crate::isa::matrix::program::addr::Space;
 
     #[test]
     fn a_pool_gives_its_rate_whatever_the_order() {
@@ -138,10 +156,44 @@ mod tests {
     #[test]
     fn a_line_stays_until_as_many_others_came_as_fit() {
         let mut l2 = L2::default();
-        assert!(!l2.is_hit(0, 4));
-        assert!((1..4).all(|line| !l2.is_hit(line, 4)));
-        assert!(l2.is_hit(0, 4));
-        assert!((4..8).all(|line| !l2.is_hit(line, 4)));
-        assert!(!l2.is_hit(0, 4));
+        let mut is_hit = |line| l2.bring(line, 1, false, 4) == 0;
+        assert!(!is_hit(0));
+        assert!((1..4).all(|line| !is_hit(line)));
+        assert!(is_hit(0));
+        assert!((4..8).all(|line| !is_hit(line)));
+        assert!(!is_hit(0));
+    }
+
+    /// Four rows of 256 bytes every 512, from `start` on.
+    fn halves(start: i64, is_write: bool) -> Access {
+        let (bytes, inner_count, inner) = (256, 4, 512);
+        Access { space: Space::Gm, is_write, start, bytes, last: bytes, inner_count, inner, outer_count: 1, outer: 0 }
+    }
+
+    #[test]
+    fn a_read_brings_whole_lines_once_and_a_write_moves_its_bytes() {
+        let mut machine = preset("ascend910b").expect("a preset").expect("it parses");
+        let gm = GmTiming::new(&machine);
+        // What is done to both halves of four lines, and bytes behind L2.
+        let [read, write] = [false, true];
+        let cases = [
+            ([read, read], [2048, 0]),
+            ([write, write], [1024, 1024]),
+            ([read, write], [2048, 0]),
+            ([write, read], [1024; 2]),
+        ];
+        for (is_write, hbm) in cases {
+            let mut l2 = L2::default();
+            for (half, start) in [0, 256].into_iter().enumerate() {
+                let traffic = gm.touch(&mut l2, &halves(start, is_write[half]));
+                assert_eq!(traffic, Traffic { hbm_bytes: hbm[half], l2_bytes: 1024 }, "{is_write:?} {half}");
+            }
+        }
+        // One byte on either side of a line's end.
+        let ends = Access { bytes: 2, last: 2, inner_count: 1, ..halves(511, read) };
+        assert_eq!(gm.touch(&mut L2::default(), &ends), Traffic { hbm_bytes: 1024, l2_bytes: 2 });
+        machine.gm.l2_bytes.value = 0;
+        let alone = GmTiming::new(&machine).touch(&mut L2::default(), &halves(0, read));
+        assert_eq!(alone, Traffic { hbm_bytes: 1024, l2_bytes: 0 });
     }
 }

@@ -32,7 +32,7 @@ pub struct CoreReport {
     pub records: u64,
     /// By queue, in the order of [`Queue::ALL`].
     pub queues: Vec<QueueReport>,
-    /// Bytes of global memory: from or to DDR (HBM), and from or to L2.
+    /// Bytes of global memory: from or to DDR (HBM), and between core and L2.
     pub hbm_bytes: u64,
     pub l2_bytes: u64,
     /// Multiply-accumulates of the cube, padding included.

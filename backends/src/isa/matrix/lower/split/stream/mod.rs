@@ -42,9 +42,6 @@ const L1_RUNS: usize = 8;
 /// Bytes of a slot of packed or unpacked weights in UB at most.
 const SLOT_BYTES: usize = 24 << 10;
 
-/// Bytes of a line of L2.
-const LINE_BYTES: usize = 512;
-
 /// Most token rows: a fractal's.
 pub const MOST_M: usize = FRACTAL as usize;
 
@@ -234,9 +231,7 @@ pub fn streams(machine: &Machine, p: &Product, tile: Streamed, op: u16) -> Resul
         && machine.has_cross_core(CrossMode::Group);
     let has_mode = machine.cube_mode(tile.mode.cube()).is_some();
     let fits = cube_rows(tile.mode, p.m) <= MOST_M && NR.is_multiple_of(tile.rows);
-    // Weights straight from memory: a core's rows of a strip fill the lines that memory gives.
-    let has_way = tile.via.is_on(machine) && (tile.via == Via::L2 || 32 * tile.rows / per.max(1) >= LINE_BYTES);
-    if !has_group || !has_mode || !fits || !has_way || !p.n.is_multiple_of(tile.rows) {
+    if !has_group || !has_mode || !fits || !tile.via.is_on(machine) || !p.n.is_multiple_of(tile.rows) {
         return Ok(None);
     }
     let plan = Plan { p: *p, tile, groups, per, l1_bytes: memories(machine).l1 };

@@ -417,6 +417,11 @@ impl Cx<'_> {
         let args: Vec<Place> = step.args.iter().map(|a| self.place(*a)).collect();
         let (ub, tables, mode) = (self.memories.ub, &self.map.tables, self.mode);
         let pos = (self.map.input, 0);
+        let quantized = |e: &mut Emit, (m, k): (usize, usize), before: Before, places: [Place; 3]| {
+            let tables = (tables, vector_units(self.machine));
+            let shared = quantize::quantize(e, ub, (m, k, mode), before, places, tables);
+            shared.map(|(cores, start)| Shared { cores, start }).map_err(VectorError::Ub)
+        };
         match self.plan.kernel(step.kernel) {
             KernelSpec::Embed { m, h, table, scale } => {
                 rows::embed(e, ub, (*m, *h, *table, *scale), [args[0], args[1], args[2]])
@@ -425,21 +430,25 @@ impl Cx<'_> {
                 rows::norm(e, ub, (m * k / d, *d, *eps), [args[0], args[1], args[2]], tables)
             }
             KernelSpec::NormQuant { m, eps, layout } => {
-                let before = Before::Norm { eps: *eps, w: args[1] };
-                quantize::quantize(e, ub, (*m, layout.k, mode), before, [args[0], args[2], args[3]], tables)
+                return quantized(
+                    e,
+                    (*m, layout.k),
+                    Before::Norm { eps: *eps, w: args[1] },
+                    [args[0], args[2], args[3]],
+                );
             }
             KernelSpec::Quantize { m, layout } => {
-                quantize::quantize(e, ub, (*m, layout.k, mode), Before::Nothing, [args[0], args[1], args[2]], tables)
+                return quantized(e, (*m, layout.k), Before::Nothing, [args[0], args[1], args[2]]);
             }
             KernelSpec::Glu { m, k, act } => rows::pairs(e, ub, Some(*act), m * k, [args[0], args[1], args[2]]),
             KernelSpec::Add { m, k } => rows::pairs(e, ub, None, m * k, [args[0], args[1], args[2]]),
             KernelSpec::GluQuant { m, act, layout } => {
                 let before = Before::Glu { act: *act, u: args[1] };
-                quantize::quantize(e, ub, (*m, layout.k, mode), before, [args[0], args[2], args[3]], tables)
+                return quantized(e, (*m, layout.k), before, [args[0], args[2], args[3]]);
             }
             KernelSpec::GluNormQuant { m, act, eps, layout } => {
                 let before = Before::GluNorm { act: *act, u: args[1], eps: *eps, w: args[2] };
-                quantize::quantize(e, ub, (*m, layout.k, mode), before, [args[0], args[3], args[4]], tables)
+                return quantized(e, (*m, layout.k), before, [args[0], args[3], args[4]]);
             }
             KernelSpec::Rope { m, heads, d } => {
                 rows::rope(e, ub, (*m, *heads, *d), [args[0], args[1], args[2], args[3], pos])

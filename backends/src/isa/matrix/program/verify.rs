@@ -262,6 +262,9 @@ fn vector_rules(vector: &Vector) -> Result<(), &'static str> {
     ensure((1..=MAX_REPEATS).contains(&vector.repeats), "a vector instruction has 1 to 255 repeats")?;
     let strides = [vector.dst_stride, vector.src0_stride, vector.src1_stride];
     ensure(strides.iter().all(|s| s.repeat <= MAX_REPEATS), "repeats are at most 255 blocks apart")?;
+    // Those of one operand have room for more.
+    let two = matches!(row.form, VecForm::Binary | VecForm::Ternary | VecForm::Compare | VecForm::Select);
+    ensure(!two || strides.iter().all(|s| s.block <= MAX_REPEATS), "blocks of two operands are at most 255 apart")?;
     let needs_second = match row.form {
         VecForm::Unary | VecForm::BlockFill | VecForm::BlockReduce => false,
         VecForm::Binary | VecForm::Ternary | VecForm::Fill | VecForm::Compare | VecForm::Select | VecForm::Gather => {

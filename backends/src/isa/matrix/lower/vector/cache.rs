@@ -3,8 +3,8 @@
 
 use tcc_ir::cache::{CacheLayout, CacheOrder};
 
-use super::quantize::{Codes, code_row};
-use super::rows::{AT, INDEX, POS, W, X, count as rows, element, step};
+use super::quantize::{Codes, code_rows};
+use super::rows::{AT, INDEX, POS, Rows, TOGETHER, W, X, count as rows, element, step};
 use super::{ORDER_COUNT, Place, Space, Tables, UbTooSmall, behind, reg};
 use crate::isa::matrix::lower::emit::{Emit, Second, strided};
 use crate::isa::matrix::lower::matmul::tile::Mode;
@@ -86,12 +86,18 @@ fn values(e: &mut Emit, c: &CacheLayout, from: usize, packed: usize) {
 /// Codes and scales of all heads.
 fn quantized(e: &mut Emit, c: &CacheLayout, from: usize, codes: &Codes) {
     e.index(SCALE, W, INDEX, 4);
-    for head in 0..c.heads {
-        code_row(e, codes, from + 4 * head * pitch(c), c.d);
+    let pitch = 4 * pitch(c);
+    for first in (0..c.heads).step_by(TOGETHER) {
+        let x = Rows { at: from + first * pitch, rows: TOGETHER.min(c.heads - first), pitch };
+        code_rows(e, codes, x, c.d);
+        let scales = codes.spread_scales(e, x.rows);
         e.computed();
-        e.store(behind(AT, head * c.head_bytes()), codes.codes, 1, c.d, 0, 0);
-        let scale = behind(SCALE, c.scales_offset_bytes() + 4 * head * c.positions());
-        e.store(scale, codes.a, 1, 4, 0, 0);
+        for row in 0..x.rows {
+            let head = first + row;
+            e.store(behind(AT, head * c.head_bytes()), codes.plane(x.row(row), 0), 1, c.d, 0, 0);
+        }
+        let to = behind(SCALE, c.scales_offset_bytes() + 4 * first * c.positions());
+        e.store(to, scales, x.rows, 4, 32, 4 * c.positions());
         e.stored();
     }
 }

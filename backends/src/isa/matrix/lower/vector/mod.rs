@@ -1,5 +1,5 @@
 //! Kernels that run on the vector unit, in the exact arithmetic of `docs/numerics.md`: everything but the ternary
-//! product. But for attention, one token row at a time, stage by stage.
+//! product. Rows are worked on in groups where UB holds several, stage by stage.
 //!
 //! That the unit has correctly rounded f32 division, square root and multiply-add is an assumption of ours.
 
@@ -16,7 +16,7 @@ use super::emit::{Emit, F32, S32, Second, Strided, block, dense as all, strided}
 use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
 use crate::isa::matrix::program::inst::{ScalarOp, ScalarOperand};
 use crate::isa::matrix::program::ty::ElemType;
-use crate::isa::matrix::program::vec::VecOp;
+use crate::isa::matrix::program::vec::{MAX_REPEATS, VecOp};
 use crate::isa::matrix::program::{StartValues, SymbolId};
 
 /// Where an operand lies: a symbol, and bytes behind it.
@@ -208,19 +208,28 @@ impl Emit {
         scratch
     }
 
-    /// Partial sums of the dot product of two contiguous rows of `d` elements, into `lo` and `hi` of eight.
-    pub fn dot_row(&mut self, a: usize, b: usize, d: usize, lo: usize, hi: usize) {
-        self.fill(lo, 0, 8);
-        self.fill(hi, 0, 8);
+    /// Partial sums of the squares of `rows` rows of `d` elements, `pitch` bytes apart, at most eight: into `lo` and `hi`
+    /// of eight for each row.
+    pub fn squares(&mut self, x: usize, (rows, d, pitch): (usize, usize, usize), lo: usize, hi: usize) {
+        self.fill(lo, 0, 8 * rows);
+        self.fill(hi, 0, 8 * rows);
         let (full, tail) = (d / 16, d % 16);
-        for (p, shift, lanes) in [(lo, 0, tail.min(8)), (hi, 32, tail.saturating_sub(8))] {
-            let at = |x: usize| strided(x + shift, 1, 2);
-            if full > 0 {
-                self.vec(VecOp::Mla, F32, block(p), at(a), Second::Vector(at(b)), full, 8);
+        if full > 0 && rows > 1 && pitch / 32 <= usize::from(MAX_REPEATS) {
+            for (p, shift) in [(lo, 0), (hi, 32)] {
+                let x = strided(x + shift, pitch / 32, 2);
+                self.vec(VecOp::Mla, F32, strided(p, 1, 0), x, Second::Vector(x), full, 8 * rows);
             }
-            if lanes > 0 {
-                let at = |x: usize| all(x + shift + 64 * full);
-                self.vec(VecOp::Mla, F32, block(p), at(a), Second::Vector(at(b)), 1, lanes);
+        } else if full > 0 {
+            // One row, or rows too far apart for blocks of one repeat: both halves of the partials side by side.
+            for row in 0..rows {
+                let (p, x) = (strided(lo + 32 * row, (hi - lo) / 32, 0), strided(x + row * pitch, 1, 2));
+                self.vec(VecOp::Mla, F32, p, x, Second::Vector(x), full, 16);
+            }
+        }
+        for (p, shift, lanes) in [(lo, 0, tail.min(8)), (hi, 32, tail.saturating_sub(8))] {
+            for row in (0..rows).filter(|_| lanes > 0) {
+                let x = all(x + row * pitch + shift + 64 * full);
+                self.vec(VecOp::Mla, F32, block(p + 32 * row), x, Second::Vector(x), 1, lanes);
             }
         }
     }

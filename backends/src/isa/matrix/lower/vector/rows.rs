@@ -77,7 +77,25 @@ pub fn embed(
     Ok(())
 }
 
-/// UB of [`norm_row`].
+/// Rows that lie in UB one behind the other: at most [`TOGETHER`].
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    pub at: usize,
+    pub rows: usize,
+    /// Bytes from one to the next: whole blocks.
+    pub pitch: usize,
+}
+
+impl Rows {
+    pub fn row(&self, index: usize) -> usize {
+        self.at + index * self.pitch
+    }
+}
+
+/// Token rows that are worked on together, at most: their blocks of partial sums fill a repeat.
+pub const TOGETHER: usize = 8;
+
+/// UB of [`norm_rows`].
 pub struct NormSpace {
     w: usize,
     lo: usize,
@@ -89,34 +107,44 @@ pub struct NormSpace {
 }
 
 impl NormSpace {
-    /// Takes room for norms of `d` elements and loads the weights and the table.
-    pub fn load(e: &mut Emit, space: &mut Space, d: usize, w: Place, tables: &Tables) -> Result<NormSpace, UbTooSmall> {
-        let floats = [d, 8, 8, 8, 8].map(|n| space.floats(n));
-        let [w_at, lo, hi, one, r] = floats;
-        let (transpose, scratch) = (space.floats(512)?, space.floats(512)?);
-        let this = NormSpace { w: w_at?, lo: lo?, hi: hi?, one: one?, r: r?, transpose, scratch };
+    /// Takes room for norms of `d` elements.
+    pub fn take(space: &mut Space, d: usize) -> Result<NormSpace, UbTooSmall> {
+        let partials = 8 * TOGETHER;
+        let floats = [d, partials, partials, 8, partials, 512, 512].map(|n| space.floats(n));
+        let [w, lo, hi, one, r, transpose, scratch] = floats;
+        let (transpose, scratch) = (transpose?, scratch?);
+        Ok(NormSpace { w: w?, lo: lo?, hi: hi?, one: one?, r: r?, transpose, scratch })
+    }
+
+    /// Loads the weights of `d` elements, and the table.
+    pub fn load(&self, e: &mut Emit, d: usize, w: Place, tables: &Tables) {
         e.point(W, w);
-        e.load(this.w, behind(W, 0), 1, 4 * d, 0, 0);
+        e.load(self.w, behind(W, 0), 1, 4 * d, 0, 0);
         e.point(W, tables.transpose);
-        e.load(this.transpose, behind(W, 0), 1, 2048, 0, 0);
+        e.load(self.transpose, behind(W, 0), 1, 2048, 0, 0);
         e.loaded();
-        e.fill(this.one, 1.0f32.to_bits(), 8);
-        Ok(this)
+        e.fill(self.one, 1.0f32.to_bits(), 8);
     }
 }
 
-/// `x = w · (x · r)` of one run of `d` elements.
-pub fn norm_row(e: &mut Emit, at: &NormSpace, x: usize, d: usize, eps: f32) {
-    e.dot_row(x, x, d, at.lo, at.hi);
-    let ss = e.reduce(at.lo, at.hi, at.transpose, at.scratch, 1);
+/// `x = w · (x · r)` of rows of `d` elements.
+pub fn norm_rows(e: &mut Emit, at: &NormSpace, x: Rows, d: usize, eps: f32) {
+    let count = x.rows;
+    e.squares(x.at, (count, d, x.pitch), at.lo, at.hi);
+    let ss = e.reduce(at.lo, at.hi, at.transpose, at.scratch, count);
     // Row lengths are far below 2^24.
-    e.each(VecOp::Div, F32, ss, ss, Second::f32(d as f32), 1);
-    e.each(VecOp::Add, F32, ss, ss, Second::f32(eps), 1);
-    e.each(VecOp::Sqrt, F32, ss, ss, Second::None, 1);
-    e.each2(VecOp::Div, ss, at.one, ss, 1);
-    e.spread(at.r, ss, 1);
-    e.each(VecOp::Mul, F32, x, x, Second::Vector(block(at.r)), d);
-    e.each2(VecOp::Mul, x, at.w, x, d);
+    e.each(VecOp::Div, F32, ss, ss, Second::f32(d as f32), count);
+    e.each(VecOp::Add, F32, ss, ss, Second::f32(eps), count);
+    e.each(VecOp::Sqrt, F32, ss, ss, Second::None, count);
+    e.each2(VecOp::Div, ss, at.one, ss, count);
+    e.spread(at.r, ss, count);
+    for row in 0..count {
+        let to = x.row(row);
+        e.each(VecOp::Mul, F32, to, to, Second::Vector(block(at.r + 32 * row)), d);
+    }
+    for row in 0..count {
+        e.each2(VecOp::Mul, x.row(row), at.w, x.row(row), d);
+    }
 }
 
 /// Norms of `m · k / d` runs of `d` elements.
@@ -127,20 +155,46 @@ pub fn norm(
     [x, w, out]: [Place; 3],
     tables: &Tables,
 ) -> Result<(), UbTooSmall> {
-    let mut space = Space::new(ub);
-    let row = space.floats(d)?;
-    let at = NormSpace::load(e, &mut space, d, w, tables)?;
+    let pitch = (4 * d).next_multiple_of(32);
+    let fit = |rows: usize| {
+        let mut space = Space::new(ub);
+        Ok((Rows { at: space.take(rows * pitch)?, rows, pitch }, NormSpace::take(&mut space, d)?))
+    };
+    let (x_rows, at) = most(runs, fit)?;
+    at.load(e, d, w, tables);
     e.point(X, x);
     e.point(OUT, out);
-    e.begin(count(runs));
-    e.load(row, behind(X, 0), 1, 4 * d, 0, 0);
-    e.loaded();
-    norm_row(e, &at, row, d, eps);
-    e.computed();
-    e.store(behind(OUT, 0), row, 1, 4 * d, 0, 0);
-    e.stored();
-    e.end(&[(X, step(4 * d)), (OUT, step(4 * d))]);
+    in_groups(e, runs, x_rows.rows, |e, rows| {
+        e.load(x_rows.at, behind(X, 0), rows, 4 * d, 4 * d, pitch);
+        e.loaded();
+        norm_rows(e, &at, Rows { rows, ..x_rows }, d, eps);
+        e.computed();
+        e.store(behind(OUT, 0), x_rows.at, rows, 4 * d, pitch, 4 * d);
+        e.stored();
+        vec![(X, step(4 * rows * d)), (OUT, step(4 * rows * d))]
+    });
     Ok(())
+}
+
+/// The space for as many of `total` rows as fit, a divisor of [`TOGETHER`].
+pub fn most<T>(total: usize, fit: impl Fn(usize) -> Result<T, UbTooSmall>) -> Result<T, UbTooSmall> {
+    let sizes = [TOGETHER, 4, 2].into_iter().filter(|rows| *rows <= total);
+    sizes.filter_map(|rows| fit(rows).ok()).next().map_or_else(|| fit(1), Ok)
+}
+
+/// `total` rows in groups of `most` and a rest: `group` does one and says by how much registers grow.
+pub fn in_groups(e: &mut Emit, total: usize, most: usize, group: impl Fn(&mut Emit, usize) -> Vec<(Reg, i32)>) {
+    if total >= most {
+        e.begin(count(total / most));
+        let steps = group(e, most);
+        e.end(&steps);
+    }
+    if !total.is_multiple_of(most) {
+        // Callers may go on behind the last row.
+        for (reg, by) in group(e, total % most) {
+            e.add(reg, reg, i64::from(by));
+        }
+    }
 }
 
 /// `g = gate(g) · u` of `k` elements; `scratch` as [`Emit::exp`] needs it, and one row in front.

@@ -131,8 +131,9 @@ pub struct QueryTile {
 impl QueryTile {
     /// Query heads at most: enough to share the reading, few enough to share the work among threads.
     const MAX_HEADS: usize = 8;
-    /// Queries aimed at: widening a block then costs a small part of its use.
-    const QUERIES: usize = 32;
+    /// Queries aimed at: widening a block then costs a small part of its use. Twice as many would widen half as often,
+    /// but each thread's scores would take twice the RAM, and there would be half as many tiles to share.
+    const QUERIES: usize = 16;
 
     /// The tile for `m` token rows and `group` query heads for each KV head.
     pub fn new(m: usize, group: usize) -> QueryTile {
@@ -217,6 +218,6 @@ mod tests {
             let QueryTile { rows, heads } = QueryTile::new(m, group);
             (rows, heads)
         };
-        assert_eq!([tile(1, 4), tile(32, 4), tile(32, 1), tile(32, 40)], [(1, 4), (8, 4), (32, 1), (4, 8)]);
+        assert_eq!([tile(1, 4), tile(32, 4), tile(32, 1), tile(32, 40)], [(1, 4), (4, 4), (16, 1), (2, 8)]);
     }
 }

@@ -105,6 +105,8 @@ fn mistakes_in_text_are_named() {
     assert!(message("lanes=64", "lanes=640").contains("'lanes=640' does not fit 1 bytes"));
     assert!(message("repeats=255", "repeats=256").contains("1 to 255 repeats"));
     assert!(message("src0_repeat=255", "src0_repeat=256").contains("at most 255 blocks apart"));
+    let far = text::parse(&printed.replace("src0_block=1", "src0_block=256")).expect_err("two operands").to_string();
+    assert!(far.contains("blocks of two operands are at most 255 apart"), "{far}");
     assert!(message("halt", "stop").contains("no record 'stop'"));
     assert!(message("r31-67108864", "r32+0").contains("'r32' is no register"));
     assert!(message("level=1 update", "level=0 update").contains("the innermost open loop has another level"));

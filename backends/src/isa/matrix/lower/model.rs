@@ -456,6 +456,10 @@ impl Cx<'_> {
             KernelSpec::KvWrite { m, cache, order } => {
                 cache::kv_write(e, ub, *m, (*cache, *order), [args[0], args[1], pos], tables)
             }
+            KernelSpec::Attention { cache, .. } if cache.d > attention::MOST_ELEMENTS => {
+                let most = attention::MOST_ELEMENTS;
+                return Err(VectorError::Unsupported(format!("heads of {} elements, more than {most}", cache.d)));
+            }
             KernelSpec::Attention { m, heads, cache, scale } => {
                 let shape = Attention { m: *m, heads: *heads, cache: *cache, scale: *scale };
                 let places = [args[0], args[1], args[2], args[3], pos, (self.map.sums, 0)];

@@ -22,6 +22,7 @@ use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::program::StartValues;
 use crate::isa::matrix::program::addr::{Queue, Reg};
 use crate::isa::matrix::program::inst::{Count, ScalarOp, ScalarOperand};
+use crate::isa::matrix::program::vec::MAX_REPEATS;
 
 // Operands.
 const Q: Reg = reg(1);
@@ -60,6 +61,9 @@ mod flag {
 
 /// Query heads of a tile at most.
 const MOST_HEADS: usize = 64;
+
+/// Most elements of a head: keys follow each other in the blocks of a repeat, which are at most 255 blocks apart.
+pub const MOST_ELEMENTS: usize = 8 * MAX_REPEATS as usize;
 
 /// Token rows of a tile at most: what the table of masks holds.
 const MOST_ROWS: usize = 96;

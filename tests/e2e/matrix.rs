@@ -93,9 +93,9 @@ fn damaged_objects_are_refused() {
     let mut cpu = bytes.clone();
     cpu[18] = 62;
     fails(&cpu, 3, "its machine is 62,");
-    let text = String::from_utf8_lossy(&bytes[..4096]).into_owned();
     let mut other = bytes.clone();
-    let vocab = text.find("\"vocab\": 4096").expect("the descriptor is text") + 9;
+    let descriptor = bytes[..4096].windows(13).position(|text| text == b"\"vocab\": 4096");
+    let vocab = descriptor.expect("the descriptor is text") + 9;
     other[vocab..vocab + 4].copy_from_slice(b"9999");
     fails(&other, 3, "symbol 'logits' is missing or smaller than 39996 bytes");
     fails(&without_input(&bytes, folder.path()), 3, "symbol 'input' is no input");

@@ -127,6 +127,29 @@ impl RowPart {
     }
 }
 
+/// What an instruction set assembles of a [`RowPart`], each of them once.
+pub(crate) struct RowBodies<F> {
+    pub squares: F,
+    pub scale: F,
+    pub absmax: F,
+    pub codes: F,
+    pub relu2: F,
+}
+
+impl<F> RowBodies<F> {
+    /// The body of `part`; `None` where portable code does it.
+    pub fn of(self, part: RowPart) -> Option<F> {
+        match part {
+            RowPart::Squares => Some(self.squares),
+            RowPart::Scale => Some(self.scale),
+            RowPart::Absmax => Some(self.absmax),
+            RowPart::Codes => Some(self.codes),
+            RowPart::Gate(Act::Relu2) => Some(self.relu2),
+            RowPart::Gate(Act::Silu) => None,
+        }
+    }
+}
+
 /// Assembled inner loops of screened and coded heads. Codes are those of a query, with scales and offsets behind them as
 /// `QueryLayout` says; there is at least one block, and one piece.
 #[derive(Clone, Debug)]

@@ -31,10 +31,17 @@ impl<'t> Gauge<'t> {
     /// For `threads` threads, and code that needs no more than `features`; and the limits at their best.
     pub fn new(target: &'t Target, features: Features, threads: usize) -> Result<(Self, Limits), Error> {
         let reading = |pages| Reading::new(threads, pages).map_err(Error::io("measured", "memory"));
+        // One after the other: each takes half a gigabyte.
         let usual = reading(Pages::Usual)?.best();
-        let huge = reading(Pages::Huge)?.best();
-        let faster = if huge > usual { Pages::Huge } else { Pages::Usual };
-        let gauge = Gauge { threads, reading: reading(faster)?, peak: Peak::find(target, features)? };
+        let in_huge = reading(Pages::Huge)?;
+        let huge = in_huge.best();
+        let reading = if huge > usual {
+            in_huge
+        } else {
+            drop(in_huge);
+            reading(Pages::Usual)?
+        };
+        let gauge = Gauge { threads, reading, peak: Peak::find(target, features)? };
         let int8 = match gauge.peak {
             Some(peak) => Some((peak.macs_per_second(threads, Pace::Best)?, peak.kernel())),
             None => None,

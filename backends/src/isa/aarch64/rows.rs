@@ -1,12 +1,10 @@
 //! The loops over rows of floats with NEON (see [`RowPart`]): sixteen elements at a time, the rest one by one.
 
-use tcc_ir::ops::Act;
-
 use super::abi::function;
 use super::floats::{reduce, repeat, splat};
 use super::inst::{A64, V, X};
 use crate::code::Function;
-use crate::isa::RowPart;
+use crate::isa::{RowBodies, RowPart};
 
 /// Blocks of a row left.
 const COUNT: X = X(9);
@@ -21,14 +19,8 @@ const FACTOR: V = V(20);
 
 /// The function of `part`; `None` where portable code does it.
 pub(super) fn emit(part: RowPart) -> Option<Function> {
-    let body = match part {
-        RowPart::Squares => squares,
-        RowPart::Scale => scale,
-        RowPart::Absmax => absmax,
-        RowPart::Codes => codes,
-        RowPart::Gate(Act::Relu2) => relu2,
-        RowPart::Gate(Act::Silu) => return None,
-    };
+    let bodies: RowBodies<fn(&mut A64)> = RowBodies { squares, scale, absmax, codes, relu2 };
+    let body = bodies.of(part)?;
     let mut a = A64::default();
     a.bti_c();
     body(&mut a);

@@ -2,7 +2,6 @@
 //! sums of squares, whose order matters, take sixteen.
 
 use tcc_ir::numerics::LANES;
-use tcc_ir::ops::Act;
 
 use super::abi::function;
 use super::floats::{by_vector_length, int, load_bits, reduce, repeat, set_sixteen, strips};
@@ -13,7 +12,7 @@ use super::inst::{
 };
 use crate::asm::Asm;
 use crate::code::Function;
-use crate::isa::RowPart;
+use crate::isa::{RowBodies, RowPart};
 
 /// Groups of eight registers: two operands, and what is gathered from all elements.
 const LMUL: Lmul = Lmul::M8;
@@ -32,14 +31,8 @@ fn gathered() -> V {
 
 /// The function of `part`; `None` where portable code does it.
 pub(super) fn emit(part: RowPart) -> Option<Function> {
-    let body = match part {
-        RowPart::Squares => squares,
-        RowPart::Scale => scale,
-        RowPart::Absmax => absmax,
-        RowPart::Codes => codes,
-        RowPart::Gate(Act::Relu2) => relu2,
-        RowPart::Gate(Act::Silu) => return None,
-    };
+    let bodies: RowBodies<fn(&mut Asm)> = RowBodies { squares, scale, absmax, codes, relu2 };
+    let body = bodies.of(part)?;
     let mut asm = Asm::new();
     body(&mut asm);
     Some(function(part.symbol(), asm, 0))

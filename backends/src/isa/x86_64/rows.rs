@@ -12,12 +12,11 @@ use iced_x86::code_asm::{
     zmmword_ptr,
 };
 use tcc_ir::numerics::LANES;
-use tcc_ir::ops::Act;
 
 use super::function;
 use super::pieces::{int, reduce, tail_mask, while_left};
 use crate::code::Function;
-use crate::isa::RowPart;
+use crate::isa::{RowBodies, RowPart};
 
 /// Blocks of an iteration, most first.
 const UNROLL: [usize; 2] = [4, 1];
@@ -28,16 +27,17 @@ const BLOCK: [AsmRegisterZmm; 4] = [zmm0, zmm1, zmm2, zmm3];
 const FACTOR: AsmRegisterZmm = zmm16;
 const GATHERED: AsmRegisterZmm = zmm4;
 
+/// Emits what a function does between its entry and its return.
+type Body = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+
 /// The function of `part`; `None` where portable code does it.
 pub(super) fn emit(part: RowPart) -> Option<Function> {
-    let body = match part {
-        RowPart::Squares => squares,
-        RowPart::Scale => scale,
-        RowPart::Absmax => absmax,
-        RowPart::Codes => codes,
-        RowPart::Gate(Act::Relu2) => relu2,
-        RowPart::Gate(Act::Silu) => return None,
-    };
+    emit_body(part, RowBodies { squares, scale, absmax, codes, relu2 })
+}
+
+/// The function of `part` with one of `bodies`.
+pub(super) fn emit_body(part: RowPart, bodies: RowBodies<Body>) -> Option<Function> {
+    let body = bodies.of(part)?;
     let code = function(part.symbol(), 8, |a| {
         body(a)?;
         a.vzeroupper()?;

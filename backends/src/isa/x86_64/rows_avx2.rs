@@ -11,13 +11,11 @@ use iced_x86::code_asm::{
     AsmRegister64, AsmRegisterXmm, AsmRegisterYmm, CodeAssembler, byte_ptr, dword_ptr, xmmword_ptr, ymmword_ptr,
 };
 use tcc_ir::numerics::LANES;
-use tcc_ir::ops::Act;
 
-use super::function;
 use super::pieces::{int, reduce_halves, while_left};
-use super::rows::{Op, join_halves};
+use super::rows::{Op, emit_body, join_halves};
 use crate::code::Function;
-use crate::isa::RowPart;
+use crate::isa::{RowBodies, RowPart};
 
 /// Bytes of a register.
 const WIDTH: usize = 32;
@@ -33,20 +31,7 @@ const FACTOR: AsmRegisterYmm = ymm6;
 
 /// The function of `part`; `None` where portable code does it.
 pub(super) fn emit(part: RowPart) -> Option<Function> {
-    let body = match part {
-        RowPart::Squares => squares,
-        RowPart::Scale => scale,
-        RowPart::Absmax => absmax,
-        RowPart::Codes => codes,
-        RowPart::Gate(Act::Relu2) => relu2,
-        RowPart::Gate(Act::Silu) => return None,
-    };
-    let code = function(part.symbol(), 8, |a| {
-        body(a)?;
-        a.vzeroupper()?;
-        a.ret()
-    });
-    Some(code)
+    emit_body(part, RowBodies { squares, scale, absmax, codes, relu2 })
 }
 
 /// Elements that a step takes.

@@ -26,6 +26,9 @@ const SMALL_BATCH: usize = 8;
 /// Largest accepted number of token rows of a graph.
 const MAX_PREFILL: usize = 4096;
 
+/// Token rows of the largest graph unless the user says otherwise: what the widest kernels take at once.
+pub const DEFAULT_PREFILL: usize = 64;
+
 /// Choices of the user about the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BuildOptions {
@@ -41,7 +44,7 @@ pub struct BuildOptions {
 
 impl Default for BuildOptions {
     fn default() -> Self {
-        BuildOptions { ctx: None, prefill: 32, kv: DType::F16, head: None }
+        BuildOptions { ctx: None, prefill: DEFAULT_PREFILL, kv: DType::F16, head: None }
     }
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::arch::build::DEFAULT_PREFILL;
+
 /// Most tasks an object runs at once unless the user says otherwise.
 pub const DEFAULT_MAX_THREADS: u32 = 8;
 
@@ -26,8 +28,8 @@ pub struct ModelArgs {
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub ctx: Option<usize>,
 
-    /// Largest number of prompt tokens per step
-    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Model")]
+    /// Largest number of prompt tokens per step: fewer need less RAM, more read weights less often
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_PREFILL, help_heading = "Model")]
     pub prefill: usize,
 
     /// Element type of the KV cache

@@ -11,5 +11,6 @@ pub mod limits;
 pub mod ops;
 pub mod peak;
 pub mod rates;
+pub mod stolen;
 pub mod tokenizer;
 pub mod tune;

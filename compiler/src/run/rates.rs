@@ -12,6 +12,7 @@ use tcc_runtime::session::{HookSet, Session};
 use super::host::HostModel;
 use super::limits::Gauge;
 use super::ops::{self, HeadRows, Point};
+use super::stolen::Stolen;
 use crate::error::Error;
 
 /// What is measured: a prompt of `prompt` tokens, then `n` tokens one by one; the median of `runs` counts. Each is
@@ -34,6 +35,8 @@ pub struct PhaseTimes {
     /// What bounds it, as a mean over the time of the work: ternary products per second of a prompt, bytes read per second
     /// of decode. `None` where nothing measures it.
     pub limit: Option<f64>,
+    /// The share of processor time that the host of a virtual machine gave to others meanwhile; `None` where nobody says.
+    pub stolen: Option<f64>,
 }
 
 impl PhaseTimes {
@@ -160,12 +163,14 @@ struct Watch<F> {
     seconds: f64,
     /// What the bound would have allowed in these seconds.
     possible: Option<f64>,
+    stolen: Stolen,
 }
 
 impl<F: Fn() -> Result<Option<f64>, Error>> Watch<F> {
     fn start(limit: F) -> Result<Self, Error> {
         let before = limit()?;
-        Ok(Watch { limit, before, since: 0.0, seconds: 0.0, possible: before.map(|_| 0.0) })
+        let possible = before.map(|_| 0.0);
+        Ok(Watch { limit, before, since: 0.0, seconds: 0.0, possible, stolen: Stolen::now() })
     }
 
     fn piece(&mut self, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
@@ -199,6 +204,7 @@ impl<F: Fn() -> Result<Option<f64>, Error>> Watch<F> {
             total: per_token(self.seconds),
             ops: ops.into_iter().map(per_token).collect(),
             limit: self.possible.map(|possible| possible / self.seconds),
+            stolen: self.stolen.share_since(),
         })
     }
 }

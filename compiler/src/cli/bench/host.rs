@@ -13,6 +13,12 @@ use crate::run::limits::{Gauge, Limits};
 use crate::run::ops::{self, GroupSum, Point};
 use crate::run::rates::{PhaseTimes, Times};
 
+/// Members of a row: processor time that went to others.
+const STOLEN: [&str; 2] = ["decode_stolen_share", "prefill_stolen_share"];
+
+/// Less of it than this changes nothing.
+const WORTH_SAYING: f64 = 0.01;
+
 /// One number of threads.
 struct Row {
     threads: u32,
@@ -99,6 +105,8 @@ impl Row {
             "int8_peak_beside_ops_gmac_per_second": giga(by_op.prefill.limit),
             "prefill_gmac_per_second": products / 1e9,
             "share_of_int8_peak": prefill.limit.map(|limit| products / limit),
+            STOLEN[0]: decode.stolen,
+            STOLEN[1]: prefill.stolen,
             "head_rows_low_per_token": rows.low,
             "head_rows_exact_per_token": rows.exact,
             "decode_ops": self.decode_ops(plan, measure.work.decode_point(*rows)),
@@ -184,6 +192,13 @@ fn text(rows: &Value) -> String {
     let header =
         ["threads", "decode tok/s", "x", "GB/s", "of bandwidth", "prefill tok/s", "x", "GMAC/s", "of int8 peak"];
     out += &section("rates", &header, rates.collect());
+    for row in rows.iter().filter(|row| STOLEN.iter().any(|key| row[key].as_f64() >= Some(WORTH_SAYING))) {
+        let [decode, prefill] = STOLEN.map(|key| share(row, key));
+        out += &format!(
+            "threads {}: this machine's host gave {decode} of the processor time of decode to others, {prefill} of prefill\n",
+            row["threads"],
+        );
+    }
     // Rows do not depend on the number of threads.
     if let Some(row) = rows.first().filter(|row| row["head_rows_exact_per_token"].as_f64() > Some(0.0)) {
         let [low, exact] = ["low", "exact"].map(|level| number(row, &format!("head_rows_{level}_per_token"), 1));

@@ -6,6 +6,7 @@ pub mod cube_gemm;
 pub mod directive;
 mod exe;
 pub mod flip;
+pub mod gguf;
 pub mod machines;
 pub mod memory;
 pub mod oracle;

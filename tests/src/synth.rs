@@ -42,16 +42,16 @@ impl Shape {
 }
 
 /// Largest magnitude of an embedding's elements.
-const EMBEDDING: f64 = 0.04;
+pub(crate) const EMBEDDING: f64 = 0.04;
 
 /// A typical absmean: the scale of a linear.
-const SCALE: f64 = 0.02;
+pub(crate) const SCALE: f64 = 0.02;
 
 /// SplitMix64 (Steele et al. 2014): tiny, seeded, the same everywhere.
-struct SplitMix(u64);
+pub(crate) struct SplitMix(pub u64);
 
 impl SplitMix {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

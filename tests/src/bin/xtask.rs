@@ -1,10 +1,11 @@
-//! Chores: `cargo xtask synth FOLDER` writes a random checkpoint of BitNet b1.58 2B-4T's shape (1.2 GB).
+//! Chores: `cargo xtask synth FOLDER` writes a random checkpoint of BitNet b1.58 2B-4T's shape (1.2 GB),
+//! `cargo xtask gguf FILE` one for other engines.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tcc_tests::synth;
+use tcc_tests::{gguf, synth};
 
 /// Chores around the repository.
 #[derive(Parser)]
@@ -28,6 +29,11 @@ enum Chore {
         #[arg(long, value_name = "C", value_parser = cosine)]
         cosine: Option<f64>,
     },
+    /// Write a random checkpoint of the same shape as an f16 GGUF file, for the quantizers of other engines (4.8 GB)
+    Gguf {
+        /// The file
+        file: PathBuf,
+    },
 }
 
 fn cosine(text: &str) -> Result<f64, String> {
@@ -36,8 +42,13 @@ fn cosine(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> ExitCode {
-    let Chore::Synth { folder, layers, cosine } = Cli::parse().chore;
-    match synth::write(&folder, &synth::Shape { layers, cosine, ..synth::Shape::B2_4T }) {
+    let done = match Cli::parse().chore {
+        Chore::Synth { folder, layers, cosine } => {
+            synth::write(&folder, &synth::Shape { layers, cosine, ..synth::Shape::B2_4T })
+        }
+        Chore::Gguf { file } => gguf::write(&file, &synth::Shape::B2_4T),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error}");

@@ -98,8 +98,13 @@ impl Layout {
     }
 }
 
-/// Builds the executable for `functions`, compiled for a core with `features`.
-pub(crate) fn build(backend: &dyn Backend, features: Features, functions: Vec<Function>) -> Result<Exe, String> {
+/// Builds the executable for `functions`, compiled for a core with `features`, with room for images of `memory_bytes`.
+pub(crate) fn build(
+    backend: &dyn Backend,
+    features: Features,
+    functions: Vec<Function>,
+    memory_bytes: usize,
+) -> Result<Exe, String> {
     let mut layout = Layout::default();
     for function in functions {
         layout.add(function);
@@ -110,7 +115,7 @@ pub(crate) fn build(backend: &dyn Backend, features: Features, functions: Vec<Fu
     let transfer = layout.add(emitter.transfer(syscall)?);
     layout.add(emitter.main(syscall, transfer)?);
     layout.link(backend)?;
-    let elf = write_elf(backend, start, &layout.code);
+    let elf = write_elf(backend, start, &layout.code, memory_bytes);
     Ok(Exe { elf, addresses: layout.addresses })
 }
 
@@ -280,8 +285,8 @@ fn signature(args: usize) -> Signature {
     signature
 }
 
-/// An ELF64 executable of two segments: `code` at [`CODE`], and zeroed memory from [`HEADER`] on.
-fn write_elf(backend: &dyn Backend, entry: u64, code: &[u8]) -> Vec<u8> {
+/// An ELF64 executable of two segments: `code` at [`CODE`], and zeroed memory from [`HEADER`] on, which nothing follows.
+fn write_elf(backend: &dyn Backend, entry: u64, code: &[u8], memory_bytes: usize) -> Vec<u8> {
     const EHDR: u16 = 64;
     const PHDR: u16 = 56;
     let abi = backend.elf();
@@ -297,7 +302,7 @@ fn write_elf(backend: &dyn Backend, entry: u64, code: &[u8]) -> Vec<u8> {
         elf.extend_from_slice(&half.to_le_bytes());
     }
     let (read_exec, read_write) = (5u32, 6u32);
-    let memory_bytes = (Memory::MAX_BYTES + 0x1000) as u64;
+    let memory_bytes = (memory_bytes + 0x1000) as u64;
     let segments = [
         (read_exec, CODE - IMAGE, CODE, code.len() as u64, code.len() as u64),
         (read_write, 0, HEADER, 0, memory_bytes),

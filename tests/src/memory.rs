@@ -45,6 +45,18 @@ impl Memory {
         address
     }
 
+    /// Address of a last block holding `data`, aligned to `align`, whose end is as near to the end of an image of `bytes`
+    /// as that allows: what a process holds no memory behind is not read by mistake.
+    pub fn place_last(&mut self, data: &[u8], align: usize, bytes: usize) -> u64 {
+        let end = self.bytes.len();
+        let start = (bytes - data.len()) / align * align;
+        assert!(end + GUARD_BYTES <= start, "an image of {bytes} bytes is full at {end}");
+        self.guards.extend([(end, start), (start + data.len(), bytes)]);
+        self.bytes.resize(bytes, GUARD);
+        self.bytes[start..start + data.len()].copy_from_slice(data);
+        Self::BASE + start as u64
+    }
+
     /// Address of a new block of 64-bit words, aligned to 64: an argument block.
     pub fn place_words(&mut self, words: &[u64]) -> u64 {
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();

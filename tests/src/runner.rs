@@ -51,7 +51,17 @@ pub struct Runner {
 impl Runner {
     /// Links `functions` (those under test and all they call) for cores with `features`.
     pub fn new(backend: &dyn Backend, features: Features, functions: Vec<Function>) -> Result<Runner, RunError> {
-        let exe = exe::build(backend, features, functions).map_err(RunError::Build)?;
+        Runner::with_memory(backend, features, functions, Memory::MAX_BYTES)
+    }
+
+    /// The same with images of at most `memory_bytes`, whole pages: an access behind them ends the process.
+    pub fn with_memory(
+        backend: &dyn Backend,
+        features: Features,
+        functions: Vec<Function>,
+        memory_bytes: usize,
+    ) -> Result<Runner, RunError> {
+        let exe = exe::build(backend, features, functions, memory_bytes).map_err(RunError::Build)?;
         let mut file = tempfile::Builder::new().prefix("tcc-runner-").tempfile()?;
         file.write_all(&exe.elf)?;
         file.as_file().set_permissions(std::fs::Permissions::from_mode(0o700))?;

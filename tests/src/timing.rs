@@ -29,6 +29,23 @@ pub fn best_seconds(process: &mut Process, name: &str, args: &[u64]) -> Result<f
     Ok(best)
 }
 
+/// Times that [`sweep_seconds`] makes every call.
+const SWEEPS: usize = 20;
+
+/// Seconds of one call of `name` with each of `calls` by turns, which is how calls read memory that no cache holds: the
+/// tenth percentile, as the best would be of memory that was near by chance. A call's way to the process and back is
+/// part of it, some microseconds.
+pub fn sweep_seconds(process: &mut Process, name: &str, calls: &[[u64; 4]]) -> Result<f64, RunError> {
+    let mut all = Vec::new();
+    for args in std::iter::repeat_n(calls, SWEEPS).flatten() {
+        let begin = Instant::now();
+        process.repeat(name, args, 1)?;
+        all.push(begin.elapsed().as_secs_f64());
+    }
+    all.sort_by(f64::total_cmp);
+    Ok(all[all.len() / 10])
+}
+
 /// Clock of this core, GHz.
 pub fn clock_gigahertz() -> f64 {
     clock_hertz() / 1e9

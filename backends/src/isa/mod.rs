@@ -134,18 +134,19 @@ pub(crate) struct RowBodies<F> {
     pub absmax: F,
     pub codes: F,
     pub relu2: F,
+    pub silu: F,
 }
 
 impl<F> RowBodies<F> {
-    /// The body of `part`; `None` where portable code does it.
-    pub fn of(self, part: RowPart) -> Option<F> {
+    /// The body of `part`.
+    pub fn of(self, part: RowPart) -> F {
         match part {
-            RowPart::Squares => Some(self.squares),
-            RowPart::Scale => Some(self.scale),
-            RowPart::Absmax => Some(self.absmax),
-            RowPart::Codes => Some(self.codes),
-            RowPart::Gate(Act::Relu2) => Some(self.relu2),
-            RowPart::Gate(Act::Silu) => None,
+            RowPart::Squares => self.squares,
+            RowPart::Scale => self.scale,
+            RowPart::Absmax => self.absmax,
+            RowPart::Codes => self.codes,
+            RowPart::Gate(Act::Relu2) => self.relu2,
+            RowPart::Gate(Act::Silu) => self.silu,
         }
     }
 }

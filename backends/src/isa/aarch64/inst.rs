@@ -221,6 +221,7 @@ forms! {
         fadd(d: V, n: V, m: V) NEON "fadd v{d}.4s, v{n}.4s, v{m}.4s" "01001110001 mmmmm 110101 nnnnn ddddd"; // FADD (vector)
         fsub(d: V, n: V, m: V) NEON "fsub v{d}.4s, v{n}.4s, v{m}.4s" "01001110101 mmmmm 110101 nnnnn ddddd"; // FSUB (vector)
         fmul(d: V, n: V, m: V) NEON "fmul v{d}.4s, v{n}.4s, v{m}.4s" "01101110001 mmmmm 110111 nnnnn ddddd"; // FMUL (vector)
+        fdiv(d: V, n: V, m: V) NEON "fdiv v{d}.4s, v{n}.4s, v{m}.4s" "01101110001 mmmmm 111111 nnnnn ddddd"; // FDIV (vector)
         fmla(d: V, n: V, m: V) NEON "fmla v{d}.4s, v{n}.4s, v{m}.4s" "01001110001 mmmmm 110011 nnnnn ddddd"; // FMLA (vector)
         fmls(d: V, n: V, m: V) NEON "fmls v{d}.4s, v{n}.4s, v{m}.4s" "01001110101 mmmmm 110011 nnnnn ddddd"; // FMLS (vector)
         fmla_lane(d: V, n: V, m: V, i: i64) NEON "fmla v{d}.4s, v{n}.4s, v{m}.s[{i}]" "0100111110 I mmmmm 0001 i 0 nnnnn ddddd"; // FMLA (by element)

@@ -8,6 +8,7 @@ mod abi;
 mod attention;
 mod dense;
 mod desc;
+mod exp;
 mod floats;
 mod form;
 #[cfg(test)]
@@ -64,7 +65,7 @@ impl Backend for Aarch64 {
     }
 
     fn row_loop(&self, part: RowPart, features: Features) -> Option<Function> {
-        if features.contains(desc::NEON) { rows::emit(part) } else { None }
+        features.contains(desc::NEON).then(|| rows::emit(part))
     }
 
     fn probe(&self) -> Function {

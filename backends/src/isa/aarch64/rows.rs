@@ -1,6 +1,9 @@
 //! The loops over rows of floats with NEON (see [`RowPart`]): sixteen elements at a time, the rest one by one.
 
-use super::abi::function;
+use tcc_ir::numerics::EXP_MAX;
+
+use super::abi::{function, saving};
+use super::exp::{ARGUMENTS, ONE, exp, load_constants};
 use super::floats::{reduce, repeat, splat};
 use super::inst::{A64, V, X};
 use crate::code::Function;
@@ -17,15 +20,26 @@ const RIGHT: usize = 16;
 /// A factor or limit of all elements.
 const FACTOR: V = V(20);
 
-/// The function of `part`; `None` where portable code does it.
-pub(super) fn emit(part: RowPart) -> Option<Function> {
-    let bodies: RowBodies<fn(&mut A64)> = RowBodies { squares, scale, absmax, codes, relu2 };
-    let body = bodies.of(part)?;
+/// The function of `part`.
+pub(super) fn emit(part: RowPart) -> Function {
+    let bodies: RowBodies<fn(&str) -> Function> = RowBodies {
+        squares: |name| leaf(name, squares),
+        scale: |name| leaf(name, scale),
+        absmax: |name| leaf(name, absmax),
+        codes: |name| leaf(name, codes),
+        relu2: |name| leaf(name, relu2),
+        silu: |name| saving(name, silu),
+    };
+    bodies.of(part)(part.symbol())
+}
+
+/// A function of `body` that saves nothing.
+fn leaf(name: &str, body: fn(&mut A64)) -> Function {
     let mut a = A64::default();
     a.bti_c();
     body(&mut a);
     a.ret();
-    Some(function(part.symbol(), a, 0))
+    function(name, a, 0)
 }
 
 /// Elements that a step takes.
@@ -183,6 +197,31 @@ fn relu2(a: &mut A64) {
         step.registers(LEFT).for_each(|g| a.fmaxnm(g, g, FACTOR));
         step.both(a, LEFT, LEFT, A64::fmul);
         step.both(a, LEFT, RIGHT, A64::fmul);
+        step.store(a, LEFT, out);
+    });
+}
+
+/// `extern "C" fn(g, u, n, out)`.
+fn silu(a: &mut A64) {
+    let [g, u, n, out] = [0, 1, 2, 3].map(X);
+    // Registers that exponentials leave alone.
+    let (right, least, minus_one) = (12, V(16), V(17));
+    load_constants(a, SCRATCH);
+    splat(a, least, -EXP_MAX, SCRATCH);
+    splat(a, minus_one, -1.0, SCRATCH);
+    for_elements(a, n, |a, step| {
+        step.load(a, LEFT, g);
+        step.load(a, right, u);
+        let gates: Vec<V> = step.registers(LEFT).collect();
+        for gates in gates.chunks(ARGUMENTS.len()) {
+            let both = || ARGUMENTS.into_iter().zip(gates);
+            both().for_each(|(x, gate)| a.fmaxnm(x, *gate, least));
+            both().for_each(|(x, _)| a.fmul(x, x, minus_one));
+            exp(a);
+            both().for_each(|(x, _)| a.fadd(x, x, ONE));
+            both().for_each(|(x, gate)| a.fdiv(*gate, *gate, x));
+        }
+        step.both(a, LEFT, right, A64::fmul);
         step.store(a, LEFT, out);
     });
 }

@@ -286,6 +286,7 @@ instructions! {
     vfsub_vf(vd: V, vs2: V, rs1: F) = op_v(0x02, vs2, rs1.0, OPFVF, vd);
     vfmul_vv(vd: V, vs2: V, vs1: V) = op_v(0x24, vs2, vs1.0, OPFVV, vd);
     vfmul_vf(vd: V, vs2: V, rs1: F) = op_v(0x24, vs2, rs1.0, OPFVF, vd);
+    vfdiv_vv(vd: V, vs2: V, vs1: V) = op_v(0x20, vs2, vs1.0, OPFVV, vd);
     vfmax_vf(vd: V, vs2: V, rs1: F) = op_v(0x06, vs2, rs1.0, OPFVF, vd);
     vfmacc_vv(vd: V, vs1: V, vs2: V) = op_v(0x2c, vs2, vs1.0, OPFVV, vd);
     vfmacc_vf(vd: V, rs1: F, vs2: V) = op_v(0x2c, vs2, rs1.0, OPFVF, vd);
@@ -473,6 +474,7 @@ mod tests {
             ("vredsum.vs v9, v16, v1", vredsum_vs(v(9), v(16), v(1))),
             ("vmv.x.s a3, v21", vmv_x_s(A3, v(21))),
             ("vfmax.vf v14, v22, ft5", vfmax_vf(v(14), v(22), FT5)),
+            ("vfdiv.vv v12, v8, v28", vfdiv_vv(v(12), v(8), v(28))),
             ("vfcvt.x.f.v v18, v26", vfcvt_x_f_v(v(18), v(26))),
         ]
     }

@@ -4,6 +4,7 @@ mod abi;
 mod attention;
 mod dense;
 mod desc;
+mod exp;
 mod floats;
 mod hwcap;
 mod inst;
@@ -62,7 +63,7 @@ impl Backend for Riscv64 {
     }
 
     fn row_loop(&self, part: RowPart, features: Features) -> Option<Function> {
-        if features.contains(desc::V) { rows::emit(part) } else { None }
+        features.contains(desc::V).then(|| rows::emit(part))
     }
 
     fn probe(&self) -> Function {

@@ -1,14 +1,15 @@
 //! The loops over rows of floats with RVV (see [`RowPart`]): as many elements at a time as eight registers hold. Only
 //! sums of squares, whose order matters, take sixteen.
 
-use tcc_ir::numerics::LANES;
+use tcc_ir::numerics::{EXP_MAX, LANES};
 
 use super::abi::function;
-use super::floats::{by_vector_length, int, load_bits, reduce, repeat, set_sixteen, strips};
+use super::exp::{self, ARGUMENT, FIRST_OTHER, ONE, load_constants};
+use super::floats::{by_vector_length, int, load_bits, load_float, reduce, repeat, set_sixteen, strips};
 use super::inst::{
-    A0, A1, A2, A3, FA0, FT0, Lmul, Sew, T1, T2, V, ZERO, addi, andi, beq, fmv_w_x, patch_branch, put, ret, srli,
-    vadd_vv, vand_vx, vfcvt_x_f_v, vfmacc_vv, vfmax_vf, vfmul_vf, vfmul_vv, vle32, vmax_vv, vmv_v_i, vmv_x_s, vnsrl_wi,
-    vredmax_vs, vredsum_vs, vse8, vse32, vsetvli, vsetvli_tu,
+    A0, A1, A2, A3, FA0, FA1, FT0, Lmul, Sew, T1, T2, V, ZERO, addi, andi, beq, fmv_w_x, patch_branch, put, ret, srli,
+    vadd_vv, vand_vx, vfadd_vf, vfcvt_x_f_v, vfdiv_vv, vfmacc_vv, vfmax_vf, vfmul_vf, vfmul_vv, vle32, vmax_vv,
+    vmv_v_i, vmv_x_s, vnsrl_wi, vredmax_vs, vredsum_vs, vse8, vse32, vsetvli, vsetvli_tu,
 };
 use crate::asm::Asm;
 use crate::code::Function;
@@ -29,13 +30,12 @@ fn gathered() -> V {
     LMUL.group(2)
 }
 
-/// The function of `part`; `None` where portable code does it.
-pub(super) fn emit(part: RowPart) -> Option<Function> {
-    let bodies: RowBodies<fn(&mut Asm)> = RowBodies { squares, scale, absmax, codes, relu2 };
-    let body = bodies.of(part)?;
+/// The function of `part`.
+pub(super) fn emit(part: RowPart) -> Function {
+    let bodies: RowBodies<fn(&mut Asm)> = RowBodies { squares, scale, absmax, codes, relu2, silu };
     let mut asm = Asm::new();
-    body(&mut asm);
-    Some(function(part.symbol(), asm, 0))
+    bodies.of(part)(&mut asm);
+    function(part.symbol(), asm, 0)
 }
 
 /// `extern "C" fn(x, n) -> f32`.
@@ -125,6 +125,23 @@ fn relu2(asm: &mut Asm) {
     strips(asm, n, (vsetvli, LMUL), &[(g, 4), (u, 4), (out, 4)], |asm| {
         put(asm, &[vle32(left(), g), vle32(right(), u), vfmax_vf(left(), left(), FT0)]);
         put(asm, &[vfmul_vv(left(), left(), left()), vfmul_vv(left(), left(), right()), vse32(left(), out)]);
+    });
+    asm.word(ret());
+}
+
+/// `extern "C" fn(g, u, n, out)`: fewer elements at a time, because exponentials need registers.
+fn silu(asm: &mut Asm) {
+    let [g, u, n, out] = [A0, A1, A2, A3];
+    let [x, gate, up] = [ARGUMENT, FIRST_OTHER, FIRST_OTHER + 1].map(exp::v);
+    let (least, minus_one) = (FA0, FA1);
+    load_constants(asm, T1);
+    load_float(asm, least, -EXP_MAX, T1);
+    load_float(asm, minus_one, -1.0, T1);
+    strips(asm, n, (vsetvli, exp::LMUL), &[(g, 4), (u, 4), (out, 4)], |asm| {
+        put(asm, &[vle32(gate, g), vfmax_vf(x, gate, least), vfmul_vf(x, x, minus_one)]);
+        exp::exp(asm);
+        put(asm, &[vfadd_vf(x, x, ONE), vfdiv_vv(gate, gate, x), vle32(up, u), vfmul_vv(gate, gate, up)]);
+        asm.word(vse32(gate, out));
     });
     asm.word(ret());
 }

@@ -5,6 +5,8 @@ mod attention;
 mod dense;
 mod dense_avx2;
 mod desc;
+mod exp;
+mod exp_avx2;
 mod micro;
 mod pieces;
 mod rows;
@@ -55,7 +57,8 @@ impl Backend for X86_64 {
     }
 
     fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {
-        if features.contains(desc::AVX512) { Some(attention::emit(part)) } else { attention::emit_avx2(part) }
+        let is_wide = features.contains(desc::AVX512);
+        Some(if is_wide { attention::emit(part) } else { attention::emit_avx2(part) })
     }
 
     fn cache_loops(&self, cache: DType, features: Features) -> Option<CacheLoops> {
@@ -63,7 +66,7 @@ impl Backend for X86_64 {
     }
 
     fn row_loop(&self, part: RowPart, features: Features) -> Option<Function> {
-        if features.contains(desc::AVX512) { rows::emit(part) } else { rows_avx2::emit(part) }
+        Some(if features.contains(desc::AVX512) { rows::emit(part) } else { rows_avx2::emit(part) })
     }
 
     fn probe(&self) -> Function {

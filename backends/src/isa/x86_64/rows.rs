@@ -11,8 +11,9 @@ use iced_x86::code_asm::{
     AsmMemoryOperand, AsmRegister64, AsmRegisterXmm, AsmRegisterYmm, AsmRegisterZmm, CodeAssembler, xmmword_ptr,
     zmmword_ptr,
 };
-use tcc_ir::numerics::LANES;
+use tcc_ir::numerics::{EXP_MAX, LANES};
 
+use super::exp::{ARGUMENT, ONE, RESULT, exp, load_constants, splat};
 use super::function;
 use super::pieces::{int, reduce, tail_mask, while_left};
 use crate::code::Function;
@@ -28,22 +29,21 @@ const FACTOR: AsmRegisterZmm = zmm16;
 const GATHERED: AsmRegisterZmm = zmm4;
 
 /// Emits what a function does between its entry and its return.
-type Body = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+pub(super) type Body = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
-/// The function of `part`; `None` where portable code does it.
-pub(super) fn emit(part: RowPart) -> Option<Function> {
-    emit_body(part, RowBodies { squares, scale, absmax, codes, relu2 })
+/// The function of `part`.
+pub(super) fn emit(part: RowPart) -> Function {
+    let bodies: RowBodies<Body> = RowBodies { squares, scale, absmax, codes, relu2, silu };
+    leaf(part.symbol(), bodies.of(part))
 }
 
-/// The function of `part` with one of `bodies`.
-pub(super) fn emit_body(part: RowPart, bodies: RowBodies<Body>) -> Option<Function> {
-    let body = bodies.of(part)?;
-    let code = function(part.symbol(), 8, |a| {
+/// A function of `body` that uses no stack.
+pub(super) fn leaf(name: &str, body: Body) -> Function {
+    function(name, 8, |a| {
         body(a)?;
         a.vzeroupper()?;
         a.ret()
-    });
-    Some(code)
+    })
 }
 
 /// A pointer that moves along with the row, and bytes of its elements.
@@ -59,7 +59,12 @@ struct Block {
 impl Block {
     /// The block's register, for what is loaded: lanes that do not exist are zeros.
     fn register(self) -> AsmRegisterZmm {
-        if self.is_tail { BLOCK[0].k1().z() } else { BLOCK[self.index] }
+        self.zeroed(BLOCK[self.index])
+    }
+
+    /// `register` for what is loaded or computed, the same way.
+    fn zeroed(self, register: AsmRegisterZmm) -> AsmRegisterZmm {
+        if self.is_tail { register.k1().z() } else { register }
     }
 
     /// The elements of f32 at `pointer`.
@@ -186,5 +191,24 @@ fn relu2(a: &mut CodeAssembler) -> Result<(), IcedError> {
         a.vmulps(register, register, register)?;
         a.vmulps(block.register(), register, block.floats(u))?;
         a.vmovups(block.masked(block.floats(out)), register)
+    })
+}
+
+/// `extern "C" fn(g, u, n, out)`.
+fn silu(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let (g, u, n, out) = (rdi, rsi, rdx, rcx);
+    let (least, sign, gate) = (FACTOR, zmm17, zmm5);
+    load_constants(a)?;
+    splat(a, least, -EXP_MAX)?;
+    splat(a, sign, -0.0)?;
+    for_blocks(a, n, &[(g, 4), (u, 4), (out, 4)], |a, block| {
+        a.vmovups(block.zeroed(gate), block.floats(g))?;
+        a.vmaxps(ARGUMENT, least, gate)?;
+        a.vpxord(ARGUMENT, ARGUMENT, sign)?;
+        exp(a)?;
+        a.vaddps(RESULT, RESULT, ONE)?;
+        a.vdivps(gate, gate, RESULT)?;
+        a.vmulps(block.zeroed(gate), gate, block.floats(u))?;
+        a.vmovups(block.masked(block.floats(out)), gate)
     })
 }

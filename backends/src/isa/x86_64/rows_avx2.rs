@@ -10,10 +10,11 @@ use iced_x86::code_asm::registers::ymm::*;
 use iced_x86::code_asm::{
     AsmRegister64, AsmRegisterXmm, AsmRegisterYmm, CodeAssembler, byte_ptr, dword_ptr, xmmword_ptr, ymmword_ptr,
 };
-use tcc_ir::numerics::LANES;
+use tcc_ir::numerics::{EXP_MAX, LANES};
 
+use super::exp_avx2::{ARGUMENT, RESULT, exp, one, own, with_constants};
 use super::pieces::{int, reduce_halves, while_left};
-use super::rows::{Op, emit_body, join_halves};
+use super::rows::{Op, join_halves, leaf};
 use crate::code::Function;
 use crate::isa::{RowBodies, RowPart};
 
@@ -29,9 +30,17 @@ const GATHERED: [AsmRegisterYmm; 2] = [ymm4, ymm5];
 /// A factor or limit of all elements.
 const FACTOR: AsmRegisterYmm = ymm6;
 
-/// The function of `part`; `None` where portable code does it.
-pub(super) fn emit(part: RowPart) -> Option<Function> {
-    emit_body(part, RowBodies { squares, scale, absmax, codes, relu2 })
+/// The function of `part`.
+pub(super) fn emit(part: RowPart) -> Function {
+    let bodies: RowBodies<fn(&str) -> Function> = RowBodies {
+        squares: |name| leaf(name, squares),
+        scale: |name| leaf(name, scale),
+        absmax: |name| leaf(name, absmax),
+        codes: |name| leaf(name, codes),
+        relu2: |name| leaf(name, relu2),
+        silu: |name| with_constants(name, &[-EXP_MAX, -0.0], silu),
+    };
+    bodies.of(part)(part.symbol())
 }
 
 /// Elements that a step takes.
@@ -200,6 +209,25 @@ fn relu2(a: &mut CodeAssembler) -> Result<(), IcedError> {
         step.load(a, RIGHT, u)?;
         step.both(a, LEFT.0, [FACTOR; 2], CodeAssembler::vmaxps)?;
         step.both(a, LEFT.0, LEFT.0, CodeAssembler::vmulps)?;
+        step.both(a, LEFT.0, RIGHT.0, CodeAssembler::vmulps)?;
+        step.store(a, LEFT, out)
+    })
+}
+
+/// `extern "C" fn(g, u, n, out)`; its own constants are the least argument and the sign.
+fn silu(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let (g, u, n, out) = (rdi, rsi, rdx, rcx);
+    for_elements(a, n, &[(g, 4), (u, 4), (out, 4)], |a, step| {
+        step.load(a, LEFT, g)?;
+        step.load(a, RIGHT, u)?;
+        for gate in LEFT.0.into_iter().take(step.registers()) {
+            a.vmovaps(ARGUMENT, own(0))?;
+            a.vmaxps(ARGUMENT, ARGUMENT, gate)?;
+            a.vxorps(ARGUMENT, ARGUMENT, own(1))?;
+            exp(a)?;
+            a.vaddps(RESULT, RESULT, one())?;
+            a.vdivps(gate, gate, RESULT)?;
+        }
         step.both(a, LEFT.0, RIGHT.0, CodeAssembler::vmulps)?;
         step.store(a, LEFT, out)
     })

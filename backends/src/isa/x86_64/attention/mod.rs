@@ -4,13 +4,14 @@
 mod avx2;
 mod scores;
 mod softmax;
+mod softmax_avx2;
 mod values;
 mod widen;
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::registers::gpr64::*;
 use iced_x86::code_asm::registers::zmm::*;
-use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, qword_ptr};
+use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, byte_ptr, qword_ptr};
 use tcc_ir::cache::element_bytes;
 use tcc_ir::ty::DType;
 
@@ -57,15 +58,24 @@ impl Elements {
     fn bytes(self) -> usize {
         element_bytes(self.dtype)
     }
+
+    /// Asks for what comes after the `bytes` at `at`, where something is asked for.
+    fn ask_ahead(self, a: &mut CodeAssembler, at: AsmRegister64, bytes: usize) -> Result<(), IcedError> {
+        let Some(ahead) = self.ahead else { return Ok(()) };
+        for line in (0..bytes).step_by(LINE_BYTES) {
+            a.prefetcht0(byte_ptr(at + int(ahead + line)))?;
+        }
+        Ok(())
+    }
 }
 
-/// The function of `part` with 256 bits; softmax is left to portable code, which is little of attention.
-pub(super) fn emit_avx2(part: AttentionPart) -> Option<Function> {
+/// The function of `part` with 256 bits.
+pub(super) fn emit_avx2(part: AttentionPart) -> Function {
     match part {
-        AttentionPart::Widen(from) => Some(avx2::widen(from)),
-        AttentionPart::Scores => Some(avx2::scores()),
-        AttentionPart::Softmax => None,
-        AttentionPart::Values => Some(avx2::values()),
+        AttentionPart::Widen(from) => avx2::widen(from),
+        AttentionPart::Scores => avx2::scores(),
+        AttentionPart::Softmax => softmax_avx2::softmax(),
+        AttentionPart::Values => avx2::values(),
     }
 }
 

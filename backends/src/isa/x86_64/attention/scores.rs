@@ -2,14 +2,12 @@
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::registers::gpr64::*;
-use iced_x86::code_asm::{
-    AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, byte_ptr, dword_ptr, zmmword_ptr,
-};
+use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, dword_ptr, zmmword_ptr};
 use tcc_ir::cache::BLOCK;
 use tcc_ir::numerics::LANES;
 
 use super::widen::load_widened;
-use super::{Elements, LINE_BYTES, QUERIES, REGISTERS, STRIDE, stack_argument, with_saved};
+use super::{Elements, QUERIES, REGISTERS, STRIDE, stack_argument, with_saved};
 use crate::code::Function;
 use crate::isa::x86_64::pieces::{int, while_left};
 
@@ -26,7 +24,7 @@ const SCORE_REGISTERS: usize = 24;
 const HALVES_BYTES: usize = 2 * QUERIES[0] * SCORE_BLOCKS[0] * 4 * LANES;
 
 /// Queries of the current group, and the current step within them.
-const Q: AsmRegister64 = r12;
+const Q: AsmRegister64 = rdi;
 pub(super) const Q_AT: AsmRegister64 = rax;
 /// Bytes from one query to the next, and three times that.
 const Q_STRIDE: AsmRegister64 = r10;
@@ -34,6 +32,9 @@ const Q_STRIDE_3: AsmRegister64 = r11;
 /// The current block of keys, and the current step within it.
 const K: AsmRegister64 = rsi;
 pub(super) const K_AT: AsmRegister64 = r14;
+/// Follows what is asked for ahead of the current block, line by line: partials read keys all over it, but the
+/// processor's own prefetcher follows what comes in order.
+const K_ASK: AsmRegister64 = r12;
 /// Bytes of a block of keys.
 const K_BYTES: AsmRegister64 = rdx;
 /// Scores of the current block for the current queries.
@@ -56,7 +57,7 @@ pub(super) fn with_tiles(
     block_counts: &[usize],
     body: impl Fn(&mut CodeAssembler, Tile) -> Result<(), IcedError>,
 ) -> Function {
-    let (first_query, d, queries, first_out) = (rdi, rdx, rcx, r8);
+    let (d, queries, first_out) = (rdx, rcx, r8);
     with_saved("attention_scores", stack_bytes, |a| {
         a.mov(BLOCKS_LEFT, stack_argument(stack_bytes))?;
         a.lea(Q_STRIDE, d * 4)?;
@@ -64,7 +65,6 @@ pub(super) fn with_tiles(
         a.shl(K_BYTES, key_bytes.trailing_zeros())?;
         for &blocks in block_counts {
             while_left(a, BLOCKS_LEFT, blocks, |a| {
-                a.mov(Q, first_query)?;
                 a.mov(OUT, first_out)?;
                 a.mov(QUERIES_LEFT, queries)?;
                 for queries in QUERIES {
@@ -74,6 +74,9 @@ pub(super) fn with_tiles(
                         a.lea(OUT, OUT + STRIDE * queries)
                     })?;
                 }
+                a.mov(Q_AT, queries)?;
+                a.imul_2(Q_AT, Q_STRIDE)?;
+                a.sub(Q, Q_AT)?;
                 a.add(first_out, int(4 * BLOCK * blocks))?;
                 a.lea(K, K + K_BYTES * blocks)
             })?;
@@ -120,12 +123,9 @@ fn half_address(tile: Tile, level: usize, i: usize) -> AsmMemoryOperand {
 /// for its other half in register group n, or on the stack; the current one is group 0.
 fn score_tile(a: &mut CodeAssembler, keys: Elements, tile: Tile) -> Result<(), IcedError> {
     let sums = tile.group(0);
+    a.mov(K_ASK, K)?;
     for index in 0..LANES {
-        let partial = partial_at(index);
-        if let Some(ahead) = keys.ahead {
-            ask_ahead(a, ahead, index, tile)?;
-        }
-        score_partial(a, keys, partial, tile)?;
+        score_partial(a, keys, partial_at(index), tile)?;
         let complete = index.trailing_ones() as usize;
         for level in 1..=complete {
             for (i, sum) in sums.iter().enumerate() {
@@ -158,22 +158,6 @@ pub(super) fn partial_at(index: usize) -> usize {
     index.reverse_bits() >> (usize::BITS - LANES.trailing_zeros())
 }
 
-/// Asks for a sixteenth of the bytes that lie `ahead` bytes behind the tile, the `index`-th: partials read keys all over
-/// the tile, but the processor's own prefetcher follows what comes line by line.
-fn ask_ahead(a: &mut CodeAssembler, ahead: usize, index: usize, tile: Tile) -> Result<(), IcedError> {
-    let mut top = a.create_label();
-    let (at, left) = (K_AT, STEPS_LEFT);
-    a.mov(left, K_BYTES)?;
-    a.shr(left, LANES.trailing_zeros() - tile.blocks.trailing_zeros())?;
-    a.imul_3(at, left, int(index))?;
-    a.lea(at, at + K + int(ahead))?;
-    a.set_label(&mut top)?;
-    a.prefetcht0(byte_ptr(at))?;
-    a.add(at, int(LINE_BYTES))?;
-    a.sub(left, int(LINE_BYTES))?;
-    a.ja(top)
-}
-
 /// One partial of the dot products of a tile.
 fn score_partial(a: &mut CodeAssembler, elements: Elements, partial: usize, tile: Tile) -> Result<(), IcedError> {
     let key_bytes = key_bytes(elements);
@@ -183,6 +167,11 @@ fn score_partial(a: &mut CodeAssembler, elements: Elements, partial: usize, tile
         a.vpxord(*sum, *sum, *sum)?;
     }
     for_steps(a, key_bytes, partial, |a, unroll| {
+        if elements.ahead.is_some() {
+            let bytes = unroll * tile.blocks * key_bytes;
+            elements.ask_ahead(a, K_ASK, bytes)?;
+            a.add(K_ASK, int(bytes))?;
+        }
         for step in 0..unroll {
             let at = step * LANES * key_bytes;
             for (block, keys) in keys[..tile.blocks].iter().enumerate() {

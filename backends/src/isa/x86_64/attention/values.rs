@@ -2,13 +2,11 @@
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::registers::gpr64::*;
-use iced_x86::code_asm::{
-    AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, byte_ptr, dword_ptr, zmmword_ptr,
-};
+use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, dword_ptr, zmmword_ptr};
 use tcc_ir::numerics::LANES;
 
 use super::widen::load_widened;
-use super::{Elements, LINE_BYTES, QUERIES, REGISTERS, STRIDE, stack_argument, with_saved};
+use super::{Elements, QUERIES, REGISTERS, STRIDE, stack_argument, with_saved};
 use crate::code::Function;
 use crate::isa::x86_64::pieces::{int, tail_mask, while_left};
 
@@ -94,11 +92,7 @@ fn value_tile(a: &mut CodeAssembler, elements: Elements, tile: ValueTile) -> Res
     a.mov(E_AT, E)?;
     a.mov(POSITIONS_LEFT, POSITIONS)?;
     a.set_label(&mut top)?;
-    if let Some(ahead) = elements.ahead {
-        for line in (0..blocks * block_bytes).step_by(LINE_BYTES) {
-            a.prefetcht0(byte_ptr(V_AT + int(ahead + line)))?;
-        }
-    }
+    elements.ask_ahead(a, V_AT, blocks * block_bytes)?;
     for (block, value) in values[..blocks].iter().enumerate() {
         load_widened(a, elements.dtype, zeroed(*value), V_AT + int(block * block_bytes))?;
     }

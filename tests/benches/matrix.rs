@@ -10,7 +10,7 @@ use std::time::Instant;
 use tcc_backends::isa::matrix::desc::MENU;
 use tcc_backends::isa::matrix::lower::matmul::bound::bounds;
 use tcc_backends::isa::matrix::lower::matmul::search;
-use tcc_backends::isa::matrix::lower::matmul::tile::{Shape, Tile};
+use tcc_backends::isa::matrix::lower::matmul::tile::{Mode, Shape, Tile};
 use tcc_backends::isa::matrix::lower::split::{self, choice::Choice};
 use tcc_backends::isa::matrix::machine::preset::preset;
 use tcc_backends::isa::matrix::machine::{Machine, OrganisationKind};
@@ -55,7 +55,7 @@ fn run(args: &[&str]) {
     }
     let row = MENU.iter().find(|known| known.name == *row).expect("a row of the menu");
     let Encoding::W2Nz(panel) = row.encoding else { panic!("fractals") };
-    let shape = Shape { m: dims[0], n: dims[1], k: dims[2], panel, residual: false };
+    let shape = Shape { m: dims[0], n: dims[1], k: dims[2], panel, mode: Mode::of(panel), residual: false };
     let start = Instant::now();
     let tile: Tile = match tile.first() {
         Some(tile) => tile.parse().expect("a tile"),

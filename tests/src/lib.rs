@@ -14,6 +14,7 @@ pub mod parsers;
 pub mod patch;
 pub mod random;
 pub mod runner;
+pub mod strips;
 pub mod synth;
 pub mod timing;
 pub mod toy;

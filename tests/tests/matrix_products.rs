@@ -14,30 +14,10 @@ use tcc_ir::target::MicroKernel;
 use tcc_ir::tensor::Tensor;
 use tcc_ir::ty::{DType, ValueType};
 use tcc_tests::random::Rng;
+use tcc_tests::strips::strips;
 
 fn machine(name: &str) -> Machine {
     preset(name).expect("a preset").expect("it parses")
-}
-
-/// Activations in the strips of `shape`; padding columns are zero codes.
-fn strips(q: &[i8], shape: &Shape) -> Vec<u8> {
-    let (mode, rows, k) = (shape.mode(), shape.strip_rows(), shape.padded_k());
-    let mut out = vec![0u8; k / mode.strip() * rows * 32];
-    for token in 0..shape.m {
-        for c in 0..k {
-            let a = if c < shape.k { q[token * shape.k + c] } else { 0 };
-            match mode {
-                Mode::I8 => out[(c / 32 * rows + token) * 32 + c % 32] = a as u8,
-                Mode::I4 => {
-                    for (row, nibble) in [(2 * token, a >> 4), (2 * token + 1, (a & 15) - 8)] {
-                        let byte = (c / 64 * rows + row) * 32 + c % 32;
-                        out[byte] |= (nibble as u8 & 15) << (4 * (c % 64 / 32));
-                    }
-                }
-            }
-        }
-    }
-    out
 }
 
 fn f32_bytes(x: &Tensor) -> Vec<u8> {
@@ -59,7 +39,7 @@ fn check(machine: &Machine, shape: Shape, tile: Tile) {
     let program = search::alone(&shape, tile, machine).unwrap_or_else(|e| panic!("{shape:?} {tile}: {e}"));
     let mut gm = Gm::new(&program);
     let data = [
-        ("q", strips(q.as_i8(), &shape)),
+        ("q", strips(q.as_i8(), (m, k), shape.mode)),
         ("act_scale", f32_bytes(&act)),
         ("weights", Encoding::W2Nz(shape.panel).pack(w.as_i8(), n, k)),
         ("scale", f32_bytes(&scale)),
@@ -87,7 +67,8 @@ fn panel(row: &MicroKernel) -> Panel {
 #[test]
 fn products_have_the_bits_of_the_definition() {
     for row in MENU {
-        let shape = |m, n, k, kp, residual| Shape { m, n, k, panel: Panel { kp, ..panel(row) }, residual };
+        let mode = Mode::of(panel(row));
+        let shape = |m, n, k, kp, residual| Shape { m, n, k, panel: Panel { kp, ..panel(row) }, mode, residual };
         let tile = |text: &str| text.parse::<Tile>().expect("a tile");
         let lite = machine("lite-generic");
         check(&lite, shape(1, 200, 300, 256, false), tile("m1/1 k384/128/128 g1 u2 s32"));
@@ -99,7 +80,7 @@ fn products_have_the_bits_of_the_definition() {
         check(&lite, shape(40, 384, 1300, 128, true), tile("m32/16 k768/64/64 g3 u4 s16"));
         check(&lite, shape(70, 384, 1300, 256, false), tile("m32/32 k1408/128/128 g2 u3 s32"));
         // One panel of accumulators fills L0C.
-        let m = 16384 / panel(row).nr / Mode::of(panel(row)).rows();
+        let m = 16384 / panel(row).nr / mode.rows();
         let alone = tile(&format!("m{m}/{m} k1408/64/64 g1 u3 s32"));
         check(&machine("kirin9030"), shape(m, 384, 1300, 256, true), alone);
         // The same in two spans of columns, whose slices take the place of unpacked parts; ragged, and with k cut.
@@ -112,6 +93,33 @@ fn products_have_the_bits_of_the_definition() {
             check(&phone, shape(m, 384, 640, 256, true), spans(640, 32));
         }
         check(&machine("ascend310p"), shape(70, 768, 384, 128, true), tile("m32/32 k256/64/64 g1 u2 s32"));
+    }
+}
+
+/// Weights packed for nibbles, unpacked to bytes: runs of every length, ragged in every direction.
+#[test]
+fn nibbles_that_become_bytes_have_the_bits_of_the_definition() {
+    for nr in [64, 128] {
+        let of = |kp| Panel { parts: Mode::I4.parts(), nr, kp };
+        let shape = |m, n, k, kp, residual| Shape { m, n, k, panel: of(kp), mode: Mode::I8, residual };
+        let tile = |text: &str| text.parse::<Tile>().expect("a tile");
+        let lite = machine("lite-generic");
+        check(&lite, shape(3, 200, 300, 256, false), tile("m3/3 k384/128/128 g1 u2 s32"));
+        check(&lite, shape(40, 384, 700, 256, true), tile("m16/16 k768/256/64 g1 u2 s32"));
+        let kb = 32768 / nr;
+        check(&lite, shape(40, 384, 700, 512, true), tile(&format!("m32/16 k512/{kb}/256 g1 u2 s32")));
+        check(&lite, shape(40, 384, 1300, 128, true), tile("m32/16 k768/64/64 g3 u4 s16"));
+        check(&lite, shape(70, 384, 1300, 256, false), tile("m32/32 k1408/128/128 g2 u3 s32"));
+        let m = 16384 / nr;
+        let phone = machine("kirin9030");
+        check(&phone, shape(m, 384, 1300, 256, true), tile(&format!("m{m}/{m} k1408/64/64 g1 u3 s32")));
+        if nr == 128 {
+            let spans = tile(&format!("m{m}/{m} k1408/128/128 g1 u4 s64 n2"));
+            check(&phone, shape(m + m / 2 + 3, 456, 1300, 512, false), spans);
+        }
+        check(&machine("ascend310p"), shape(70, 768, 384, 128, true), tile("m32/32 k256/64/64 g1 u2 s32"));
+        let stays = tile("m16/16 k384/64/64 g1 u2 s16 stay");
+        assert!(search::alone(&shape(16, 64, 384, 256, false), stays, &lite).is_err());
     }
 }
 
@@ -153,7 +161,7 @@ fn chosen_tiles_keep_their_share_of_the_limits() {
         let mut machine = machine(name);
         machine.vector.costs = (*costs).into();
         let row = MENU.iter().find(|row| row.name == *product).expect("a row of the menu");
-        let shape = Shape { m: *m, n: *n, k: *k, panel: panel(row), residual: false };
+        let shape = Shape { m: *m, n: *n, k: *k, panel: panel(row), mode: Mode::of(panel(row)), residual: false };
         let tile = search::choose(&shape, &machine).expect("a tile");
         let cycles = search::cycles(&shape, tile, &machine).expect("it runs");
         let cores = machine.cube_cores() as f64;

@@ -1,6 +1,7 @@
 //! The matrix unit: a model's programs for one machine, the object that holds them, and their simulated run.
 
 pub mod bench;
+mod decide;
 pub mod descriptor;
 pub mod header;
 pub mod inspect;
@@ -9,12 +10,9 @@ pub mod run;
 pub mod source;
 pub mod tiles;
 
-use std::cell::RefCell;
-
 use tcc_backends::isa::matrix::desc::{DESC, NAME, S4};
-use tcc_backends::isa::matrix::lower::matmul::search;
+use tcc_backends::isa::matrix::lower::matmul::tile::Mode;
 use tcc_backends::isa::matrix::lower::model::{self, Choose};
-use tcc_backends::isa::matrix::lower::split;
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::program::Program;
 use tcc_ir::encoding::Encoding;
@@ -22,6 +20,7 @@ use tcc_ir::kernel::KernelSpec;
 use tcc_ir::plan::{Arg, Plan, StepList};
 use tcc_ir::target::Features;
 
+use self::decide::Decider;
 use self::tiles::{Choice, Decision, Forced, Product};
 use crate::blob;
 use crate::driver::Front;
@@ -37,7 +36,7 @@ pub fn is_target(target: Option<&str>) -> bool {
 /// What a user may decide.
 #[derive(Clone, Debug, Default)]
 pub struct MatrixOptions {
-    /// Layout of the weights, and with it the cube's mode.
+    /// Layout of the weights, and with it the cube's mode for few token rows.
     pub encoding: Option<Encoding>,
     /// Tiles of products; the search decides about the others.
     pub tiles: Vec<Forced>,
@@ -98,39 +97,34 @@ pub fn build(front: &Front, machine: &Machine, options: &MatrixOptions) -> Resul
     };
     let features = model::features(machine);
     let mut plan = plan_for(features)?;
-    if model::mode(&plan).is_err() && options.encoding.is_none() {
+    if model::modes(&plan, &plan.head).is_err() && options.encoding.is_none() {
         // Scales per group need one weight to the byte, and activations are laid out in one way for all products.
         plan = plan_for(features.without(S4))?;
     }
-    let mut choices = tiles::products(&plan, machine);
+    let decider = Decider::new(machine, &options.tiles);
+    let lists: Vec<&StepList> = plan.bodies.iter().chain([&plan.head]).collect();
+    let modes = lists.iter().map(|list| decider.mode(&plan, list)).collect::<Result<Vec<Mode>, _>>()?;
+    let mut choices = vec![];
+    for (list, mode) in lists.iter().zip(&modes) {
+        tiles::add_products(&mut choices, &plan, list, machine, *mode);
+    }
     tiles::check_forced(&options.tiles, &choices)?;
-    let found = RefCell::new(Vec::<(Product, Option<Decision>)>::new());
-    let decide = |product: Product| {
-        if let Some((_, known)) = found.borrow().iter().find(|(known, _)| *known == product) {
-            return *known;
-        }
-        let forced = options.tiles.iter().find(|forced| forced.product == product).map(|forced| forced.decision);
-        let decision = forced.or_else(|| match product {
-            Product::Coupled(shape) => search::choose(&shape, machine).map(Decision::Coupled),
-            Product::Split(shape) => Some(Decision::Split(split::search::choose(&shape, machine))),
-        });
-        found.borrow_mut().push((product, decision));
-        decision
-    };
     let choose = Choose {
         coupled: &|shape| {
-            if let Decision::Coupled(tile) = decide(Product::Coupled(*shape))? { Some(tile) } else { None }
+            if let Decision::Coupled(tile) = decider.decide(Product::Coupled(*shape))? { Some(tile) } else { None }
         },
-        split: &|shape| if let Decision::Split(choice) = decide(Product::Split(*shape))? { Some(choice) } else { None },
+        split: &|shape| {
+            if let Decision::Split(choice) = decider.decide(Product::Split(*shape))? { Some(choice) } else { None }
+        },
     };
-    let lower = |list: &StepList| -> Result<Body, Error> {
-        let program = model::lower(&plan, list, machine, &choose)?;
+    let lower = |(list, mode): (&&StepList, &Mode)| -> Result<Body, Error> {
+        let program = model::lower(&plan, list, machine, *mode, &choose)?;
         Ok(Body { m: list.m, weights_bytes: weights_read(&plan, list), program })
     };
-    let bodies = plan.bodies.iter().map(lower).collect::<Result<_, _>>()?;
-    let head = lower(&plan.head)?;
+    let mut bodies = lists.iter().zip(&modes).map(lower).collect::<Result<Vec<Body>, _>>()?;
+    let head = bodies.pop().expect("the head is the last list");
     for choice in &mut choices {
-        choice.decision = found.borrow().iter().find(|(known, _)| *known == choice.product).and_then(|(_, d)| *d);
+        choice.decision = decider.decide(choice.product);
     }
     let facts = &plan.facts;
     let (hidden, vocab, ctx) = (facts.hidden, facts.vocab, facts.ctx);
@@ -155,16 +149,9 @@ impl Compiled {
     /// The text of the tiles, with the cycles of each product alone.
     pub fn tiles_with_cycles(&self) -> String {
         let machine = &self.model.machine;
-        let cycles = |choice: &Choice| match (choice.product, choice.decision?) {
-            (Product::Coupled(shape), Decision::Coupled(tile)) => search::cycles(&shape, tile, machine),
-            (Product::Split(shape), Decision::Split(choice)) => {
-                split::search::cycles(&split::search::alone(&shape, choice, machine)?, machine)
-            }
-            (Product::Coupled(_), Decision::Split(_)) | (Product::Split(_), Decision::Coupled(_)) => None,
-        };
         let mut out = format!("; {}: cycles of each product alone, simulated\n", machine.name);
         for choice in &self.choices {
-            let cycles = cycles(choice).map_or_else(String::new, |cycles| format!("; {cycles:.0} cycles\n"));
+            let cycles = choice.cycles(machine).map_or_else(String::new, |cycles| format!("; {cycles:.0} cycles\n"));
             out += &(cycles + &tiles::text(std::slice::from_ref(choice)));
         }
         out

@@ -1,21 +1,23 @@
 //! What is decided about a model's products: printed, read back, forced.
 //!
 //! One product a line, `m1 n2560 k2560 w2nz4-x64-k512: m1/1 k2560/512/256 g1 u3 s16 stay`, with ` residual` behind the encoding
-//! where one is added. On split machines ` rows` for scales per row and ` bias` stand before it, and the text of a choice
+//! where one is added, and ` i8` before it where weights packed for nibbles are unpacked to bytes. On split machines ` rows` for scales per row and ` bias` stand before it, and the text of a choice
 //! behind the colon (`stream i4hl r32`). `;` begins a comment. What is printed forces the same.
 
 use std::fmt;
 use std::str::FromStr;
 
-use tcc_backends::isa::matrix::lower::matmul::tile::{Shape, Tile, TileError};
+use tcc_backends::isa::matrix::lower::matmul::search;
+use tcc_backends::isa::matrix::lower::matmul::tile::{Mode, Shape, Tile, TileError};
 use tcc_backends::isa::matrix::lower::model::{product, split_product};
+use tcc_backends::isa::matrix::lower::split;
 use tcc_backends::isa::matrix::lower::split::choice::{Choice as SplitChoice, ChoiceError};
 use tcc_backends::isa::matrix::lower::split::search::Shape as SplitShape;
 use tcc_backends::isa::matrix::lower::vector::ternary::PANEL;
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_ir::encoding::{ENCODINGS, Encoding};
-use tcc_ir::kernel::{KernelSpec, ScaleKind};
-use tcc_ir::plan::Plan;
+use tcc_ir::kernel::ScaleKind;
+use tcc_ir::plan::{Plan, StepList};
 use thiserror::Error;
 
 use crate::error::Error;
@@ -44,6 +46,19 @@ pub struct Choice {
     pub steps: Vec<String>,
 }
 
+impl Choice {
+    /// Cycles of the product alone, simulated; `None` where nothing is decided or it does not fit.
+    pub fn cycles(&self, machine: &Machine) -> Option<f64> {
+        match (self.product, self.decision?) {
+            (Product::Coupled(shape), Decision::Coupled(tile)) => search::cycles(&shape, tile, machine),
+            (Product::Split(shape), Decision::Split(choice)) => {
+                split::search::cycles(&split::search::alone(&shape, choice, machine)?, machine)
+            }
+            (Product::Coupled(_), Decision::Split(_)) | (Product::Split(_), Decision::Coupled(_)) => None,
+        }
+    }
+}
+
 /// What the user decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forced {
@@ -64,21 +79,18 @@ pub enum TilesError {
     Twice { line: usize },
 }
 
-/// The products of `plan` on the cube of `machine`, in order of first use.
-pub fn products(plan: &Plan, machine: &Machine) -> Vec<Choice> {
-    let of = |spec: &KernelSpec| {
+/// The products of `list` on the cube of `machine`, in `mode`, in order of first use; added to `choices`.
+pub fn add_products(choices: &mut Vec<Choice>, plan: &Plan, list: &StepList, machine: &Machine, mode: Mode) {
+    for step in &list.steps {
+        let spec = plan.kernel(step.kernel);
         let split = || split_product(spec, machine).map(Product::Split);
-        product(spec, machine).map(Product::Coupled).or_else(split)
-    };
-    let mut choices: Vec<Choice> = vec![];
-    for step in plan.bodies.iter().chain([&plan.head]).flat_map(|list| &list.steps) {
-        let Some(product) = of(plan.kernel(step.kernel)) else { continue };
+        let found = product(spec, machine, mode).map(Product::Coupled).or_else(split);
+        let Some(product) = found else { continue };
         match choices.iter_mut().find(|choice| choice.product == product) {
             Some(choice) => choice.steps.push(step.label.clone()),
             None => choices.push(Choice { product, decision: None, steps: vec![step.label.clone()] }),
         }
     }
-    choices
 }
 
 /// Fails where the model does not have a product.
@@ -137,7 +149,7 @@ fn decide(shape: Shape, extra: &[&str], text: &str, line: usize) -> Result<Optio
         Err(_) if text.contains('/') => return Err(TilesError::Tile { line, source: tile }),
         Err(source) => return Err(TilesError::Choice { line, source }),
     };
-    let Shape { m, n, k, panel, residual } = shape;
+    let Shape { m, n, k, panel, mode: _, residual } = shape;
     let scale = if extra.contains(&ROWS) { ScaleKind::PerRow } else { ScaleKind::PerTensor };
     let product = Product::Split(SplitShape { m, n, k, scale, bias: extra.contains(&BIAS), residual });
     Ok((panel == PANEL).then_some(Forced { product, decision: Decision::Split(choice) }))
@@ -147,6 +159,8 @@ fn decide(shape: Shape, extra: &[&str], text: &str, line: usize) -> Result<Optio
 const ROWS: &str = "rows";
 const BIAS: &str = "bias";
 const RESIDUAL: &str = "residual";
+/// Bytes from weights packed for nibbles.
+const BYTES: &str = Mode::I8.name();
 
 /// The shape of a product, and those of its words that only split machines have.
 fn shape(text: &str) -> Option<(Shape, Vec<&str>)> {
@@ -157,22 +171,26 @@ fn shape(text: &str) -> Option<(Shape, Vec<&str>)> {
     let Encoding::W2Nz(panel) = *ENCODINGS.iter().find(|e| e.to_string() == name)? else { return None };
     let given: Vec<&str> = words.collect();
     // In this order, each at most once.
-    let known: Vec<&str> = [ROWS, BIAS, RESIDUAL].into_iter().filter(|word| given.contains(word)).collect();
-    let residual = given.contains(&RESIDUAL);
-    let extra = given.iter().copied().filter(|word| *word != RESIDUAL).collect();
-    (given == known).then_some((Shape { m, n, k, panel, residual }, extra))
+    let known: Vec<&str> = [BYTES, ROWS, BIAS, RESIDUAL].into_iter().filter(|word| given.contains(word)).collect();
+    let (residual, own) = (given.contains(&RESIDUAL), Mode::of(panel));
+    let mode = if given.contains(&BYTES) { Mode::I8 } else { own };
+    let extra = given.iter().copied().filter(|word| ![BYTES, RESIDUAL].contains(word)).collect();
+    let is_new = mode != own || !given.contains(&BYTES);
+    (given == known && is_new).then_some((Shape { m, n, k, panel, mode, residual }, extra))
 }
 
 impl fmt::Display for Product {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (m, n, k, panel, words) = match self {
-            Product::Coupled(Shape { m, n, k, panel, residual }) => (m, n, k, *panel, [false, false, *residual]),
+            Product::Coupled(Shape { m, n, k, panel, mode, residual }) => {
+                (m, n, k, *panel, [*mode != Mode::of(*panel), false, false, *residual])
+            }
             Product::Split(SplitShape { m, n, k, scale, bias, residual }) => {
-                (m, n, k, PANEL, [*scale == ScaleKind::PerRow, *bias, *residual])
+                (m, n, k, PANEL, [false, *scale == ScaleKind::PerRow, *bias, *residual])
             }
         };
         write!(f, "m{m} n{n} k{k} {}", Encoding::W2Nz(panel))?;
-        let words = [ROWS, BIAS, RESIDUAL].into_iter().zip(words).filter(|(_, has)| *has);
+        let words = [BYTES, ROWS, BIAS, RESIDUAL].into_iter().zip(words).filter(|(_, has)| *has);
         words.map(|(word, _)| word).try_for_each(|word| write!(f, " {word}"))
     }
 }
@@ -192,6 +210,8 @@ mod tests {
 
     const TEXT: &str = "; L00.qkv, L01.qkv\n\
                         m1 n2560 k2560 w2nz4-x64-k512: m1/1 k2560/512/256 g1 u3 s16 stay\n\
+                        ; L00.gate\n\
+                        m64 n2560 k2560 w2nz4-x64-k512 i8 residual: m64/64 k2560/512/128 g1 u3 s16\n\
                         ; L00.down\n\
                         m32 n256 k640 w2nz8-x128-k512 residual: m32/16 k640/128/64 g2 u4 s32\n\
                         ; L00.up\n\
@@ -202,7 +222,7 @@ mod tests {
     #[test]
     fn tiles_come_back_from_their_text() {
         let read = parse(TEXT).expect("valid");
-        let steps = [&["L00.qkv", "L01.qkv"][..], &["L00.down"], &["L00.up"], &["L00.o"]];
+        let steps = [&["L00.qkv", "L01.qkv"][..], &["L00.gate"], &["L00.down"], &["L00.up"], &["L00.o"]];
         let choice = |(forced, steps): (&Forced, &[&str])| Choice {
             product: forced.product,
             decision: Some(forced.decision),
@@ -223,6 +243,9 @@ mod tests {
         assert!(message(&split.replace("r32", "32")).starts_with("line 1: 'stream i4hl 32', expected the form"));
         assert!(message(&split.replace("k512:", "k512 residual bias:")).contains("expected the form"));
         assert!(message(&split.replace("w2nz8", "w2nz4")).contains("expected the form"));
+        assert!(
+            message(&TEXT.lines().nth(5).expect("a product").replace("x128-k512", "x128-k512 i8")).contains("expected")
+        );
         assert_eq!(message(&format!("{line}\n{line}")), "line 2: the product has a tile already");
     }
 }

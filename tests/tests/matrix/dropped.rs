@@ -155,7 +155,7 @@ fn every_flag_of_products_in_spans_is_needed() {
     let row = MENU.iter().find(|row| row.name == "i8-x128").expect("a row of the menu");
     let Encoding::W2Nz(panel) = row.encoding else { panic!("fractals") };
     for (block_k, residual) in [(640, false), (512, true)] {
-        let shape = tile::Shape { m: 132, n: 264, k: 640, panel, residual };
+        let shape = tile::Shape { m: 132, n: 264, k: 640, panel, mode: tile::Mode::of(panel), residual };
         let tile = format!("m128/128 k{block_k}/128/128 g1 u4 s64 n2").parse().expect("a tile");
         let program = coupled::alone(&shape, tile, &machine).expect("it fits");
         let (count, silent) = drop_each(&program, &machine, is_flag);

@@ -1,7 +1,7 @@
 //! Source for the tile library: the numbers of the program, line for line, and one text kept whole.
 
 use tcc_backends::isa::matrix::lower::matmul::search;
-use tcc_backends::isa::matrix::lower::matmul::tile::{Shape, Tile};
+use tcc_backends::isa::matrix::lower::matmul::tile::{Mode, Shape, Tile};
 use tcc_backends::isa::matrix::machine::preset::preset;
 use tcc_backends::isa::matrix::program::Program;
 use tcc_backends::isa::matrix::program::addr::{Addr, Reg};
@@ -12,7 +12,8 @@ use tcc_ir::encoding::w2nz::Panel;
 
 fn product(machine: &str, parts: usize, [m, n, k]: [usize; 3], residual: bool, tile: Option<&str>) -> Program {
     let machine = preset(machine).expect("a preset").expect("it parses");
-    let shape = Shape { m, n, k, panel: Panel { parts, nr: 64, kp: 512 }, residual };
+    let panel = Panel { parts, nr: 64, kp: 512 };
+    let shape = Shape { m, n, k, panel, mode: Mode::of(panel), residual };
     let tile = match tile {
         Some(tile) => tile.parse::<Tile>().expect("a tile"),
         None => search::choose(&shape, &machine).expect("a tile fits"),

@@ -20,9 +20,9 @@ use super::vector::attention::{self, Attention};
 use super::vector::cache;
 use super::vector::dense::{self, Dense};
 use super::vector::quantize::{self, Before};
-use super::vector::rows;
 use super::vector::ternary::{self, Activations, Ternary};
 use super::vector::{Place, ROWS, Tables, UbTooSmall};
+use super::vector::{rope, rows};
 use crate::isa::matrix::desc;
 use crate::isa::matrix::machine::{Machine, OrganisationKind};
 use crate::isa::matrix::program::addr::Queue;
@@ -106,14 +106,19 @@ pub fn features(machine: &Machine) -> Features {
     features
 }
 
-/// The program of one step list of `plan`.
-pub fn lower(plan: &Plan, list: &StepList, machine: &Machine, choose: &Choose) -> Result<Program, LowerError> {
+/// The program of one step list of `plan`, whose products on the cube have `mode`.
+pub fn lower(
+    plan: &Plan,
+    list: &StepList,
+    machine: &Machine,
+    mode: Mode,
+    choose: &Choose,
+) -> Result<Program, LowerError> {
     if let Some(op) = machine.vector.rounds_once.first_failing() {
         return Err(LowerError::Rounding { machine: machine.name.clone(), op });
     }
     let mut builder = ProgramBuilder::new(&list.name, machine);
     let map = symbols(&mut builder, plan, machine);
-    let mode = mode(plan)?;
     let cx = Cx { plan, machine, memories: memories(machine), map, mode, choose };
     let mut streams = Streams::new(machine);
     for step in &list.steps {
@@ -135,10 +140,6 @@ pub fn lower(plan: &Plan, list: &StepList, machine: &Machine, choose: &Choose) -
 struct Shared {
     cores: usize,
     start: Vec<StartValues>,
-}
-
-impl Shared {
-    const ONE: Shared = Shared { cores: 1, start: vec![] };
 }
 
 /// Streams of a program being written.
@@ -229,12 +230,12 @@ fn scratch_bytes(spec: &KernelSpec, machine: &Machine) -> usize {
     }
 }
 
-/// The product of a kernel on the cube of `machine`, if it is one.
-pub fn product(spec: &KernelSpec, machine: &Machine) -> Option<Shape> {
+/// The product of a kernel on the cube of `machine`, in `mode`, if it is one.
+pub fn product(spec: &KernelSpec, machine: &Machine, mode: Mode) -> Option<Shape> {
     let Packed { shape, panel, residual, .. } = packed(spec)?;
     let is_on_cube =
         shape.activations == Activations::Codes && !is_grouped(shape.scale) && features(machine).contains(desc::CUBE);
-    is_on_cube.then_some(Shape { m: shape.m, n: shape.n, k: shape.k, panel, residual })
+    is_on_cube.then_some(Shape { m: shape.m, n: shape.n, k: shape.k, panel, mode, residual })
 }
 
 /// The product of a kernel on cube and vector cores of `machine`, or the latter alone, if it is one and they are cores of
@@ -277,15 +278,22 @@ fn packed(spec: &KernelSpec) -> Option<Packed> {
     None
 }
 
-/// The mode of the model's products, which activations are laid out for.
+/// Token rows from which on weights packed for nibbles may be unpacked to bytes: below, the cube waits for weights.
+const MANY_ROWS: usize = 32;
+
+/// The modes that the products of `list` may have: one for all of them, which activations are laid out for.
 ///
-/// Errors: there are two.
-pub fn mode(plan: &Plan) -> Result<Mode, LowerError> {
+/// Errors: the plan's weights are packed for two.
+pub fn modes(plan: &Plan, list: &StepList) -> Result<Vec<Mode>, LowerError> {
     let products = plan.kernels.iter().filter_map(packed);
     let int8 = products.filter(|product| product.shape.activations == Activations::Codes);
-    let mut modes = int8.map(|product| Mode::of(product.panel));
-    let first = modes.next().unwrap_or(Mode::I8);
-    if modes.all(|mode| mode == first) { Ok(first) } else { Err(LowerError::Modes) }
+    let mut layouts = int8.map(|product| Mode::of(product.panel));
+    let first = layouts.next().unwrap_or(Mode::I8);
+    if !layouts.all(|mode| mode == first) {
+        return Err(LowerError::Modes);
+    }
+    let both = first == Mode::I4 && list.m >= MANY_ROWS;
+    Ok(if both { Mode::ALL.to_vec() } else { vec![first] })
 }
 
 /// What the lowering of steps looks at.
@@ -316,7 +324,7 @@ impl Cx<'_> {
 
     fn step(&self, e: &mut Emit, step: &Step) -> Result<Shared, LowerError> {
         let spec = self.plan.kernel(step.kernel);
-        if let (KernelSpec::TernaryMatmul { .. }, Some(shape)) = (spec, product(spec, self.machine)) {
+        if let (KernelSpec::TernaryMatmul { .. }, Some(shape)) = (spec, product(spec, self.machine, self.mode)) {
             return self.cube(e, step, shape);
         }
         self.vector(e, step).map_err(|source| match source {
@@ -417,44 +425,39 @@ impl Cx<'_> {
         let args: Vec<Place> = step.args.iter().map(|a| self.place(*a)).collect();
         let (ub, tables, mode) = (self.memories.ub, &self.map.tables, self.mode);
         let pos = (self.map.input, 0);
+        let cores = vector_units(self.machine);
         let quantized = |e: &mut Emit, (m, k): (usize, usize), before: Before, places: [Place; 3]| {
-            let tables = (tables, vector_units(self.machine));
-            let shared = quantize::quantize(e, ub, (m, k, mode), before, places, tables);
-            shared.map(|(cores, start)| Shared { cores, start }).map_err(VectorError::Ub)
+            quantize::quantize(e, ub, (m, k, mode), before, places, (tables, cores))
         };
-        match self.plan.kernel(step.kernel) {
+        let shared = match self.plan.kernel(step.kernel) {
             KernelSpec::Embed { m, h, table, scale } => {
-                rows::embed(e, ub, (*m, *h, *table, *scale), [args[0], args[1], args[2]])
+                rows::embed(e, ub, (*m, *h, *table, *scale), [args[0], args[1], args[2]], cores)
             }
             KernelSpec::Norm { m, k, d, eps } => {
-                rows::norm(e, ub, (m * k / d, *d, *eps), [args[0], args[1], args[2]], tables)
+                rows::norm(e, ub, (m * k / d, *d, *eps), [args[0], args[1], args[2]], (tables, cores))
             }
             KernelSpec::NormQuant { m, eps, layout } => {
-                return quantized(
-                    e,
-                    (*m, layout.k),
-                    Before::Norm { eps: *eps, w: args[1] },
-                    [args[0], args[2], args[3]],
-                );
+                let before = Before::Norm { eps: *eps, w: args[1] };
+                quantized(e, (*m, layout.k), before, [args[0], args[2], args[3]])
             }
             KernelSpec::Quantize { m, layout } => {
-                return quantized(e, (*m, layout.k), Before::Nothing, [args[0], args[1], args[2]]);
+                quantized(e, (*m, layout.k), Before::Nothing, [args[0], args[1], args[2]])
             }
-            KernelSpec::Glu { m, k, act } => rows::pairs(e, ub, Some(*act), m * k, [args[0], args[1], args[2]]),
-            KernelSpec::Add { m, k } => rows::pairs(e, ub, None, m * k, [args[0], args[1], args[2]]),
+            KernelSpec::Glu { m, k, act } => rows::pairs(e, ub, Some(*act), m * k, [args[0], args[1], args[2]], cores),
+            KernelSpec::Add { m, k } => rows::pairs(e, ub, None, m * k, [args[0], args[1], args[2]], cores),
             KernelSpec::GluQuant { m, act, layout } => {
                 let before = Before::Glu { act: *act, u: args[1] };
-                return quantized(e, (*m, layout.k), before, [args[0], args[2], args[3]]);
+                quantized(e, (*m, layout.k), before, [args[0], args[2], args[3]])
             }
             KernelSpec::GluNormQuant { m, act, eps, layout } => {
                 let before = Before::GluNorm { act: *act, u: args[1], eps: *eps, w: args[2] };
-                return quantized(e, (*m, layout.k), before, [args[0], args[3], args[4]]);
+                quantized(e, (*m, layout.k), before, [args[0], args[3], args[4]])
             }
             KernelSpec::Rope { m, heads, d } => {
-                rows::rope(e, ub, (*m, *heads, *d), [args[0], args[1], args[2], args[3], pos])
+                rope::rope(e, ub, (*m, *heads, *d), [args[0], args[1], args[2], args[3], pos], cores)
             }
             KernelSpec::KvWrite { m, cache, order } => {
-                cache::kv_write(e, ub, *m, (*cache, *order), [args[0], args[1], pos], tables)
+                cache::kv_write(e, ub, *m, (*cache, *order), [args[0], args[1], pos], (tables, cores))
             }
             KernelSpec::Attention { cache, .. } if cache.d > attention::MOST_ELEMENTS => {
                 let most = attention::MOST_ELEMENTS;
@@ -463,8 +466,7 @@ impl Cx<'_> {
             KernelSpec::Attention { m, heads, cache, scale } => {
                 let shape = Attention { m: *m, heads: *heads, cache: *cache, scale: *scale };
                 let places = [args[0], args[1], args[2], args[3], pos, (self.map.sums, 0)];
-                let shared = attention::attention(e, ub, &shape, places, tables, vector_units(self.machine));
-                return shared.map(|(cores, start)| Shared { cores, start }).map_err(VectorError::Ub);
+                attention::attention(e, ub, &shape, places, tables, cores)
             }
             KernelSpec::DenseMatmul { m, n, k, weight, scale, bias, residual, .. } => {
                 let shape = Dense { m: *m, n: *n, k: *k, weight: *weight, scale: *scale };
@@ -475,8 +477,7 @@ impl Cx<'_> {
                     residual: residual.then(|| args[2 + usize::from(*bias)]),
                     out: args[args.len() - 1],
                 };
-                let shared = dense::dense(e, ub, shape, operands, tables, vector_units(self.machine));
-                return shared.map(|(cores, start)| Shared { cores, start }).map_err(VectorError::Ub);
+                dense::dense(e, ub, shape, operands, tables, cores)
             }
             KernelSpec::TernaryMatmul { .. } | KernelSpec::FloatTernaryMatmul { .. } => return self.ternary(e, step),
             KernelSpec::CodedEmbed { .. } | KernelSpec::CodedMatmul { .. } => {
@@ -486,9 +487,9 @@ impl Cx<'_> {
                 return Err(VectorError::Unsupported("attention in steps that threads share".into()));
             }
             KernelSpec::Screen { .. } => return Err(VectorError::Unsupported("a screened head".into())),
-        }
-        .map_err(VectorError::Ub)?;
-        Ok(Shared::ONE)
+        };
+        let (cores, start) = shared.map_err(VectorError::Ub)?;
+        Ok(Shared { cores, start })
     }
 }
 

@@ -38,12 +38,12 @@ pub fn bounds(shape: &Shape, tile: &Tile, machine: &Machine) -> Vec<Bound> {
 /// Rows of the cube that `m` tokens take, in each tile of accumulators.
 fn tile_rows(shape: &Shape, tile: &Tile, m: usize) -> Vec<usize> {
     let tiles = (0..m).step_by(tile.tile_m).map(|first| tile.tile_m.min(m - first));
-    tiles.map(|m| (m * shape.mode().rows()).next_multiple_of(16)).collect()
+    tiles.map(|m| (m * shape.mode.rows()).next_multiple_of(16)).collect()
 }
 
 /// Products of a panel of outputs.
 fn cube(shape: &Shape, tile: &Tile, machine: &Machine, m: usize) -> Option<f64> {
-    let mode = machine.cube_mode(shape.mode().cube())?;
+    let mode = machine.cube_mode(shape.mode.cube())?;
     let (k, n) = (shape.padded_k(), shape.panel.nr);
     let work = |rows: &usize| (rows / 16 * n.div_ceil(mode.mkn[2] as usize) * k) as f64 / f64::from(mode.k_per_cycle);
     let rows = tile_rows(shape, tile, m);
@@ -56,7 +56,7 @@ fn cube(shape: &Shape, tile: &Tile, machine: &Machine, m: usize) -> Option<f64> 
 /// in the last step and in the next panel's first one.
 fn leave(shape: &Shape, tile: &Tile, machine: &Machine, rows: &[usize]) -> Option<f64> {
     let rings = Rings::fit(shape, tile, &memories(machine))?;
-    let (mode, path) = (machine.cube_mode(shape.mode().cube())?, machine.path.l0c_ub.as_ref()?);
+    let (mode, path) = (machine.cube_mode(shape.mode.cube())?, machine.path.l0c_ub.as_ref()?);
     if rings.c > tile.accumulators() {
         return None;
     }
@@ -68,7 +68,7 @@ fn leave(shape: &Shape, tile: &Tile, machine: &Machine, rows: &[usize]) -> Optio
 
 /// Loads of a panel into L0A and L0B.
 fn loads(shape: &Shape, tile: &Tile, machine: &Machine, m: usize) -> f64 {
-    let (k, mode) = (shape.padded_k(), shape.mode());
+    let (k, mode) = (shape.padded_k(), shape.mode);
     let (a, b) = (&machine.path.l1_l0a, &machine.path.l1_l0b);
     let weights = (shape.panel.nr * mode.row_bytes(k)) as f64 / b.rate.value;
     let loads = k.div_ceil(tile.kb) + 2 * (tile.spans - 1);
@@ -87,12 +87,12 @@ fn slots(shape: &Shape, tile: &Tile, machine: &Machine, m: usize) -> Option<f64>
     if tile.a_stays {
         return Some(0.0);
     }
-    let (mode, flags) = (machine.cube_mode(shape.mode().cube())?, 2.0 * machine.flag.hop.value);
+    let (mode, flags) = (machine.cube_mode(shape.mode.cube())?, 2.0 * machine.flag.hop.value);
     let rows = tile_rows(shape, tile, m);
     // Weights of one step are loaded by the same flag where each step has its own.
     let has_weights = tile.kb == tile.kc && rows.len() == 1;
     let (a, b) = (&machine.path.l1_l0a, &machine.path.l1_l0b);
-    let bytes = shape.mode().row_bytes(tile.kc);
+    let bytes = shape.mode.row_bytes(tile.kc);
     let step = |rows: &usize| {
         let weights = (shape.panel.nr * bytes) as f64 / b.rate.value + b.dt.alone.min(b.dt.back_to_back);
         let load = (rows * bytes) as f64 / a.rate.value + a.dt.alone.min(a.dt.back_to_back);
@@ -106,7 +106,7 @@ fn slots(shape: &Shape, tile: &Tile, machine: &Machine, m: usize) -> Option<f64>
 
 /// Shifts and masks of a panel.
 fn unpack(shape: &Shape, tile: &Tile, machine: &Machine) -> f64 {
-    let parts = shape.panel.parts as f64;
+    let parts = shape.mode.parts() as f64;
     let repeats = (shape.panel.nr * shape.padded_k() / 4) as f64 / 256.0;
     let groups = shape.padded_k().div_ceil(shape.panel.kp).div_ceil(tile.group) as f64;
     let work = (parts - 1.0) * machine.vector_slope(CostClass::Shift) + parts * machine.vector_slope(CostClass::Logic);
@@ -116,7 +116,7 @@ fn unpack(shape: &Shape, tile: &Tile, machine: &Machine) -> f64 {
 /// Arithmetic on the sums of a panel.
 fn finish(shape: &Shape, tile: &Tile, machine: &Machine, m: usize, cuts: usize) -> f64 {
     use CostClass::{Add, Cast, Scalar, Shift};
-    let (rows, nr) = (shape.mode().rows(), shape.panel.nr);
+    let (rows, nr) = (shape.mode.rows(), shape.panel.nr);
     let mut classes = vec![Cast, Add, Scalar];
     if rows == 2 {
         classes.extend([Shift, Add, Add]);
@@ -130,7 +130,7 @@ fn finish(shape: &Shape, tile: &Tile, machine: &Machine, m: usize, cuts: usize) 
 
 /// Unpacked weights to L1 and results to global memory.
 fn moves(shape: &Shape, machine: &Machine, m: usize, cuts: usize) -> Option<f64> {
-    let unpacked = (shape.panel.nr * shape.mode().row_bytes(shape.padded_k())) as f64;
+    let unpacked = (shape.panel.nr * shape.mode.row_bytes(shape.padded_k())) as f64;
     let out = (4 * m * shape.panel.nr * cuts) as f64;
     Some(unpacked / machine.path.ub_l1.as_ref()?.rate.value + out / machine.path.ub_gm.rate.value)
 }
@@ -143,5 +143,5 @@ fn memory(shape: &Shape, machine: &Machine, blocks: usize, cuts: usize) -> f64 {
     // What L2 holds comes from DDR once.
     let passes = if weights <= machine.gm.l2_bytes.value as f64 { 1 } else { blocks };
     let sums = (4 * m * n * (2 * cuts - 1)) as f64;
-    (weights * passes as f64 + sums + (shape.strip_rows() * shape.mode().row_bytes(k)) as f64) / rate
+    (weights * passes as f64 + sums + (shape.strip_rows() * shape.mode.row_bytes(k)) as f64) / rate
 }

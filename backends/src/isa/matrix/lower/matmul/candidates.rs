@@ -50,10 +50,10 @@ pub fn candidates(shape: &Shape, memories: &Memories) -> Vec<Tile> {
 /// Adds the steps that fit `tile`, longest first.
 fn steps(shape: &Shape, memories: &Memories, tile: Tile, tiles: &mut Vec<Tile>) {
     for kb in STEPS.into_iter().rev() {
-        if !shape.has_step(kb) || kb < shape.mode().strip() {
+        if !shape.has_step(kb) || kb < shape.mode.strip() {
             continue;
         }
-        for kc in STEPS.into_iter().rev().filter(|kc| *kc <= kb && *kc >= shape.mode().strip()) {
+        for kc in STEPS.into_iter().rev().filter(|kc| *kc <= kb && *kc >= shape.mode.strip()) {
             for (a_stays, spans) in [(true, 1), (false, 1), (false, 2)] {
                 let tile = Tile { kb, kc, a_stays, spans, ..tile };
                 // Of two spans, all sums should leave at once, and weights for as long lie in L1.
@@ -67,7 +67,7 @@ fn steps(shape: &Shape, memories: &Memories, tile: Tile, tiles: &mut Vec<Tile>) 
 
 /// The same tile with other rings: how far the cube may be behind, and how much is finished at a time.
 pub fn rings(shape: &Shape, memories: &Memories, tile: &Tile) -> Vec<Tile> {
-    let rows = (tile.tile_m * shape.mode().rows()).next_multiple_of(16);
+    let rows = (tile.tile_m * shape.mode.rows()).next_multiple_of(16);
     let slices = [128, 64, 32, 16].into_iter().filter(|slice| *slice <= rows);
     let tiles = slices.flat_map(|slice| (2..=5).map(move |units| Tile { units, slice, ..*tile }));
     tiles.filter(|tile| tile.fits(shape, memories)).collect()

@@ -139,7 +139,7 @@ impl<'a> Gen<'a> {
 
     /// Zeros where L1 holds rows of fractals that no token has. Loads of other blocks may follow in the same slots.
     fn clear_padding(&mut self) {
-        let mode = self.shape.mode();
+        let mode = self.shape.mode;
         let mut copies = vec![];
         for (index, block) in self.blocks.iter().enumerate() {
             let rows = block.m * mode.rows();
@@ -235,7 +235,7 @@ impl<'a> Gen<'a> {
             self.load_columns(previous);
         }
         let groups = self.groups(&block);
-        let parts = groups.len() * self.shape.panel.parts;
+        let parts = groups.len() * self.shape.mode.parts();
         let slices = place.previous.map_or(0, |p| self.slices(p).len());
         let mut finished = 0;
         if place.first {
@@ -247,11 +247,11 @@ impl<'a> Gen<'a> {
             {
                 self.begin_segments(&place, next, false);
             }
-            for part in 0..self.shape.panel.parts {
+            for part in 0..self.shape.mode.parts() {
                 let freed = self.freed(&place);
                 self.unpack(g % self.packed_slots(place.block), part, group, freed);
                 self.multiply(&place, group, part);
-                let done = g * self.shape.panel.parts + part + 1;
+                let done = g * self.shape.mode.parts() + part + 1;
                 let due = self.due(done, parts, slices, &block);
                 if let Some(previous) = place.previous {
                     self.finish(previous, finished..due);
@@ -303,7 +303,7 @@ impl<'a> Gen<'a> {
 
     /// Where those sums lie behind the register of a panel's: spans follow each other, whatever rows a block has.
     pub fn c_offset(&self, block: &Block, tile: usize, span: usize) -> usize {
-        let rows = (self.tile_rows(block, tile) * self.shape.mode().rows()).next_multiple_of(16);
+        let rows = (self.tile_rows(block, tile) * self.shape.mode.rows()).next_multiple_of(16);
         tile * self.tile.spans * self.at.c_tile() + span * rows * self.tile.columns(&self.shape) * 4
     }
 
@@ -325,7 +325,7 @@ impl<'a> Gen<'a> {
     /// Group parts of a block that are unpacked before the vector unit turns to the sums of the panel before, where the
     /// cube waits for that: as many as L1 and L0B hold, while the scalar unit gets past their products.
     fn parts_before_sums(&self, block: &Block) -> usize {
-        let parts = self.groups(block).len() * self.shape.panel.parts;
+        let parts = self.groups(block).len() * self.shape.mode.parts();
         self.tile.parts_held(&self.shape).min(self.rings.ahead).min(parts)
     }
 
@@ -420,7 +420,7 @@ impl<'a> Gen<'a> {
 
     /// Loads segments of the activations of `block` into L1.
     fn segment_loads(&mut self, block: usize, segments: std::ops::Range<usize>) {
-        let mode = self.shape.mode();
+        let mode = self.shape.mode;
         for segment in segments {
             let b = self.blocks[block];
             let first = b.first_k + segment * self.at.segment;
@@ -444,7 +444,7 @@ impl<'a> Gen<'a> {
     /// Unpacks part `part` of the group in a packed slot and sends it to L1, to a unit for each panel; then `freed` has
     /// the slot.
     fn unpack(&mut self, packed_slot: usize, part: usize, group: &[(usize, usize)], freed: (Queue, FlagId)) {
-        let (mode, nr) = (self.shape.mode(), self.shape.panel.nr);
+        let (mode, nr) = (self.shape.mode, self.shape.panel.nr);
         let packed = flag::slot(flag::PACKED, packed_slot);
         let slot = self.part % self.rings.unpacked;
         self.part += 1;
@@ -465,7 +465,7 @@ impl<'a> Gen<'a> {
         };
         let mask = Second::Bits(u32::from(mode.mask()));
         self.e.vec(VecOp::And, U16, all(to), all(shifted), mask, repeats, 128);
-        if part + 1 == self.shape.panel.parts {
+        if part + 1 == self.shape.mode.parts() {
             self.e.set(Queue::V, Queue::Mte2, packed);
         }
         self.e.set(Queue::V, Queue::Mte3, unpacked);

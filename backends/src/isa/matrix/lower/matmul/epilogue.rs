@@ -9,6 +9,7 @@ use std::ops::Range;
 use tcc_ir::kernel::ScaleKind;
 
 use super::coupled::Gen;
+use super::tile::Mode;
 use super::{Block, flag, regs};
 use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, Types, strided};
 use crate::isa::matrix::program::addr::{Queue, Reg};
@@ -55,7 +56,7 @@ impl Gen<'_> {
         let block = self.blocks[block];
         let mut slices = vec![];
         for tile in 0..self.tiles(&block) {
-            let rows = self.tile_rows(&block, tile) * self.shape.mode().rows();
+            let rows = self.tile_rows(&block, tile) * self.shape.mode.rows();
             for span in 0..self.tile.spans {
                 for row in (0..rows).step_by(self.rings.slice_rows) {
                     let take = self.rings.slice_rows.min(rows - row);
@@ -69,7 +70,7 @@ impl Gen<'_> {
 
     /// How many slices a block's sums are.
     pub(super) fn count(&self, block: &Block) -> usize {
-        let rows = |tile| (self.tile_rows(block, tile) * self.shape.mode().rows()).div_ceil(self.rings.slice_rows);
+        let rows = |tile| (self.tile_rows(block, tile) * self.shape.mode.rows()).div_ceil(self.rings.slice_rows);
         (0..self.tiles(block)).map(rows).sum::<usize>() * self.tile.spans
     }
 
@@ -80,7 +81,7 @@ impl Gen<'_> {
         self.e.load(raw, flag::behind(regs::ACT, 4 * block.first_m), 1, 4 * block.m, 0, 0);
         self.e.set(Queue::Mte2, Queue::V, flag::TABLES);
         self.e.wait(Queue::Mte2, Queue::V, flag::TABLES);
-        self.e.each(VecOp::Mul, F32, raw, raw, Second::f32(1.0 / self.shape.mode().unit()), block.m);
+        self.e.each(VecOp::Mul, F32, raw, raw, Second::f32(1.0 / self.shape.mode.unit()), block.m);
         let blocks = self.at.act_blocks;
         (0..blocks).for_each(|b| self.e.spread_every(to + 32 * b, raw, block.m, blocks));
         self.e.set(Queue::V, Queue::Mte2, flag::TABLES);
@@ -117,7 +118,7 @@ impl Gen<'_> {
 
     /// True if the block's epilogue reads something per column.
     fn reads_columns(&self, block: &Block) -> bool {
-        block.ends && (self.scale == ScaleKind::PerRow || self.operands.bias || self.shape.panel.sums_bytes() > 0)
+        block.ends && (self.scale == ScaleKind::PerRow || self.operands.bias || self.shape.mode == Mode::I4)
     }
 
     /// Loads what the previous panel's epilogue reads per column.
@@ -134,7 +135,7 @@ impl Gen<'_> {
         if self.operands.bias {
             self.e.load(self.at.column_bias, flag::behind(regs::PREVIOUS_BIAS, 0), 1, bytes, 0, 0);
         }
-        if self.shape.panel.sums_bytes() > 0 {
+        if self.shape.mode == Mode::I4 {
             let behind = self.shape.panel.codes_bytes(self.shape.k);
             self.e.load(self.at.column_sums, flag::behind(regs::PREVIOUS_W, behind), 1, bytes, 0, 0);
         }
@@ -219,7 +220,7 @@ impl Gen<'_> {
     fn finish_slice(&mut self, block: &Block, slice: Slice, index: usize) {
         let (slot, at) = self.slice_slot(block, index);
         let id = flag::slot(flag::SLICE, slot);
-        let (mode, width) = (self.shape.mode(), self.tile.columns(&self.shape));
+        let (mode, width) = (self.shape.mode, self.tile.columns(&self.shape));
         let columns = self.span_columns(slice.span);
         let tokens = slice.rows / mode.rows();
         let token = slice.tile * self.tile.tile_m + slice.row / mode.rows();
@@ -256,7 +257,7 @@ impl Gen<'_> {
     fn take_sums(&mut self, block: &Block, slice: Slice, index: usize) {
         let (slot, at) = self.slice_slot(block, index);
         let (id, width) = (flag::slot(flag::SLICE, slot), self.tile.columns(&self.shape));
-        let tile_rows = (self.tile_rows(block, slice.tile) * self.shape.mode().rows()).max(2);
+        let tile_rows = (self.tile_rows(block, slice.tile) * self.shape.mode.rows()).max(2);
         // Rows of fractals of 16 · 16 · 4 bytes.
         let column = tile_rows.next_multiple_of(16) * 64;
         if slice.is_first {
@@ -326,7 +327,7 @@ impl Gen<'_> {
         (offset, tokens, columns): (usize, usize, usize),
         added: &mut Added,
     ) {
-        let (rows, row_bytes) = (self.shape.mode().rows(), 4 * self.tile.columns(&self.shape));
+        let (rows, row_bytes) = (self.shape.mode.rows(), 4 * self.tile.columns(&self.shape));
         for part in self.row_parts(tokens).filter(|_| columns > 0) {
             let slot = added.loaded.pop_front().expect("as many loads as parts");
             let id = flag::slot(flag::RESIDUAL, slot);
@@ -352,7 +353,7 @@ impl Gen<'_> {
         added: &mut Added,
     ) {
         let width = self.tile.columns(&self.shape);
-        let (rows, row, span) = (self.shape.mode().rows(), width / 8, 4 * width * slice.span);
+        let (rows, row, span) = (self.shape.mode.rows(), width / 8, 4 * width * slice.span);
         let y = |w: &Walk| strided(w.at + 4 * w.first, 1, rows * w.step);
         let each = |e: &mut Emit, op, types, b: &dyn Fn(&Walk) -> Second| {
             walks.iter().for_each(|w| e.vec(op, types, y(w), y(w), b(w), tokens * w.per_token, w.lanes));

@@ -43,7 +43,7 @@ pub(super) struct Layout {
 
 impl Layout {
     pub fn new(shape: &Shape, tile: &Tile, rings: &Rings) -> Layout {
-        let (mode, nr) = (shape.mode(), shape.panel.nr);
+        let (mode, nr) = (shape.mode, shape.panel.nr);
         let kp = shape.panel.kp.min(shape.padded_k());
         let (packed_bytes, part_bytes) = (nr * kp / 4, nr * mode.row_bytes(shape.part(kp)));
         let columns = tile.columns(shape);

@@ -15,37 +15,48 @@ impl Gen<'_> {
         if !(part + 1).is_multiple_of(parts) {
             return;
         }
-        for (first, columns) in group {
-            let part_columns = self.shape.part(*columns);
-            self.multiply_unit(place, first + (part + 1 - parts) * part_columns, parts * part_columns);
+        for panel in group {
+            let part_columns = self.shape.part(panel.1);
+            self.multiply_unit(place, *panel, ((part + 1 - parts) * part_columns, parts * part_columns));
         }
     }
 
-    /// The products of a unit of weights of `unit_columns` from `begin` on, step by step.
-    fn multiply_unit(&mut self, place: &Place, begin: usize, unit_columns: usize) {
+    /// The products of a unit of weights of `unit_columns` from `begin` of a panel on, step by step.
+    fn multiply_unit(
+        &mut self,
+        place: &Place,
+        (first, columns): (usize, usize),
+        (begin, unit_columns): (usize, usize),
+    ) {
         let block = self.blocks[place.block];
+        let run = self.shape.run(columns);
         let slot = self.unit % self.rings.b;
         self.unit += 1;
         self.e.wait(Queue::Mte3, Queue::Mte1, flag::slot(flag::B, slot));
         for step in (0..unit_columns).step_by(self.tile.kb) {
             let step_columns = self.tile.kb.min(unit_columns - step);
-            let from = begin + step - block.first_k;
+            let from = first - block.first_k + begin + step;
             let spans = self.spans(&block, from, step_columns);
             self.load_b(slot, (step, step_columns), spans);
             if step + step_columns == unit_columns {
                 self.e.set(Queue::Mte1, Queue::Mte3, flag::slot(flag::B, slot));
             }
-            for within in (0..step_columns).step_by(self.tile.kc) {
-                let columns = self.tile.kc.min(step_columns - within);
+            let mut within = 0;
+            while within < step_columns {
+                let of_panel = begin + step + within;
+                // A short panel has short runs.
+                let step_k = self.tile.kc.min(step_columns - within).min(run - of_panel % run);
                 let column = from + within;
+                let strip = self.shape.strip(column, (of_panel, columns));
                 if place.first && column.is_multiple_of(self.at.segment) {
                     let segment = self.segment_slot(place.block, column / self.at.segment);
                     self.e.wait(Queue::Mte2, Queue::Mte1, flag::slot(flag::A, segment));
                 }
                 for tile in 0..self.tiles(&block) {
-                    self.load_a(place, tile, column, columns);
-                    self.product(&block, tile, (column, columns), (within, step_columns), spans);
+                    self.load_a(place, tile, (column, step_k), strip);
+                    self.product(&block, tile, (column, step_k), (within, step_columns), spans);
                 }
+                within += step_k;
             }
             self.e.set(Queue::M, Queue::Mte1, flag::slot(flag::L0B, self.step_b % 2));
             self.step_b += 1;
@@ -60,7 +71,7 @@ impl Gen<'_> {
 
     /// Weights of a step (first column of the unit, columns) into L0B, each of `spans` spans by itself.
     fn load_b(&mut self, slot: usize, (step, columns): (usize, usize), spans: usize) {
-        let (mode, nr) = (self.shape.mode(), self.shape.panel.nr);
+        let (mode, nr) = (self.shape.mode, self.shape.panel.nr);
         let to = self.step_b % 2;
         self.e.wait(Queue::M, Queue::Mte1, flag::slot(flag::L0B, to));
         for span in 0..spans {
@@ -78,42 +89,43 @@ impl Gen<'_> {
         }
     }
 
-    /// Activations of one tile and step into L0A, unless they stay there; then the flag that both operands lie there.
-    fn load_a(&mut self, place: &Place, tile: usize, column: usize, columns: usize) {
-        let block = self.blocks[place.block];
+    /// Activations of one tile and step, which begin at `strip` of the block, into L0A, unless they stay there; then the
+    /// flag that both operands lie there.
+    fn load_a(&mut self, place: &Place, tile: usize, columns: (usize, usize), strip: usize) {
         if self.tile.a_stays {
             if place.first {
-                self.e.push(Work::LoadL0(self.a_fractals(&block, place.block, tile, column, columns)));
+                self.e.push(Work::LoadL0(self.a_fractals(place.block, tile, columns, strip)));
             }
             self.e.set(Queue::Mte1, Queue::M, flag::slot(flag::L0B, self.step_b % 2));
             return;
         }
         let slot = self.step_a % 2;
         self.e.wait(Queue::M, Queue::Mte1, flag::slot(flag::L0A, slot));
-        self.e.push(Work::LoadL0(self.a_fractals(&block, place.block, tile, column, columns)));
+        self.e.push(Work::LoadL0(self.a_fractals(place.block, tile, columns, strip)));
         self.e.set(Queue::Mte1, Queue::M, flag::slot(flag::L0A, slot));
     }
 
-    fn a_fractals(&self, block: &Block, index: usize, tile: usize, column: usize, columns: usize) -> LoadL0 {
-        let mode = self.shape.mode();
+    fn a_fractals(&self, index: usize, tile: usize, (column, columns): (usize, usize), strip: usize) -> LoadL0 {
+        let (mode, block) = (self.shape.mode, self.blocks[index]);
         let rows = (block.m * mode.rows()).next_multiple_of(16);
-        let (segment, within) = (column / self.at.segment, column % self.at.segment);
-        let src = self.at.a(self.segment_slot(index, segment))
-            + (within / mode.strip() * rows + tile * self.tile.tile_m * mode.rows()) * 32;
+        let strips = self.at.segment / mode.strip();
+        let (segment, within) = (strip / strips, strip % strips);
+        let src =
+            self.at.a(self.segment_slot(index, segment)) + (within * rows + tile * self.tile.tile_m * mode.rows()) * 32;
         LoadL0 {
             side: Side::A,
             dst: self.a_address(column),
             src: flag::at(src),
-            rows: (self.tile_rows(block, tile) * mode.rows()).div_ceil(16) as u16,
+            rows: (self.tile_rows(&block, tile) * mode.rows()).div_ceil(16) as u16,
             cols: (columns / mode.strip()) as u16,
-            src_stride: (rows * 32) as u32,
+            src_stride: (self.shape.strip_step() * rows * 32) as u32,
             transpose: false,
         }
     }
 
     /// Where the step at `column` has its activations in L0A.
     fn a_address(&self, column: usize) -> Addr {
-        let mode = self.shape.mode();
+        let mode = self.shape.mode;
         let rows = (self.tile.tile_m * mode.rows()).next_multiple_of(16);
         if self.tile.a_stays {
             flag::at(rows * mode.row_bytes(column))
@@ -132,7 +144,7 @@ impl Gen<'_> {
         (within, loaded): (usize, usize),
         spans: usize,
     ) {
-        let mode = self.shape.mode();
+        let mode = self.shape.mode;
         let (ring, slot) = if self.tile.a_stays { (flag::L0B, self.step_b % 2) } else { (flag::L0A, self.step_a % 2) };
         let rows = self.tile_rows(block, tile) * mode.rows();
         for span in 0..spans {

@@ -27,7 +27,7 @@ pub fn alone(shape: &Shape, tile: Tile, machine: &Machine) -> Result<Program, Lo
     let label = "product";
     let mut builder = ProgramBuilder::new(label, machine);
     let (m, n) = (shape.m, shape.n);
-    let mode = shape.mode();
+    let mode = shape.mode;
     let row_panel = shape.panel.codes_bytes(shape.k) + shape.panel.sums_bytes();
     let strips = shape.padded_k() / mode.strip() * shape.strip_rows() * 32;
     let mut symbol = |name: &str, kind, bytes: usize| (builder.symbol(name, kind, bytes as u64, name), 0);
@@ -64,7 +64,7 @@ pub fn cycles(shape: &Shape, tile: Tile, machine: &Machine) -> Option<f64> {
 
 /// The fastest tile for a product.
 pub fn choose(shape: &Shape, machine: &Machine) -> Option<Tile> {
-    machine.cube_mode(shape.mode().cube())?;
+    machine.cube_mode(shape.mode.cube())?;
     let cores = share(shape, machine.cube_cores() as usize);
     let few = Shape { n: shape.n.min(PANELS * cores * shape.panel.nr), ..*shape };
     let memories = memories(machine);

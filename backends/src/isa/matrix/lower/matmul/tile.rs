@@ -32,9 +32,14 @@ impl Mode {
         }
     }
 
-    /// The mode that reads weights packed in `parts` parts.
+    /// The mode that weights of `panel` are packed for.
     pub fn of(panel: Panel) -> Mode {
         if panel.parts == Mode::I8.parts() { Mode::I8 } else { Mode::I4 }
+    }
+
+    /// True if weights of `panel` can be unpacked for it: those packed for nibbles give bytes, too.
+    pub fn reads(self, panel: Panel) -> bool {
+        self.parts() >= panel.parts
     }
 
     /// Rows of the cube that a token takes.
@@ -141,9 +146,11 @@ impl Tile {
             && self.block_m.is_multiple_of(self.tile_m)
             && (self.block_m == self.tile_m || self.tile_m.is_multiple_of(16))
             && (self.block_k >= shape.padded_k() || self.block_k.is_multiple_of(kp))
+            && shape.mode.reads(shape.panel)
             && shape.has_step(self.kb)
             && self.kb.is_multiple_of(self.kc)
-            && self.kc.is_multiple_of(shape.mode().strip())
+            && self.kc.is_multiple_of(shape.mode.strip())
+            && (shape.strip_step() == 1 || !self.a_stays && shape.run(kp).is_multiple_of(self.kc))
             && (self.spans == 1 || self.spans == 2 && shape.panel.nr.is_multiple_of(2 * SPAN))
     }
 
@@ -165,7 +172,7 @@ impl Tile {
     /// Parts that go from L1 to L0B together.
     pub fn parts_per_unit(&self, shape: &Shape) -> usize {
         let part = shape.part(shape.panel.kp.min(shape.padded_k()));
-        (self.kb / part).clamp(1, shape.panel.parts)
+        (self.kb / part).clamp(1, shape.mode.parts())
     }
 }
 
@@ -176,15 +183,12 @@ pub struct Shape {
     pub n: usize,
     pub k: usize,
     pub panel: Panel,
+    pub mode: Mode,
     /// A residual is added.
     pub residual: bool,
 }
 
 impl Shape {
-    pub fn mode(&self) -> Mode {
-        Mode::of(self.panel)
-    }
-
     pub fn padded_k(&self) -> usize {
         self.k.next_multiple_of(KR)
     }
@@ -196,18 +200,42 @@ impl Shape {
 
     /// Rows of the activation strips in global memory.
     pub fn strip_rows(&self) -> usize {
-        (self.m * self.mode().rows()).next_multiple_of(16)
+        (self.m * self.mode.rows()).next_multiple_of(16)
     }
 
     /// True if a step of `kb` columns is whole parts, or divides one.
     pub fn has_step(&self, kb: usize) -> bool {
         let part = self.part(self.panel.kp.min(self.padded_k()));
-        part.is_multiple_of(kb) || kb.is_multiple_of(part) && self.panel.parts.is_multiple_of(kb / part)
+        part.is_multiple_of(kb) || kb.is_multiple_of(part) && self.mode.parts().is_multiple_of(kb / part)
     }
 
     /// Columns of the part that one panel of `columns` gives at once.
     pub fn part(&self, columns: usize) -> usize {
-        columns / self.panel.parts
+        columns / self.mode.parts()
+    }
+
+    /// Strips of activations that the cube meets one after the other, as strips of a panel: 1 apart, or 2 where nibbles
+    /// give bytes. Then the first half of what is unpacked, high nibbles, has the odd strips, and the second half the
+    /// even ones.
+    pub fn strip_step(&self) -> usize {
+        self.mode.parts() / self.panel.parts
+    }
+
+    /// Columns of a panel of `columns` whose strips lie [`Shape::strip_step`] apart.
+    pub fn run(&self, columns: usize) -> usize {
+        columns / self.strip_step()
+    }
+
+    /// The strip of the block's activations that meets unpacked column `column` of the block: it is of a panel of
+    /// `columns` columns, `within` columns into it.
+    pub fn strip(&self, column: usize, (within, columns): (usize, usize)) -> usize {
+        let strip = self.mode.strip();
+        if self.strip_step() == 1 {
+            return column / strip;
+        }
+        let first = (column - within) / strip;
+        let run = self.run(columns);
+        if within < run { first + 2 * (within / strip) + 1 } else { first + 2 * ((within - run) / strip) }
     }
 }
 
@@ -251,7 +279,7 @@ pub struct Rings {
 impl Rings {
     /// The most generous rings that fit, or `None`.
     pub fn fit(shape: &Shape, tile: &Tile, memories: &Memories) -> Option<Rings> {
-        let (mode, nr) = (shape.mode(), shape.panel.nr);
+        let (mode, nr) = (shape.mode, shape.panel.nr);
         if !tile.is_consistent(shape) {
             return None;
         }
@@ -312,7 +340,7 @@ impl Rings {
     /// Bytes of `a` segments of activations in L1. As many as a block has keep their places, and the last one is as
     /// long as it must be; with more of them a block may begin in any.
     pub fn a_bytes(shape: &Shape, tile: &Tile, segments: usize, a: usize) -> usize {
-        let mode = shape.mode();
+        let mode = shape.mode;
         let rows = (tile.block_m * mode.rows()).next_multiple_of(16);
         let columns = if a == segments { tile.block_k } else { a * Rings::segment(shape, tile, segments) };
         rows * mode.row_bytes(columns)
@@ -334,7 +362,7 @@ impl Rings {
             return groups.into_iter().find(fits);
         }
         // The cube waits for its only sums: all of them leave at once if UB holds them, some in place of unpacked parts.
-        let rows = (tile.tile_m * shape.mode().rows()).next_multiple_of(16);
+        let rows = (tile.tile_m * shape.mode.rows()).next_multiple_of(16);
         let all = rows.div_ceil(self.slice_rows) * tile.accumulators();
         let lent = (0..=2).filter(|lent| *lent < all && (*lent == 0 || slice_bytes <= group_bytes));
         let whole = lent.flat_map(|lent| groups.map(|r| Rings { slices: all - lent, lent, ..r }));
@@ -350,7 +378,7 @@ impl Rings {
 
     /// Blocks that a token's act_scale fills: one for each repeat of a row where rows follow each other in one operation.
     pub fn act_blocks(shape: &Shape, tile: &Tile) -> usize {
-        if shape.mode().rows() == 1 { tile.columns(shape).div_ceil(SPAN) } else { 1 }
+        if shape.mode.rows() == 1 { tile.columns(shape).div_ceil(SPAN) } else { 1 }
     }
 
     /// Bytes of tables in UB: act_scale of two blocks, spread, and as loaded; scale, bias and sums of a

@@ -5,9 +5,8 @@
 use tcc_ir::ty::DType;
 
 use super::rows::{element, step};
-use super::{Place, ROWS, Space, Tables, UbTooSmall, behind, reg, row_cores, share_rows};
+use super::{Place, ROWS, Sharing, Space, Tables, UbTooSmall, behind, reg, row_cores, share_rows};
 use crate::isa::matrix::lower::emit::{Emit, F32, Second, block, dense as all, strided};
-use crate::isa::matrix::program::StartValues;
 use crate::isa::matrix::program::addr::{Queue, Reg};
 use crate::isa::matrix::program::inst::Count;
 use crate::isa::matrix::program::vec::VecOp;
@@ -109,8 +108,9 @@ pub fn dense(
     o: Operands,
     tables: &Tables,
     cores: usize,
-) -> Result<(usize, Vec<StartValues>), UbTooSmall> {
+) -> Result<Sharing, UbTooSmall> {
     let at = fitting(ub, &d, cores)?;
+    let cores = row_cores(d.n, at.rows, cores);
     let starts = share_rows(e, (d.n, at.rows), cores, [FIRST, WHOLE, RAGGED]);
     e.point(AT, tables.transpose);
     e.load(at.transpose, behind(AT, 0), 1, 2048, 0, 0);
@@ -145,7 +145,7 @@ pub fn dense(
     for slot in SLOT..SLOT + 2 {
         e.wait(Queue::V, Queue::Mte2, slot);
     }
-    Ok((row_cores(d.n, at.rows, cores), starts))
+    Ok((cores, starts))
 }
 
 /// Bytes of the weights of `rows` output rows.

@@ -7,6 +7,7 @@ pub mod attention;
 pub mod cache;
 pub mod dense;
 pub mod quantize;
+pub mod rope;
 pub mod rows;
 pub mod ternary;
 
@@ -14,7 +15,7 @@ use tcc_ir::numerics;
 
 use super::emit::{Emit, F32, S32, Second, Strided, block, dense as all, strided};
 use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
-use crate::isa::matrix::program::inst::{ScalarOp, ScalarOperand};
+use crate::isa::matrix::program::inst::{Count, ScalarOp, ScalarOperand};
 use crate::isa::matrix::program::ty::ElemType;
 use crate::isa::matrix::program::vec::{MAX_REPEATS, VecOp};
 use crate::isa::matrix::program::{StartValues, SymbolId};
@@ -141,11 +142,21 @@ pub fn row_cores(n: usize, rows: usize, cores: usize) -> usize {
     if n.is_multiple_of(ALIGN) { cores.min(n.div_ceil(rows)) } else { 1 }
 }
 
-/// Shares `n` output rows in tiles of `rows` among [`row_cores`]. The registers are for a core's first tile, its whole
-/// tiles, and 1 if a ragged one follows; what differs between cores is returned.
+/// Cores that share a step, and the registers that differ between them.
+pub type Sharing = (usize, Vec<StartValues>);
+
+/// Cores of `cores` that share `n` rows in tiles of `rows`.
+pub fn run_cores(n: usize, rows: usize, cores: usize) -> usize {
+    cores.min(n.div_ceil(rows))
+}
+
+/// Registers of [`share_rows`] where [`in_runs`] is to use them.
+pub const RUNS: [Reg; 3] = [reg(10), reg(11), reg(12)];
+
+/// Shares `n` rows in tiles of `rows` among as many cores, [`run_cores`] at most. The registers are for a core's first
+/// tile, its whole tiles, and 1 if a ragged one follows; what differs between cores is returned.
 pub fn share_rows(e: &mut Emit, (n, rows): (usize, usize), cores: usize, regs: [Reg; 3]) -> Vec<StartValues> {
     let (whole, tiles) = (n / rows, n.div_ceil(rows));
-    let cores = row_cores(n, rows, cores);
     let first = |core: usize| tiles * core / cores;
     let values = |core: usize| {
         let wholes = first(core + 1).min(whole) - first(core);
@@ -158,6 +169,21 @@ pub fn share_rows(e: &mut Emit, (n, rows): (usize, usize), cores: usize, regs: [
     }
     let start = |(i, reg)| StartValues { reg, values: (0..cores).map(|core| values(core)[i]).collect() };
     regs.into_iter().enumerate().map(start).collect()
+}
+
+/// The core's tiles of `n` rows, `rows` of each and then the ragged one's, as [`RUNS`] say; `body` says by how much
+/// registers grow.
+pub fn in_runs(e: &mut Emit, (n, rows): (usize, usize), body: impl Fn(&mut Emit, usize) -> Vec<(Reg, i32)>) {
+    if n >= rows {
+        e.begin(Count::Reg(RUNS[1]));
+        let steps = body(e, rows);
+        e.end(&steps);
+    }
+    if !n.is_multiple_of(rows) {
+        e.begin(Count::Reg(RUNS[2]));
+        body(e, n % rows);
+        e.end(&[]);
+    }
 }
 
 /// `offset` bytes behind a register.

@@ -1,23 +1,27 @@
 //! Quantization of activation rows, alone or behind a norm or a gate, into the strips that the cube reads.
 
+use std::ops::Range;
+
 use tcc_ir::numerics::ABSMAX_FLOOR;
 use tcc_ir::ops::Act;
 
-use super::rows::{self, NormSpace, OUT, Rows, TOGETHER, X, Y};
-use super::{Place, Space, Tables, UbTooSmall, behind, reg, row_cores, share_rows};
+use super::rows::{self, NormSpace, OUT, Rows, TOGETHER, X, Y, first_run};
+use super::{Place, RUNS, Sharing, Space, Tables, UbTooSmall, behind, in_runs, reg, run_cores, share_rows};
 use crate::isa::matrix::lower::emit::{Emit, F32, Second, U16, block, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Mode;
-use crate::isa::matrix::program::StartValues;
 use crate::isa::matrix::program::addr::{Queue, Reg};
-use crate::isa::matrix::program::inst::Count;
 use crate::isa::matrix::program::ty::ElemType;
 use crate::isa::matrix::program::vec::VecOp;
 
 const SCALE: Reg = reg(9);
-/// First of the core's runs of [`TOGETHER`] rows, how many are whole, and 1 if the ragged one is its own.
-const FIRST: Reg = reg(10);
-const WHOLE: Reg = reg(11);
-const RAGGED: Reg = reg(12);
+
+/// First flag of the parts of a group: the rows of one are loaded as soon as those before them have been stored. 0 is
+/// [`Emit::after`]'s, the last one that of a gate's second operand.
+const PART: u8 = 1;
+const PARTS: usize = 4;
+const SECOND: u8 = 5;
+/// The scales have been stored.
+const SCALES: u8 = 1;
 
 /// What happens to a row before it is quantized.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +68,7 @@ pub struct Codes {
     /// The rows' scales, one behind the other.
     pub a: usize,
     inv: usize,
-    /// A row as f32, not yet rounded; at other times one of a gate's second operand.
+    /// A row as f32, not yet rounded; at other times one of a gate's second operand, perhaps.
     pub t: usize,
     padded: usize,
     mode: Mode,
@@ -76,6 +80,8 @@ struct Group {
     norm: Option<NormSpace>,
     /// Scratch of gates.
     gate: usize,
+    /// A row of a gate's second operand: where codes are made later, if UB has no other place.
+    second: usize,
     codes: Codes,
 }
 
@@ -86,7 +92,9 @@ impl Group {
         let at = space.take(rows * pitch)?;
         let gate = space.take(before.gate().map_or(0, |(act, _)| rows::gate_bytes(act, k)))?;
         let norm = before.norm().map(|_| NormSpace::take(&mut space, k)).transpose()?;
-        Ok(Group { x: Rows { at, rows, pitch }, norm, gate, codes: Codes::take(&mut space, k, mode)? })
+        let codes = Codes::take(&mut space, k, mode)?;
+        let second = space.floats(k).unwrap_or(codes.t);
+        Ok(Group { x: Rows { at, rows, pitch }, norm, gate, second, codes })
     }
 }
 
@@ -98,67 +106,105 @@ pub fn quantize(
     before: Before,
     [x, q, act_scale]: [Place; 3],
     (tables, cores): (&Tables, usize),
-) -> Result<(usize, Vec<StartValues>), UbTooSmall> {
+) -> Result<Sharing, UbTooSmall> {
     let at = rows::most(m, |rows| Group::fit(ub, rows, (k, mode), before))?;
-    let starts = share_rows(e, (m, TOGETHER), cores, [FIRST, WHOLE, RAGGED]);
+    let cores = run_cores(m, TOGETHER, cores);
+    let starts = share_rows(e, (m, TOGETHER), cores, RUNS);
     if let (Some((_, w)), Some(norm)) = (before.norm(), &at.norm) {
         norm.load(e, k, w, tables);
     }
-    let mut first = |reg: Reg, place: Place, bytes: usize| {
-        e.point(rows::AT, place);
-        e.index(reg, rows::AT, FIRST, TOGETHER * bytes);
-    };
-    first(X, x, 4 * k);
-    first(OUT, q, 32 * mode.rows());
-    first(SCALE, act_scale, 4);
+    first_run(e, &[(X, x, 4 * k), (OUT, q, 32 * mode.rows()), (SCALE, act_scale, 4)], TOGETHER);
     if let Some((_, u)) = before.gate() {
-        first(Y, u, 4 * k);
+        first_run(e, &[(Y, u, 4 * k)], TOGETHER);
     }
     let strip_rows = (m * mode.rows()).next_multiple_of(16);
-    let group = |e: &mut Emit, rows: usize| at.quantize(e, rows, (k, strip_rows), before);
-    if m >= TOGETHER {
-        e.begin(Count::Reg(WHOLE));
-        rows::in_groups(e, TOGETHER, at.x.rows, group);
-        e.end(&[]);
+    presets(e, before, true);
+    in_runs(e, (m, TOGETHER), |e, rows| {
+        rows::in_groups(e, rows, at.x.rows, |e, rows| at.quantize(e, rows, (k, strip_rows), before));
+        vec![]
+    });
+    presets(e, before, false);
+    Ok((cores, starts))
+}
+
+/// Sets, or takes, the flags that say that rows are free.
+fn presets(e: &mut Emit, before: Before, is_start: bool) {
+    let parts = (PART..).take(PARTS).map(|part| (Queue::Mte3, Queue::Mte2, part));
+    let second = before.gate().map(|_| (Queue::V, Queue::Mte2, SECOND));
+    for (src, dst, id) in parts.chain(second).chain([(Queue::Mte3, Queue::V, SCALES)]) {
+        if is_start { e.set(src, dst, id) } else { e.wait(src, dst, id) }
     }
-    if !m.is_multiple_of(TOGETHER) {
-        e.begin(Count::Reg(RAGGED));
-        rows::in_groups(e, m % TOGETHER, at.x.rows, group);
-        e.end(&[]);
-    }
-    Ok((row_cores(m, TOGETHER, cores), starts))
 }
 
 impl Group {
     /// The next `rows` rows; how far the registers are to move.
     fn quantize(&self, e: &mut Emit, rows: usize, (k, strip_rows): (usize, usize), before: Before) -> Vec<(Reg, i32)> {
         let (x, mode) = (Rows { rows, ..self.x }, self.codes.mode);
-        e.load(x.at, behind(X, 0), rows, 4 * k, 4 * k, x.pitch);
-        e.loaded();
-        if let Some((act, _)) = before.gate() {
-            for row in 0..rows {
-                e.load(self.codes.t, behind(Y, 4 * k * row), 1, 4 * k, 0, 0);
-                e.loaded();
-                rows::gate_row(e, act, [x.row(row), self.codes.t, self.gate], k);
-                e.after(Queue::V, Queue::Mte2);
+        let parts = Group::parts(rows);
+        for (part, of) in parts.iter().enumerate() {
+            let flag = PART + part as u8;
+            e.wait(Queue::Mte3, Queue::Mte2, flag);
+            e.load(x.row(of.start), behind(X, 4 * k * of.start), of.len(), 4 * k, 4 * k, x.pitch);
+            e.set(Queue::Mte2, Queue::V, flag);
+        }
+        for (part, of) in parts.iter().enumerate() {
+            e.wait(Queue::Mte2, Queue::V, PART + part as u8);
+            if let Some((act, _)) = before.gate() {
+                of.clone().for_each(|row| self.gate(e, act, (x, row), k));
+            }
+            if let (true, Some(norm)) = (x.are_far(), &self.norm) {
+                // Row by row, while others are loaded.
+                of.clone().for_each(|row| rows::sum_squares(e, norm, (x, row..row + 1), k));
             }
         }
         if let (Some((eps, _)), Some(norm)) = (before.norm(), &self.norm) {
-            rows::norm_rows(e, norm, x, k, eps);
+            if !x.are_far() {
+                rows::sum_squares(e, norm, (x, 0..rows), k);
+            }
+            rows::norm_summed(e, norm, x, k, eps);
         }
-        code_rows(e, &self.codes, x, k);
-        e.computed();
+        e.wait(Queue::Mte3, Queue::V, SCALES);
+        scale_rows(e, &self.codes, x, k);
         let strips = self.codes.padded / mode.strip();
-        for row in 0..rows {
-            for plane in 0..mode.rows() {
+        for (part, of) in parts.iter().enumerate() {
+            let flag = PART + part as u8;
+            of.clone().for_each(|row| code_row(e, &self.codes, (x, row), k));
+            e.set(Queue::V, Queue::Mte3, flag);
+            e.wait(Queue::V, Queue::Mte3, flag);
+            for (row, plane) in of.clone().flat_map(|row| (0..mode.rows()).map(move |plane| (row, plane))) {
                 let (to, from) = (behind(OUT, 32 * (row * mode.rows() + plane)), self.codes.plane(x.row(row), plane));
                 e.store(to, from, strips, 32, 32, 32 * strip_rows);
             }
+            e.set(Queue::Mte3, Queue::Mte2, flag);
+        }
+        if before.gate().is_some() && self.second == self.codes.t {
+            // What was loaded there has become codes.
+            e.set(Queue::V, Queue::Mte2, SECOND);
         }
         e.store(behind(SCALE, 0), self.codes.a, 1, 4 * rows, 0, 0);
-        e.stored();
+        e.set(Queue::Mte3, Queue::V, SCALES);
         let bytes = rows::step(4 * k * rows);
         vec![(X, bytes), (Y, bytes), (OUT, rows::step(32 * mode.rows() * rows)), (SCALE, rows::step(4 * rows))]
+    }
+}
+
+impl Group {
+    /// The rows of a group of `rows` that are loaded, and stored, by themselves.
+    fn parts(rows: usize) -> Vec<Range<usize>> {
+        let size = rows.div_ceil(PARTS);
+        (0..rows).step_by(size).map(|first| first..rows.min(first + size)).collect()
+    }
+
+    /// The gate of a row.
+    fn gate(&self, e: &mut Emit, act: Act, (x, row): (Rows, usize), k: usize) {
+        e.wait(Queue::V, Queue::Mte2, SECOND);
+        e.load(self.second, behind(Y, 4 * k * row), 1, 4 * k, 0, 0);
+        e.set(Queue::Mte2, Queue::V, SECOND);
+        e.wait(Queue::Mte2, Queue::V, SECOND);
+        rows::gate_row(e, act, [x.row(row), self.second, self.gate], k);
+        if row + 1 < x.rows || self.second != self.codes.t {
+            e.set(Queue::V, Queue::Mte2, SECOND);
+        }
     }
 }
 
@@ -210,6 +256,12 @@ impl Codes {
 
 /// Codes of rows in place of their elements, in strips of nibbles too where the mode says so, and scales at `a`.
 pub fn code_rows(e: &mut Emit, at: &Codes, x: Rows, k: usize) {
+    scale_rows(e, at, x, k);
+    (0..x.rows).for_each(|row| code_row(e, at, (x, row), k));
+}
+
+/// The scales of rows at `a`, and what their elements are to be multiplied with.
+fn scale_rows(e: &mut Emit, at: &Codes, x: Rows, k: usize) {
     let count = x.rows;
     e.fill(at.max, 0, 64 * count);
     let (full, tail) = (k / 64, k % 64);
@@ -230,17 +282,19 @@ pub fn code_rows(e: &mut Emit, at: &Codes, x: Rows, k: usize) {
     e.each2(VecOp::Div, at.blocks, at.blocks, at.a, count);
     e.spread(at.inv, at.blocks, count);
     e.each(VecOp::Div, F32, at.a, at.a, Second::f32(127.0), count);
-    for row in 0..count {
-        e.each(VecOp::Mul, F32, at.t, x.row(row), Second::Vector(block(at.inv + 32 * row)), k);
-        let bytes = Codes::bytes(k, at.mode);
-        if bytes > k {
-            e.fill(x.row(row), 0, bytes / 4);
-        }
-        // Saturates at -128 and 127, as the clamp does.
-        e.each(VecOp::Cast, (ElemType::S8, ElemType::F32), x.row(row), at.t, Second::None, k);
-        if at.mode == Mode::I4 {
-            nibbles(e, at, x.row(row));
-        }
+}
+
+/// The codes of a row.
+fn code_row(e: &mut Emit, at: &Codes, (x, row): (Rows, usize), k: usize) {
+    e.each(VecOp::Mul, F32, at.t, x.row(row), Second::Vector(block(at.inv + 32 * row)), k);
+    let bytes = Codes::bytes(k, at.mode);
+    if bytes > k {
+        e.fill(x.row(row), 0, bytes / 4);
+    }
+    // Saturates at -128 and 127, as the clamp does.
+    e.each(VecOp::Cast, (ElemType::S8, ElemType::F32), x.row(row), at.t, Second::None, k);
+    if at.mode == Mode::I4 {
+        nibbles(e, at, x.row(row));
     }
 }
 

@@ -1,14 +1,16 @@
-//! Kernels over token rows: embedding, norms, gates, rotary positions, additions.
+//! Kernels over token rows: embedding, norms, gates, additions.
+
+use std::ops::Range;
 
 use tcc_ir::ops::Act;
 use tcc_ir::ty::DType;
 
-use super::{Place, Space, Tables, UbTooSmall, behind, reg};
+use super::{Place, RUNS, Sharing, Space, Tables, UbTooSmall, behind, in_runs, reg, run_cores, share_rows};
 use crate::isa::matrix::lower::emit::{Emit, F32, Second, Strided, block, strided};
 use crate::isa::matrix::program::addr::Reg;
 use crate::isa::matrix::program::inst::{Count, ScalarOp, ScalarOperand};
 use crate::isa::matrix::program::ty::ElemType;
-use crate::isa::matrix::program::vec::VecOp;
+use crate::isa::matrix::program::vec::{MAX_REPEATS, VecOp};
 
 /// Registers of operands.
 pub const X: Reg = reg(1);
@@ -54,27 +56,40 @@ pub fn embed(
     ub: usize,
     (m, h, table, scale): (usize, usize, DType, f32),
     [tokens, rows, out]: [Place; 3],
-) -> Result<(), UbTooSmall> {
+    cores: usize,
+) -> Result<Sharing, UbTooSmall> {
     let mut space = Space::new(ub);
     let (ty, size) = element(table);
     let (raw, x) = (space.take(size * h)?, space.floats(h)?);
-    e.point(X, tokens);
+    let cores = run_cores(m, TOGETHER, cores);
+    let starts = share_rows(e, (m, TOGETHER), cores, RUNS);
+    first_run(e, &[(X, tokens, 4), (OUT, out, 4 * h)], TOGETHER);
     e.point(W, rows);
-    e.point(OUT, out);
-    e.begin(count(m));
-    e.scalar_load(INDEX, behind(X, 0));
-    e.index(AT, W, INDEX, size * h);
-    e.load(raw, behind(AT, 0), 1, size * h, 0, 0);
-    e.loaded();
-    widen(e, x, raw, ty, h);
-    if scale != 1.0 {
-        e.each(VecOp::Mul, F32, x, x, Second::f32(scale), h);
+    in_runs(e, (m, TOGETHER), |e, rows| {
+        e.begin(count(rows));
+        e.scalar_load(INDEX, behind(X, 0));
+        e.index(AT, W, INDEX, size * h);
+        e.load(raw, behind(AT, 0), 1, size * h, 0, 0);
+        e.loaded();
+        widen(e, x, raw, ty, h);
+        if scale != 1.0 {
+            e.each(VecOp::Mul, F32, x, x, Second::f32(scale), h);
+        }
+        e.computed();
+        e.store(behind(OUT, 0), x, 1, 4 * h, 0, 0);
+        e.stored();
+        e.end(&[(X, 4), (OUT, step(4 * h))]);
+        vec![]
+    });
+    Ok((cores, starts))
+}
+
+/// Sets registers to the core's first run of `rows` rows, of so many bytes.
+pub fn first_run(e: &mut Emit, operands: &[(Reg, Place, usize)], rows: usize) {
+    for (reg, place, bytes) in operands {
+        e.point(AT, *place);
+        e.index(*reg, AT, RUNS[0], rows * bytes);
     }
-    e.computed();
-    e.store(behind(OUT, 0), x, 1, 4 * h, 0, 0);
-    e.stored();
-    e.end(&[(X, 4), (OUT, step(4 * h))]);
-    Ok(())
 }
 
 /// Rows that lie in UB one behind the other: at most [`TOGETHER`].
@@ -89,6 +104,11 @@ pub struct Rows {
 impl Rows {
     pub fn row(&self, index: usize) -> usize {
         self.at + index * self.pitch
+    }
+
+    /// True if rows are too far apart for the blocks of one repeat.
+    pub fn are_far(&self) -> bool {
+        self.pitch / 32 > usize::from(MAX_REPEATS)
     }
 }
 
@@ -129,8 +149,19 @@ impl NormSpace {
 
 /// `x = w · (x · r)` of rows of `d` elements.
 pub fn norm_rows(e: &mut Emit, at: &NormSpace, x: Rows, d: usize, eps: f32) {
+    sum_squares(e, at, (x, 0..x.rows), d);
+    norm_summed(e, at, x, d, eps);
+}
+
+/// The partial sums of the squares of some of `rows`.
+pub fn sum_squares(e: &mut Emit, at: &NormSpace, (x, rows): (Rows, Range<usize>), d: usize) {
+    let skip = 32 * rows.start;
+    e.squares(x.row(rows.start), (rows.len(), d, x.pitch), at.lo + skip, at.hi + skip);
+}
+
+/// [`norm_rows`] behind the sums.
+pub fn norm_summed(e: &mut Emit, at: &NormSpace, x: Rows, d: usize, eps: f32) {
     let count = x.rows;
-    e.squares(x.at, (count, d, x.pitch), at.lo, at.hi);
     let ss = e.reduce(at.lo, at.hi, at.transpose, at.scratch, count);
     // Row lengths are far below 2^24.
     e.each(VecOp::Div, F32, ss, ss, Second::f32(d as f32), count);
@@ -153,18 +184,19 @@ pub fn norm(
     ub: usize,
     (runs, d, eps): (usize, usize, f32),
     [x, w, out]: [Place; 3],
-    tables: &Tables,
-) -> Result<(), UbTooSmall> {
+    (tables, cores): (&Tables, usize),
+) -> Result<Sharing, UbTooSmall> {
     let pitch = (4 * d).next_multiple_of(32);
     let fit = |rows: usize| {
         let mut space = Space::new(ub);
         Ok((Rows { at: space.take(rows * pitch)?, rows, pitch }, NormSpace::take(&mut space, d)?))
     };
     let (x_rows, at) = most(runs, fit)?;
+    let cores = run_cores(runs, TOGETHER, cores);
+    let starts = share_rows(e, (runs, TOGETHER), cores, RUNS);
     at.load(e, d, w, tables);
-    e.point(X, x);
-    e.point(OUT, out);
-    in_groups(e, runs, x_rows.rows, |e, rows| {
+    first_run(e, &[(X, x, 4 * d), (OUT, out, 4 * d)], TOGETHER);
+    let group = |e: &mut Emit, rows: usize| {
         e.load(x_rows.at, behind(X, 0), rows, 4 * d, 4 * d, pitch);
         e.loaded();
         norm_rows(e, &at, Rows { rows, ..x_rows }, d, eps);
@@ -172,8 +204,12 @@ pub fn norm(
         e.store(behind(OUT, 0), x_rows.at, rows, 4 * d, pitch, 4 * d);
         e.stored();
         vec![(X, step(4 * rows * d)), (OUT, step(4 * rows * d))]
+    };
+    in_runs(e, (runs, TOGETHER), |e, rows| {
+        in_groups(e, rows, x_rows.rows, group);
+        vec![]
     });
-    Ok(())
+    Ok((cores, starts))
 }
 
 /// The space for as many of `total` rows as fit, a divisor of [`TOGETHER`].
@@ -205,11 +241,13 @@ pub fn gate_row(e: &mut Emit, act: Act, [g, u, scratch]: [usize; 3], k: usize) {
             e.each2(VecOp::Mul, g, g, g, k);
         }
         Act::Silu => {
-            let row = (4 * k).next_multiple_of(256);
-            e.each(VecOp::Neg, F32, scratch, g, Second::None, k);
-            e.exp(scratch, scratch + row, k);
-            e.each(VecOp::Add, F32, scratch, scratch, Second::f32(1.0), k);
-            e.each2(VecOp::Div, g, g, scratch, k);
+            let row = 4 * k.min(MOST_EXP).next_multiple_of(64);
+            for (g, k) in (0..k).step_by(MOST_EXP).map(|first| (g + 4 * first, MOST_EXP.min(k - first))) {
+                e.each(VecOp::Neg, F32, scratch, g, Second::None, k);
+                e.exp(scratch, scratch + row, k);
+                e.each(VecOp::Add, F32, scratch, scratch, Second::f32(1.0), k);
+                e.each2(VecOp::Div, g, g, scratch, k);
+            }
         }
     }
     e.each2(VecOp::Mul, g, g, u, k);
@@ -219,9 +257,15 @@ pub fn gate_row(e: &mut Emit, act: Act, [g, u, scratch]: [usize; 3], k: usize) {
 pub fn gate_bytes(act: Act, k: usize) -> usize {
     match act {
         Act::Relu2 => 0,
-        Act::Silu => (4 * k).next_multiple_of(256) + Emit::exp_bytes(k),
+        Act::Silu => {
+            let k = k.min(MOST_EXP);
+            4 * k.next_multiple_of(64) + Emit::exp_bytes(k)
+        }
     }
 }
+
+/// Elements of a row whose exp is computed at a time.
+const MOST_EXP: usize = 2048;
 
 /// Elements of a gate or an addition that are done at a time.
 const RUN: usize = 1024;
@@ -233,14 +277,15 @@ pub fn pairs(
     act: Option<Act>,
     total: usize,
     [g, u, out]: [Place; 3],
-) -> Result<(), UbTooSmall> {
+    cores: usize,
+) -> Result<Sharing, UbTooSmall> {
     let mut space = Space::new(ub);
     let (a, b) = (space.floats(RUN)?, space.floats(RUN)?);
     let scratch = space.take(act.map_or(0, |act| gate_bytes(act, RUN)))?;
-    e.point(X, g);
-    e.point(Y, u);
-    e.point(OUT, out);
-    let run = |e: &mut Emit, n: usize| {
+    let cores = run_cores(total, RUN, cores);
+    let starts = share_rows(e, (total, RUN), cores, RUNS);
+    first_run(e, &[(X, g, 4), (Y, u, 4), (OUT, out, 4)], RUN);
+    in_runs(e, (total, RUN), |e, n| {
         e.load(a, behind(X, 0), 1, 4 * n, 0, 0);
         e.load(b, behind(Y, 0), 1, 4 * n, 0, 0);
         e.loaded();
@@ -251,66 +296,9 @@ pub fn pairs(
         e.computed();
         e.store(behind(OUT, 0), a, 1, 4 * n, 0, 0);
         e.stored();
-    };
-    if total >= RUN {
-        e.begin(count(total / RUN));
-        run(e, RUN);
-        e.end(&[(X, step(4 * RUN)), (Y, step(4 * RUN)), (OUT, step(4 * RUN))]);
-    }
-    if !total.is_multiple_of(RUN) {
-        run(e, total % RUN);
-    }
-    Ok(())
-}
-
-/// Rotates pairs (i, i + d/2) of each head; row r stands at position `pos + r`.
-pub fn rope(
-    e: &mut Emit,
-    ub: usize,
-    (m, heads, d): (usize, usize, usize),
-    [x, cos, sin, out, pos]: [Place; 5],
-) -> Result<(), UbTooSmall> {
-    let mut space = Space::new(ub);
-    let half = d / 2;
-    let pitch = half.next_multiple_of(8);
-    let mut take = |rows: usize| space.floats(rows * pitch);
-    let (x1, x2, y1, y2, t) = (take(heads)?, take(heads)?, take(heads)?, take(heads)?, take(heads)?);
-    let (c, s) = (take(1)?, take(1)?);
-    e.point(POS, pos);
-    e.scalar_load(INDEX, behind(POS, 0));
-    for (at, table) in [(AT, cos), (AT2, sin)] {
-        e.point(W, table);
-        e.index(at, W, INDEX, 4 * half);
-    }
-    e.point(X, x);
-    e.point(OUT, out);
-    e.begin(count(m));
-    for (to, skip) in [(x1, 0), (x2, 4 * half)] {
-        e.load(to, behind(X, skip), heads, 4 * half, 4 * d, 4 * pitch);
-    }
-    e.load(c, behind(AT, 0), 1, 4 * half, 0, 0);
-    e.load(s, behind(AT2, 0), 1, 4 * half, 0, 0);
-    e.loaded();
-    for first in (0..half).step_by(64) {
-        let lanes = (half - first).min(64);
-        let rows = |at: usize| strided(at + 4 * first, 1, pitch / 8);
-        let table = |at: usize| Second::Vector(strided(at + 4 * first, 1, 0));
-        let mut op = |op, to, a, b: Second| e.vec(op, F32, rows(to), rows(a), b, heads, lanes);
-        op(VecOp::Mul, y1, x1, table(c));
-        op(VecOp::Mul, t, x2, table(s));
-        op(VecOp::Sub, y1, y1, Second::Vector(rows(t)));
-        op(VecOp::Mul, y2, x2, table(c));
-        op(VecOp::Mul, t, x1, table(s));
-        op(VecOp::Add, y2, y2, Second::Vector(rows(t)));
-    }
-    e.computed();
-    for (from, skip) in [(y1, 0), (y2, 4 * half)] {
-        e.store(behind(OUT, skip), from, heads, 4 * half, 4 * pitch, 4 * d);
-    }
-    e.stored();
-    let row = step(4 * heads * d);
-    e.end(&[(X, row), (OUT, row), (AT, step(4 * half)), (AT2, step(4 * half))]);
-    Ok(())
+        [X, Y, OUT].map(|reg| (reg, step(4 * n))).to_vec()
+    });
+    Ok((cores, starts))
 }
 
 /// `reg = reg / b`, rounded up.

@@ -139,7 +139,7 @@ pub fn ternary(
     cores: usize,
 ) -> Result<Vec<StartValues>, UbTooSmall> {
     let at = space(ub, t)?;
-    let starts = share_rows(e, (t.n, ROWS), cores, [FIRST, WHOLE, RAGGED]);
+    let starts = share_rows(e, (t.n, ROWS), t.share(cores), [FIRST, WHOLE, RAGGED]);
     e.point(AT, tables.transpose);
     e.load(at.transpose, behind(AT, 0), 1, 2048, 0, 0);
     if t.scale == ScaleKind::PerTensor {

@@ -4,7 +4,8 @@
 //! Scores need the largest of all before any weight is known, so each tile passes over its positions twice. The first
 //! pass loads keys and leaves scores in global memory, the second takes them back as weights and loads values; what
 //! lies in the future of the first row of the tile is hidden position by position, what lies in the future of the last
-//! one is not visited. A core takes every n-th pair of tile and KV head.
+//! one is not visited. Rows that see none of some positions are left out of most of the work, a third of them at a time.
+//! A core takes every n-th pair of tile and KV head.
 //!
 //! Keys and queries lie with the elements of each block in [`ORDER`](super::order_offsets), so that the sum over a block is the
 //! end of `numerics::reduce`. The first product of a partial is not added to +0, which only loses the sign of a zero
@@ -17,7 +18,7 @@ use tcc_ir::cache::CacheLayout;
 
 use self::space::At;
 use super::rows::{divide_up, step as bytes_step};
-use super::{Place, Tables, UbTooSmall, behind, reg};
+use super::{Place, Sharing, Tables, UbTooSmall, behind, reg};
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::program::StartValues;
 use crate::isa::matrix::program::addr::{Queue, Reg};
@@ -164,7 +165,7 @@ enum Way {
 #[derive(Clone, Copy, Debug)]
 struct Tile {
     way: Way,
-    /// Token rows, and query heads of each; query `h · rows + r`.
+    /// Token rows, and query heads of each; query `r · heads + h`.
     rows: usize,
     heads: usize,
     /// Positions of a unit: scores lie as `[unit][query][position]`.
@@ -196,6 +197,23 @@ impl Tile {
             Way::Positions => 1,
         }
     }
+
+    /// Token rows that are left out together where they see none of some positions: a third of them, in eights.
+    fn left_out(&self) -> usize {
+        match self.way {
+            Way::Queries => (self.rows / 3).next_multiple_of(8).max(8),
+            Way::Positions => self.rows,
+        }
+    }
+}
+
+/// Positions of a step that some row of the tile sees.
+#[derive(Clone, Copy, Debug)]
+enum Seen {
+    /// By every row.
+    All,
+    /// By some rows only, and by none of the first so many.
+    From(usize),
 }
 
 /// Writes `q, k cache, v cache, out, pos` for `cores` cores, with `scores` for scores; returns how many share it, and
@@ -207,10 +225,12 @@ pub fn attention(
     [q, k, v, out, pos, scores]: [Place; 6],
     tables: &Tables,
     cores: usize,
-) -> Result<(usize, Vec<StartValues>), UbTooSmall> {
+) -> Result<Sharing, UbTooSmall> {
     let tiles = a.tiles(ub, cores)?;
     let cores = tiles.cores;
     let wholes = a.parts() * (a.m / tiles.whole.0.rows);
+    // Short tiles take longer for a row: they are the first rows, which see the fewest positions.
+    let shorter = tiles.short.as_ref().map_or(0, |(tile, _)| tile.rows);
     let starts = split(e, a, wholes, cores);
     e.point(MASK, pos);
     e.scalar_load(POS, behind(MASK, 0));
@@ -220,9 +240,9 @@ pub fn attention(
     e.point(AT, scores);
     e.index(SCORES, AT, CORE, tiles.core_bytes(a));
     presets(e, true);
-    items(e, a, (&tiles.whole, WHOLE, 0), tables, (0, cores));
+    items(e, a, (&tiles.whole, WHOLE, shorter), tables, (0, cores));
     if let Some(short) = &tiles.short {
-        items(e, a, (short, SHORT, a.m - short.0.rows), tables, (wholes, cores));
+        items(e, a, (short, SHORT, 0), tables, (wholes, cores));
     }
     presets(e, false);
     Ok((cores, starts))
@@ -277,9 +297,9 @@ fn items(
     addresses(e, a, tile, first_row);
     at.load_queries(e, a, tile);
     let step = step::Step { a, tile, at };
-    pass(e, a, tile, (K_AT, tile.diagonal()), |e, units, masked| step.scores(e, units, masked, tables));
+    pass(e, a, tile, (K_AT, tile.diagonal()), |e, units, seen| step.scores(e, units, seen, tables));
     step.between(e);
-    pass(e, a, tile, (V_AT, tile.batch), |e, units, masked| step.values(e, units, masked));
+    pass(e, a, tile, (V_AT, tile.batch), |e, units, seen| step.values(e, units, seen));
     step.finish(e);
     // At most the machine's cores.
     e.add(ITEM, ITEM, cores as i64);
@@ -307,7 +327,7 @@ fn addresses(e: &mut Emit, a: &Attention, tile: &Tile, first_row: usize) {
 }
 
 /// Runs `body` on all positions that the tile sees, first in steps of `units` units that every row sees.
-fn pass(e: &mut Emit, a: &Attention, tile: &Tile, (rows, units): (Reg, usize), body: impl Fn(&mut Emit, usize, bool)) {
+fn pass(e: &mut Emit, a: &Attention, tile: &Tile, (rows, units): (Reg, usize), body: impl Fn(&mut Emit, usize, Seen)) {
     let imm = |value: usize| ScalarOperand::Imm(value as i64);
     let positions = units * tile.unit;
     let advance = |units: usize| {
@@ -330,13 +350,16 @@ fn pass(e: &mut Emit, a: &Attention, tile: &Tile, (rows, units): (Reg, usize), b
     e.add(COUNT, FIRST, 1);
     e.scalar(ScalarOp::Div, COUNT, COUNT, imm(positions));
     e.begin(Count::Reg(COUNT));
-    body(e, units, false);
+    body(e, units, Seen::All);
     e.end(&advance(units));
-    e.add(COUNT, AHEAD, tile.rows as i64);
-    divide_up(e, COUNT, COUNT, tile.diagonal() * tile.unit);
-    e.begin(Count::Reg(COUNT));
-    body(e, tile.diagonal(), true);
-    e.end(&advance(tile.diagonal()));
+    for first in (0..tile.rows).step_by(tile.left_out()) {
+        // Steps that begin ahead of fewer rows than those that are left out next.
+        e.add(COUNT, AHEAD, tile.rows.min(first + tile.left_out()) as i64);
+        divide_up(e, COUNT, COUNT, tile.diagonal() * tile.unit);
+        e.begin(Count::Reg(COUNT));
+        body(e, tile.diagonal(), Seen::From(first));
+        e.end(&advance(tile.diagonal()));
+    }
 }
 
 #[cfg(test)]

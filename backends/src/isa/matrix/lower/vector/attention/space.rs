@@ -117,8 +117,8 @@ impl At {
             e.after(Queue::V, Queue::Mte2);
         }
         for head in 0..tile.heads {
-            let to = self.lo + 4 * head * tile.rows * pitch;
-            e.load(to, behind(Q_AT, 4 * head * d), tile.rows, 4 * d, 4 * a.heads * d, 4 * pitch);
+            let (to, from) = (self.lo + 4 * head * pitch, behind(Q_AT, 4 * head * d));
+            e.load(to, from, tile.rows, 4 * d, 4 * a.heads * d, 4 * tile.heads * pitch);
         }
         e.loaded();
         e.in_order(self.q, self.lo, self.order, count);

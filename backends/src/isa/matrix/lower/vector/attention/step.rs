@@ -1,7 +1,7 @@
 //! One step of either pass, and what stands between and behind them.
 
 use super::space::At;
-use super::{AHEAD, AT, Attention, MASK, MASK_AT, OUT_AT, SCALES_AT, SCORES_AT, Tile, Way, flag};
+use super::{AHEAD, AT, Attention, MASK, MASK_AT, OUT_AT, SCALES_AT, SCORES_AT, Seen, Tile, Way, flag};
 use crate::isa::matrix::lower::emit::{Emit, F32, Second, Strided, block, dense, strided};
 use crate::isa::matrix::lower::vector::cache::{is_ordered, pitch};
 use crate::isa::matrix::lower::vector::rows::{element, widen_rows};
@@ -26,8 +26,9 @@ impl Step<'_> {
         self.tile.queries() * self.tile.unit
     }
 
-    /// Scores of `units` units, stored; with `masked`, what lies in the future of a query is hidden.
-    pub fn scores(&self, e: &mut Emit, units: usize, masked: bool, tables: &Tables) {
+    /// Scores of `units` units, stored; what lies in the future of a query is hidden.
+    pub fn scores(&self, e: &mut Emit, units: usize, seen: Seen, tables: &Tables) {
+        let (masked, first) = self.masked(seen);
         for unit in 0..units {
             let positions = unit * self.tile.unit;
             self.load_rows(e, positions);
@@ -42,13 +43,21 @@ impl Step<'_> {
             self.widen(e);
             let keys = self.keys(e);
             e.wait(Queue::Mte3, Queue::V, flag::STORED);
-            self.products(e, keys);
+            self.products(e, keys, first);
             self.scale_scores(e);
             if masked {
                 e.select(self.at.s, block(self.at.hidden), self.at.bits, self.pairs());
             }
             e.each2(VecOp::Max, self.at.max, self.at.max, self.at.s, self.pairs());
             self.store_scores(e, positions);
+        }
+    }
+
+    /// Whether some positions are hidden from some queries, and the first query that may see any.
+    fn masked(&self, seen: Seen) -> (bool, usize) {
+        match seen {
+            Seen::All => (false, 0),
+            Seen::From(row) => (true, row * self.tile.heads),
         }
     }
 
@@ -77,7 +86,7 @@ impl Step<'_> {
                 e.index(MASK_AT, MASK, AHEAD, 32);
                 for head in 0..heads {
                     let from = behind(MASK_AT, 32 * (CAUSAL_ZERO - positions));
-                    e.load(self.at.mask + 32 * head * rows, from, 1, 32 * rows, 0, 0);
+                    e.load(self.at.mask + 32 * head, from, rows, 32, 32, 32 * heads);
                 }
             }
             Way::Positions => {
@@ -85,7 +94,7 @@ impl Step<'_> {
                 e.scalar(ScalarOp::Mul, MASK_AT, AHEAD, ScalarOperand::Imm(-4));
                 e.scalar(ScalarOp::Add, MASK_AT, MASK_AT, ScalarOperand::Reg(MASK));
                 for query in 0..rows * heads {
-                    let from = behind(MASK_AT, 4 * (MASK_ZEROS - 1 - query % rows));
+                    let from = behind(MASK_AT, 4 * (MASK_ZEROS - 1 - query / heads));
                     e.load(self.at.mask + 4 * unit * query, from, 1, 4 * unit, 0, 0);
                 }
             }
@@ -112,16 +121,17 @@ impl Step<'_> {
         self.at.ordered
     }
 
-    /// `s = dot(q, k)` of all pairs of the unit.
-    fn products(&self, e: &mut Emit, keys: usize) {
+    /// `s = dot(q, k)` of the pairs of the unit, of queries from `first` on.
+    fn products(&self, e: &mut Emit, keys: usize, first: usize) {
         let (at, pitch) = (self.at, self.pitch());
         match self.tile.way {
             Way::Queries => {
-                let queries = strided(at.q, 0, pitch / 8);
-                self.sums(e, queries, strided(keys, pitch / 8, 0), self.tile.queries(), at.s);
+                let queries = strided(at.q + 4 * pitch * first, 0, pitch / 8);
+                let to = at.s + 4 * self.tile.unit * first;
+                self.sums(e, queries, strided(keys, pitch / 8, 0), self.tile.queries() - first, to);
             }
             Way::Positions => {
-                for query in 0..self.tile.queries() {
+                for query in first..self.tile.queries() {
                     let to = at.s + 4 * self.tile.unit * query;
                     let one = block(at.q + 4 * pitch * query);
                     self.sums(e, one, strided(keys, pitch / 8, pitch), self.tile.unit / 8, to);
@@ -205,8 +215,9 @@ impl Step<'_> {
     }
 
     /// Weights of `units` units, and values times them.
-    pub fn values(&self, e: &mut Emit, units: usize, masked: bool) {
+    pub fn values(&self, e: &mut Emit, units: usize, seen: Seen) {
         let (at, pairs) = (self.at, self.pairs());
+        let (masked, first_query) = self.masked(seen);
         e.wait(Queue::V, Queue::Mte2, flag::LOADED);
         e.load(at.loaded, behind(SCORES_AT, 0), 1, 4 * units * pairs, 0, 0);
         e.set(Queue::Mte2, Queue::V, flag::LOADED);
@@ -233,7 +244,7 @@ impl Step<'_> {
                     e.select(x, block(at.zeros), at.bits, pairs);
                 }
             }
-            self.weighted(e, x);
+            self.weighted(e, x, first_query);
         }
     }
 
@@ -258,28 +269,29 @@ impl Step<'_> {
         }
     }
 
-    /// Adds the unit's values, times the weights at `x`, to the output.
-    fn weighted(&self, e: &mut Emit, x: usize) {
+    /// Adds the unit's values, times the weights at `x`, to the output of queries from `first` on.
+    fn weighted(&self, e: &mut Emit, x: usize, first: usize) {
         let (at, queries, unit, pitch) = (self.at, self.tile.queries(), self.tile.unit, self.pitch());
+        let (out_at, x) = (at.out + 4 * pitch * first, x + 4 * unit * first);
         let columns = || (0..self.a.cache.d).step_by(64).map(|first| (4 * first, (self.a.cache.d - first).min(64)));
         match self.tile.way {
             Way::Queries => {
-                e.spread(at.scratch, x, queries * unit);
+                e.spread(at.scratch, x, (queries - first) * unit);
                 for position in 0..unit {
-                    for (first, lanes) in columns() {
-                        let out = strided(at.out + first, 1, pitch / 8);
-                        let value = Second::Vector(strided(at.wide + 4 * pitch * position + first, 1, 0));
+                    for (column, lanes) in columns() {
+                        let out = strided(out_at + column, 1, pitch / 8);
+                        let value = Second::Vector(strided(at.wide + 4 * pitch * position + column, 1, 0));
                         let weight = strided(at.scratch + 32 * position, 0, unit);
-                        e.vec(VecOp::Mla, F32, out, weight, value, queries, lanes);
+                        e.vec(VecOp::Mla, F32, out, weight, value, queries - first, lanes);
                     }
                 }
             }
             Way::Positions => {
-                for query in 0..queries {
+                for query in 0..queries - first {
                     e.spread(at.scratch, x + 4 * unit * query, unit);
-                    for (first, lanes) in columns() {
-                        let out = strided(at.out + 4 * pitch * query + first, 1, 0);
-                        let value = Second::Vector(strided(at.wide + first, 1, pitch / 8));
+                    for (column, lanes) in columns() {
+                        let out = strided(out_at + 4 * pitch * query + column, 1, 0);
+                        let value = Second::Vector(strided(at.wide + column, 1, pitch / 8));
                         e.vec(VecOp::Mla, F32, out, strided(at.scratch, 0, 1), value, unit, lanes);
                     }
                 }
@@ -304,8 +316,8 @@ impl Step<'_> {
         }
         e.computed();
         for head in 0..self.tile.heads {
-            let from = at.out + 4 * head * self.tile.rows * pitch;
-            e.store(behind(OUT_AT, 4 * head * d), from, self.tile.rows, 4 * d, 4 * pitch, 4 * heads * d);
+            let (from, step) = (at.out + 4 * head * pitch, 4 * self.tile.heads * pitch);
+            e.store(behind(OUT_AT, 4 * head * d), from, self.tile.rows, 4 * d, step, 4 * heads * d);
         }
         e.stored();
     }

@@ -1,0 +1,72 @@
+//! Decides about a model's products: forced tiles and choices as they are, the others by the simulator's time.
+
+use std::cell::RefCell;
+
+use tcc_backends::isa::matrix::lower::matmul::search;
+use tcc_backends::isa::matrix::lower::matmul::tile::Mode;
+use tcc_backends::isa::matrix::lower::model::{self, LowerError};
+use tcc_backends::isa::matrix::lower::split;
+use tcc_backends::isa::matrix::machine::Machine;
+use tcc_ir::plan::{Plan, StepList};
+
+use super::tiles::{self, Choice, Decision, Forced, Product};
+
+/// Decisions about products, each made once.
+pub struct Decider<'a> {
+    machine: &'a Machine,
+    forced: &'a [Forced],
+    found: RefCell<Vec<(Product, Option<Decision>)>>,
+}
+
+impl<'a> Decider<'a> {
+    pub fn new(machine: &'a Machine, forced: &'a [Forced]) -> Decider<'a> {
+        Decider { machine, forced, found: RefCell::new(vec![]) }
+    }
+
+    /// What is decided about `product`; `None` where nothing fits.
+    pub fn decide(&self, product: Product) -> Option<Decision> {
+        let known = |found: &[(Product, Option<Decision>)]| found.iter().find(|(p, _)| *p == product).map(|(_, d)| *d);
+        if let Some(known) = known(&self.found.borrow()) {
+            return known;
+        }
+        let forced = self.forced.iter().find(|forced| forced.product == product).map(|forced| forced.decision);
+        let decision = forced.or_else(|| match product {
+            Product::Coupled(shape) => search::choose(&shape, self.machine).map(Decision::Coupled),
+            Product::Split(shape) => Some(Decision::Split(split::search::choose(&shape, self.machine))),
+        });
+        self.found.borrow_mut().push((product, decision));
+        decision
+    }
+
+    /// The mode of the products of `list`: one that a product of it is forced in, and of several the one whose products
+    /// take the least time.
+    ///
+    /// Errors: the plan's weights are packed for two modes.
+    pub fn mode(&self, plan: &Plan, list: &StepList) -> Result<Mode, LowerError> {
+        let modes = model::modes(plan, list)?;
+        let products = |mode: Mode| {
+            let mut choices = vec![];
+            tiles::add_products(&mut choices, plan, list, self.machine, mode);
+            choices
+        };
+        let is_forced = |mode: &Mode| {
+            let of_mode = products(*mode);
+            self.forced.iter().any(|forced| of_mode.iter().any(|choice| choice.product == forced.product))
+        };
+        let forced: Vec<Mode> = modes.iter().copied().filter(is_forced).collect();
+        let modes = if forced.is_empty() { modes } else { forced };
+        if let [one] = modes[..] {
+            return Ok(one);
+        }
+        let cycles = |mode: Mode| products(mode).iter().map(|choice| self.cycles(choice)).sum::<f64>();
+        let timed: Vec<(f64, Mode)> = modes.into_iter().map(|mode| (cycles(mode), mode)).collect();
+        let best = timed.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
+        Ok(best.expect("a list of products has a mode").1)
+    }
+
+    /// Cycles of the steps that are a product.
+    fn cycles(&self, choice: &Choice) -> f64 {
+        let decided = Choice { decision: self.decide(choice.product), ..choice.clone() };
+        decided.cycles(self.machine).unwrap_or(f64::INFINITY) * choice.steps.len() as f64
+    }
+}

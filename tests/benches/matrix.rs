@@ -108,16 +108,25 @@ fn run_split(machine: &Machine, dims: &[usize], choice: Option<&str>) {
     let choice: Choice =
         choice.map_or_else(|| split::search::choose(&shape, machine), |text| text.parse().expect("a choice"));
     let program = split::search::alone(&shape, choice, machine).expect("it fits");
-    let report = sim::run(&program, machine, &mut Gm::for_timing(&program), Options::default()).expect("it runs");
-    let cores = &report.stages[0].cores;
+    for warm in [false, true] {
+        let options = Options { warm, ..Options::default() };
+        let report = sim::run(&program, machine, &mut Gm::for_timing(&program), options).expect("it runs");
+        print_split(machine, dims, choice, warm, &report.stages[0].cores);
+    }
+}
+
+/// What cube and vector cores took, with a cold L2 or a warm one.
+fn print_split(machine: &Machine, dims: &[usize], choice: Choice, warm: bool, cores: &[CoreReport]) {
+    let (m, n, k) = (dims[0], dims[1], dims[2]);
     let cycles = cores.iter().map(|core| core.cycles).fold(0.0, f64::max);
     let bytes: u64 = cores.iter().map(|core| core.l2_bytes).sum();
     let behind: u64 = cores.iter().map(|core| core.hbm_bytes).sum();
     let rate = machine.l2_bytes_per_cycle().expect("a rate");
     println!(
-        "{} {} {m}x{n}x{k} {choice}: {cycles:.0} cycles, {:.1} % of the int8 peak; {bytes} bytes through L2, {:.1} % of its time, {behind} behind it",
+        "{} {} {m}x{n}x{k} {choice}, {} L2: {cycles:.0} cycles, {:.1} % of the int8 peak; {bytes} bytes through L2, {:.1} % of its time, {behind} behind it",
         machine.name,
         machine.vector.costs,
+        if warm { "warm" } else { "cold" },
         100.0 * (m * n * k) as f64 / 8192.0 / f64::from(machine.cube_cores()) / cycles,
         100.0 * bytes as f64 / rate / cycles,
     );

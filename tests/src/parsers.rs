@@ -81,7 +81,8 @@ pub fn matrix_run(bytes: &[u8]) {
     let is_small = program.gm_bytes() < 1 << 16 && program.stages.iter().flat_map(|s| &s.streams).all(|s| s.cores == 1);
     if is_small {
         let mut gm = Gm::new(&program);
-        let options = Options { functional: true, check: true, trace: true, memory: true, max_records: 2000 };
+        let options =
+            Options { functional: true, check: true, trace: true, memory: true, warm: true, max_records: 2000 };
         // The verdict does not matter, that there is one does.
         let _ = run(&program, &machine, &mut gm, options);
     }

@@ -89,6 +89,8 @@ fn products_have_the_bits_of_the_definition() {
         (shape(9, 200, 300, ScaleKind::PerRow, true, true), "vector"),
         (shape(70, 456, 1080, ScaleKind::PerTensor, false, true), "m32 p1"),
         (shape(33, 3304, 200, ScaleKind::PerRow, false, false), "m33 p1"),
+        (shape(40, 3752, 1100, ScaleKind::PerRow, true, true), "m16 p2"),
+        (shape(24, 1000, 256, ScaleKind::PerTensor, false, true), "m16 p4"),
         (shape(100, 4224, 640, ScaleKind::PerTensor, true, false), "m48 p2"),
     ];
     for name in MACHINES {
@@ -146,18 +148,18 @@ fn streamed_products_have_the_bits_of_the_definition() {
     }
 }
 
-/// Percent of the int8 peak that chosen tiles reach on all cores: a regression gate a little below what was measured.
+/// Percent of the int8 peak that chosen tiles reach on all cores with a warm L2: a regression gate a little below what was measured.
 const SHARES: &[(&str, [usize; 3], f64)] = &[
-    ("ascend910b", [256, 2560, 2560], 28.0),
-    ("ascend910b", [256, 6912, 2560], 38.0),
-    ("ascend910b", [256, 2560, 6912], 25.5),
-    ("ascend910b", [512, 6912, 2560], 45.5),
-    ("ascend910b", [512, 14336, 4096], 46.5),
-    ("ascend950pr", [256, 2560, 2560], 43.0),
-    ("ascend950pr", [256, 6912, 2560], 63.0),
-    ("ascend950pr", [256, 2560, 6912], 50.0),
-    ("ascend950pr", [512, 6912, 2560], 69.0),
-    ("ascend950pr", [512, 14336, 4096], 68.0),
+    ("ascend910b", [256, 2560, 2560], 35.5),
+    ("ascend910b", [256, 6912, 2560], 53.5),
+    ("ascend910b", [256, 2560, 6912], 33.5),
+    ("ascend910b", [512, 6912, 2560], 62.5),
+    ("ascend910b", [512, 14336, 4096], 56.5),
+    ("ascend950pr", [256, 2560, 2560], 47.0),
+    ("ascend950pr", [256, 6912, 2560], 71.5),
+    ("ascend950pr", [256, 2560, 6912], 56.5),
+    ("ascend950pr", [512, 6912, 2560], 80.5),
+    ("ascend950pr", [512, 14336, 4096], 78.5),
 ];
 
 #[test]
@@ -169,9 +171,10 @@ fn chosen_tiles_keep_their_share_of_the_peak() {
         let shape = Shape { m: *m, n: *n, k: *k, scale, bias, residual };
         let choice = search::choose(&shape, &machine);
         let program = search::alone(&shape, choice, &machine).expect("it fits");
-        let cycles = search::cycles(&program, &machine).expect("it runs");
+        let [cold, cycles] = [false, true].map(|warm| search::cycles(&program, &machine, warm).expect("it runs"));
         let peak = 100.0 * (m * n * k) as f64 / 8192.0 / f64::from(machine.cube_cores()) / cycles;
-        let line = format!("{name} {m}x{n}x{k} {choice}: {cycles:.0} cycles, {peak:.1} % of peak");
+        let line =
+            format!("{name} {m}x{n}x{k} {choice}: {cycles:.0} cycles, {peak:.1} % of peak; {cold:.0} with a cold L2");
         println!("{line}");
         if peak < *least {
             low.push(line);
@@ -181,22 +184,22 @@ fn chosen_tiles_keep_their_share_of_the_peak() {
 }
 
 /// Percent of what binds that a few token rows reach: L2, which unpacked weights pass twice and packed ones once, or the
-/// memory behind it where weights go straight to L1. A regression gate a little below what was measured
+/// memory behind it where weights go straight to L1. L2 is warm. A regression gate a little below what was measured
 /// (`docs/matrix-mapping.md`). Columns: machine, cost table, [m, n, k], percent.
 const DECODE: &[(&str, &str, [usize; 3], f64)] = &[
-    ("ascend910b", "measured", [1, 6912, 2560], 64.5),
-    ("ascend910b", "documented", [1, 6912, 2560], 64.0),
-    ("ascend910b", "measured", [1, 2560, 2560], 42.5),
-    ("ascend910b", "measured", [1, 2560, 6912], 47.5),
-    ("ascend910b", "measured", [1, 14336, 4096], 81.0),
-    ("ascend910b", "measured", [1, 4096, 14336], 54.0),
-    ("ascend910b", "measured", [2, 6912, 2560], 63.0),
-    ("ascend910b", "measured", [7, 6912, 2560], 55.0),
-    ("ascend950pr", "measured", [1, 2560, 2560], 40.5),
-    ("ascend950pr", "measured", [1, 6912, 2560], 57.0),
-    ("ascend950pr", "documented", [1, 6912, 2560], 57.0),
-    ("ascend950pr", "measured", [1, 14336, 4096], 79.0),
-    ("ascend950pr", "measured", [8, 6912, 2560], 52.0),
+    ("ascend910b", "measured", [1, 6912, 2560], 79.0),
+    ("ascend910b", "documented", [1, 6912, 2560], 80.5),
+    ("ascend910b", "measured", [1, 2560, 2560], 58.0),
+    ("ascend910b", "measured", [1, 2560, 6912], 69.0),
+    ("ascend910b", "measured", [1, 14336, 4096], 91.0),
+    ("ascend910b", "measured", [1, 4096, 14336], 76.0),
+    ("ascend910b", "measured", [2, 6912, 2560], 74.5),
+    ("ascend910b", "measured", [7, 6912, 2560], 71.5),
+    ("ascend950pr", "measured", [1, 2560, 2560], 49.0),
+    ("ascend950pr", "measured", [1, 6912, 2560], 67.5),
+    ("ascend950pr", "documented", [1, 6912, 2560], 64.0),
+    ("ascend950pr", "measured", [1, 14336, 4096], 80.0),
+    ("ascend950pr", "measured", [8, 6912, 2560], 66.5),
 ];
 
 #[test]
@@ -209,14 +212,14 @@ fn a_few_token_rows_keep_their_share_of_what_binds() {
         let shape = Shape { m: *m, n: *n, k: *k, scale, bias, residual };
         let choice = search::choose(&shape, &machine);
         let program = search::alone(&shape, choice, &machine).expect("it fits");
-        let cycles = search::cycles(&program, &machine).expect("it runs");
+        let [cold, cycles] = [false, true].map(|warm| search::cycles(&program, &machine, warm).expect("it runs"));
         let unpacked = if machine.cube_mode(CubeType::S4).is_some() { 0.5 } else { 1.0 };
         let weights = (n * k) as f64;
         let least_cycles = weights * (0.25 + 2.0 * unpacked) / machine.l2_bytes_per_cycle().expect("a rate");
         let [of_l2, of_memory] = [least_cycles, weights / 4.0 / machine.hbm_bytes_per_cycle().expect("a rate")]
             .map(|least| 100.0 * least / cycles);
         let line = format!(
-            "{name} {costs} {m}x{n}x{k} {choice}: {cycles:.0} cycles, {of_l2:.1} % of L2, {of_memory:.1} % of memory"
+            "{name} {costs} {m}x{n}x{k} {choice}: {cycles:.0} cycles, {of_l2:.1} % of L2, {of_memory:.1} % of memory; {cold:.0} with a cold L2"
         );
         println!("{line}");
         let binding = if machine.path.ub_l1.is_some() { of_memory } else { of_l2 };

@@ -52,7 +52,7 @@ impl Choice {
         match (self.product, self.decision?) {
             (Product::Coupled(shape), Decision::Coupled(tile)) => search::cycles(&shape, tile, machine),
             (Product::Split(shape), Decision::Split(choice)) => {
-                split::search::cycles(&split::search::alone(&shape, choice, machine)?, machine)
+                split::search::cycles(&split::search::alone(&shape, choice, machine)?, machine, true)
             }
             (Product::Coupled(_), Decision::Split(_)) | (Product::Split(_), Decision::Coupled(_)) => None,
         }

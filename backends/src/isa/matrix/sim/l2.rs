@@ -5,6 +5,7 @@
 //! of the line, and goes behind L2 once.
 
 use crate::isa::matrix::machine::Machine;
+use crate::isa::matrix::program::{Program, SymbolKind};
 use crate::isa::matrix::sim::access::Access;
 
 /// Bytes of a line.
@@ -118,6 +119,15 @@ impl GmTiming {
 }
 
 impl L2 {
+    /// Holds what of the symbols beside weights fits, in the order of addresses.
+    pub fn warm(&mut self, program: &Program, machine: &Machine) {
+        for symbol in program.symbols.iter().filter(|symbol| symbol.kind != SymbolKind::Weights) {
+            for line in symbol.address / LINE..(symbol.address + symbol.bytes).div_ceil(LINE) {
+                self.bring(line, u16::MAX, true, machine.gm.l2_bytes.value / LINE);
+            }
+        }
+    }
+
     /// Bytes that pass behind L2 when a part of a line is read or written; it is held afterwards.
     fn bring(&mut self, line: u64, part: u16, is_write: bool, capacity: u64) -> u64 {
         // Lines lie within the symbols, which fit the host.

@@ -35,6 +35,8 @@ pub struct Options {
     pub trace: bool,
     /// Keeps how far each op reaches into each local memory.
     pub memory: bool,
+    /// L2 holds every symbol but weights when the run begins: as within a model, whose other steps touched them.
+    pub warm: bool,
     /// Records that may run, over all cores; 0 is no limit.
     pub max_records: u64,
 }
@@ -62,6 +64,9 @@ pub fn run(program: &Program, machine: &Machine, gm: &mut Gm, options: Options) 
     }
     let mut report = Report::default();
     let mut l2 = L2::default();
+    if options.warm {
+        l2.warm(program, machine);
+    }
     let mut records = 0;
     let mut checker = match (options.check, program.stages.first()) {
         (true, Some(stage)) => Some(Checker::new(program, machine, stage)),

@@ -141,7 +141,9 @@ fn memory(shape: &Shape, machine: &Machine, blocks: usize, cuts: usize) -> f64 {
     let (m, n, k) = (shape.m, shape.n, shape.padded_k());
     let weights = (shape.panels() * shape.panel.codes_bytes(shape.k)) as f64;
     // What L2 holds comes from DDR once.
-    let passes = if weights <= machine.gm.l2_bytes.value as f64 { 1 } else { blocks };
-    let sums = (4 * m * n * (2 * cuts - 1)) as f64;
-    (weights * passes as f64 + sums + (shape.strip_rows() * shape.mode.row_bytes(k)) as f64) / rate
+    let l2_bytes = machine.gm.l2_bytes.value as f64;
+    let passes = if weights <= l2_bytes { 1 } else { blocks };
+    let sums = (4 * m * n) as f64;
+    let sum_passes = if sums <= l2_bytes { 1 } else { 2 * cuts - 1 };
+    (weights * passes as f64 + sums * sum_passes as f64 + (shape.strip_rows() * shape.mode.row_bytes(k)) as f64) / rate
 }

@@ -21,7 +21,7 @@ use crate::isa::matrix::program::inst::{
 };
 use crate::isa::matrix::program::ty::{CubeType, ElemType};
 
-// The group's first tile of a block, its whole tiles, and 1 if the ragged one follows.
+// The group's first panel of a block, its whole tiles, the panels behind them, and 1 if the ragged one follows.
 const FIRST: Reg = reg(1);
 const WHOLE: Reg = reg(2);
 const RAGGED: Reg = reg(3);
@@ -36,8 +36,10 @@ const AT: Reg = reg(9);
 const IS_FIRST: Reg = reg(10);
 const B_SLOT: Reg = reg(11);
 const B_AT: Reg = reg(12);
-// The group's share.
+// The group's share, and the group.
 const SHARE: [Reg; 2] = [reg(13), reg(14)];
+const GROUP: Reg = reg(15);
+const SINGLE: Reg = reg(16);
 
 // Flags: MTE2 and MTE1, M and MTE1, M and FIX.
 const B: u8 = 0;
@@ -72,8 +74,12 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Option<Vec<S
     let bar_m_below = machine.quirk.bar_m_below;
     Gen { e, plan, kb, kc, bar_m_below, l0a_slot, l0b_slot, c_slot }.run();
     // Tiles of one product: far below 2^63.
-    let values = |next: usize| (0..plan.groups).map(|group| plan.first(group + next) as i64).collect();
-    Some(SHARE.into_iter().enumerate().map(|(next, reg)| StartValues { reg, values: values(next) }).collect())
+    let of = |f: &dyn Fn(usize) -> usize| (0..plan.groups).map(|group| f(group) as i64).collect();
+    let share = SHARE.into_iter().enumerate();
+    let mut start: Vec<StartValues> =
+        share.map(|(next, reg)| StartValues { reg, values: of(&|group| plan.first(group + next)) }).collect();
+    start.push(StartValues { reg: GROUP, values: of(&|group| group) });
+    Some(start)
 }
 
 /// Flag of a ring's slot.
@@ -98,26 +104,32 @@ impl Gen<'_> {
             (0..self.plan.slots()).for_each(|_| self.e.signal(Queue::Mte1, FREE));
         }
         for (index, (first, rows)) in self.plan.blocks().into_iter().enumerate() {
-            self.e.share_of(self.plan, index, SHARE, [FIRST, WHOLE, RAGGED]);
+            self.e.share_of(self.plan, index, SHARE, [FIRST, WHOLE, SINGLE, RAGGED]);
             // The first ones need not wait for weights to be unpacked.
             let is_ahead = index == 0 && self.plan.tile.via == Via::L2;
-            let ahead = if is_ahead { self.plan.runs() } else { vec![] };
-            ahead.into_iter().for_each(|run| self.activations((first, rows), run));
+            if is_ahead {
+                self.e.scalar(ScalarOp::Add, AT, WHOLE, ScalarOperand::Reg(SINGLE));
+                self.e.scalar(ScalarOp::Add, AT, AT, ScalarOperand::Reg(RAGGED));
+                self.e.scalar(ScalarOp::Min, AT, AT, ScalarOperand::Imm(1));
+                self.e.begin(Count::Reg(AT));
+                self.plan.runs().into_iter().for_each(|run| self.activations((first, rows), run));
+                self.e.end(&[]);
+            }
             self.e.add(IS_FIRST, Reg::ZERO, i64::from(!is_ahead));
             self.e.point(AT, self.plan.p.expanded);
-            self.e.index(W, AT, FIRST, self.plan.tile.panels * self.plan.expanded_panel());
+            // A panel of its own stands behind each group's.
+            self.e.scalar(ScalarOp::Add, W, FIRST, ScalarOperand::Reg(GROUP));
+            self.e.index(W, AT, W, self.plan.expanded_panel());
             let (place, bytes) = (self.plan.p.sums, 4 * first * self.plan.p.n);
             // Within one array.
             self.e.point(AT, (place.0, place.1 + bytes as i64));
-            self.e.index(SUMS, AT, FIRST, 4 * self.plan.columns());
-            self.e.begin(Count::Reg(WHOLE));
-            self.tile((first, rows), self.plan.columns());
-            self.e.end(&[]);
-            let ragged = self.plan.ragged_columns();
-            if ragged > 0 {
-                self.e.begin(Count::Reg(RAGGED));
-                self.tile((first, rows), ragged);
-                self.e.end(&[]);
+            self.e.index(SUMS, AT, FIRST, 4 * NR);
+            for (count, columns) in [(WHOLE, self.plan.columns()), (SINGLE, NR), (RAGGED, self.plan.ragged_columns())] {
+                if columns > 0 && (count != SINGLE || self.plan.tile.panels > 1) {
+                    self.e.begin(Count::Reg(count));
+                    self.tile(index, (first, rows), columns);
+                    self.e.end(&[]);
+                }
             }
         }
         self.presets(false);
@@ -154,15 +166,17 @@ impl Gen<'_> {
         }
     }
 
-    /// One tile of `columns` output rows against the block's `rows` token rows.
-    fn tile(&mut self, block: (usize, usize), columns: usize) {
+    /// One tile of `columns` output rows against the token rows of block `index`.
+    fn tile(&mut self, index: usize, block: (usize, usize), columns: usize) {
         let (rows, via) = (block.1, self.plan.tile.via);
-        if via == Via::L2 {
-            self.e.await_signal(Queue::Mte2, GO);
-        }
         let panels = columns.div_ceil(NR);
         let (mut a, mut b) = (0, 0);
+        // What is unpacked already comes in one piece.
+        let pieces: Vec<usize> = self.plan.pieces().iter().map(|runs| runs[0].0).collect();
         for (first, count) in self.plan.runs() {
+            if via == Via::L2 && pieces.contains(&first) && (index == 0 || first == 0) {
+                self.e.await_signal(Queue::Mte2, GO);
+            }
             self.load_run(block, (first, count), panels);
             self.e.push(Order::Wait { src: Queue::Mte2, dst: Queue::Mte1, id: WEIGHTS });
             if via == Via::L1 {
@@ -184,9 +198,8 @@ impl Gen<'_> {
         self.e.add(IS_FIRST, Reg::ZERO, 0);
         self.sums(rows, columns);
         // Tiles of one array.
-        let bytes = self.plan.tile.panels * self.plan.expanded_panel();
-        self.e.add(W, W, bytes as i64);
-        self.e.add(SUMS, SUMS, 4 * self.plan.columns() as i64);
+        self.e.add(W, W, (panels * self.plan.expanded_panel()) as i64);
+        self.e.add(SUMS, SUMS, 4 * columns as i64);
         for (reg, by) in [(C, self.c_slot), (C_FLAG, 1)] {
             self.e.scalar(ScalarOp::Xor, reg, reg, ScalarOperand::Imm(by as i64));
         }

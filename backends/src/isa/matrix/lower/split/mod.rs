@@ -1,10 +1,13 @@
 //! Ternary products on machines whose cube and vector units are cores of their own and meet in global memory (L2).
 //!
-//! A cube core and the vector cores beside it are a group; groups share the tiles of output rows. The vector cores unpack
-//! a tile's weights into global memory, where they lie as L1 wants them (`vector.rs`), the cube core multiplies them with
-//! a block of activations that stays in L1 (`cube.rs`), and the vector cores scale the sums that it leaves in global
-//! memory. Two signals of the group's mode order this: GO, the tile may be read, and DONE, its sums may. Later blocks of
-//! token rows find the weights unpacked.
+//! A cube core and the vector cores beside it are a group. The vector cores unpack a tile's weights into global memory,
+//! where they lie as L1 wants them (`vector.rs`), the cube core multiplies them with a block of activations that stays
+//! in L1 (`cube.rs`), and the vector cores scale the sums that it leaves in global memory. Two signals of the group's
+//! mode order this: GO, a piece of the tile may be read, and DONE, its sums may. Later blocks of token rows find the
+//! weights unpacked.
+//!
+//! Groups share the panels of output rows in all blocks, so a panel may be one group's in some blocks and its neighbor's
+//! in others: then both unpack it, each for itself. A group's whole panels make tiles, and those that are left one each.
 //!
 //! Where the machine has a path from UB to L1, weights may go straight to slots in the cube core's L1, run by run, and
 //! are unpacked for every block; FREE then says that a slot may be written again. [`Via`] is the way that weights take.
@@ -41,6 +44,13 @@ const NR: usize = PANEL.nr;
 /// Slots of every ring, but for weights in L1: as many as it has room for, up to so many.
 const SLOTS: usize = 2;
 const MOST_SLOTS: usize = 4;
+
+/// Tiles that are unpacked ahead of the one whose sums are scaled.
+const AHEAD: usize = 2;
+
+/// Signals that a counter holds, and panels of a tile at most: L0B has no room for more.
+const SIGNALS: usize = 15;
+const MOST_PANELS: usize = 4;
 
 /// Where the vector cores leave unpacked weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +105,9 @@ pub struct Product {
 
 /// Bytes of scratch for unpacked weights of an `[n, k]` matrix, however it is multiplied.
 pub fn scratch_bytes(machine: &Machine, n: usize, k: usize) -> usize {
-    expanded_bytes(n, k).max(stream::scratch_bytes(machine, k))
+    // A panel that two groups unpack is there twice.
+    let blocks = expanded_bytes(n, k) + machine.cube_cores() as usize * expanded_bytes(NR, k);
+    blocks.max(stream::scratch_bytes(machine, k))
 }
 
 /// Bytes of the sums of `[m, n]`, however they come about.
@@ -128,9 +140,14 @@ impl Plan {
         self.tile.panels * NR
     }
 
-    /// Output rows of the tile that is not whole; 0 if there is none.
+    /// Output rows of the panel that is not whole; 0 if there is none.
     fn ragged_columns(&self) -> usize {
-        self.p.n % self.columns()
+        self.p.n % NR
+    }
+
+    /// Output rows that a vector core unpacks of each panel.
+    fn own(&self) -> usize {
+        NR / self.per
     }
 
     /// Bytes of an unpacked panel.
@@ -158,22 +175,31 @@ impl Plan {
         PANEL.along_k(self.p.k).collect()
     }
 
+    /// The runs in the pieces that GO is about: one each if they go to slots in L1, else as few as signals allow. At most
+    /// the tiles ahead, one more, the single panels and the ragged one are open, and the tiles ahead of the next block.
+    fn pieces(&self) -> Vec<Vec<(usize, usize)>> {
+        let most = (SIGNALS - AHEAD) / (AHEAD + self.tile.panels);
+        let runs = self.runs();
+        let size = match self.tile.via {
+            Via::L2 => runs.len().div_ceil(most),
+            Via::L1 => 1,
+        };
+        runs.chunks(size).map(<[_]>::to_vec).collect()
+    }
+
     /// Blocks of token rows: first and count.
     fn blocks(&self) -> Vec<(usize, usize)> {
         let (m, block) = (self.p.m, self.tile.block_m);
         (0..m).step_by(block).map(|first| (first, block.min(m - first))).collect()
     }
 
-    fn tiles(&self) -> usize {
-        self.p.n.div_ceil(self.columns())
+    fn panels(&self) -> usize {
+        self.p.n.div_ceil(NR)
     }
 
-    /// What groups share: tiles, which they keep for all blocks, or the tiles of all blocks if each unpacks its own.
+    /// What groups share: the panels of all blocks.
     fn shared(&self) -> usize {
-        match self.tile.via {
-            Via::L2 => self.tiles(),
-            Via::L1 => self.tiles() * self.blocks().len(),
-        }
+        self.panels() * self.blocks().len()
     }
 
     /// Of what groups share, where a group's part begins.
@@ -186,11 +212,12 @@ impl Plan {
 pub fn streams(machine: &Machine, p: &Product, tile: Tile, op: u16) -> Result<Option<[Stream; 2]>, UbTooSmall> {
     let per = machine.org.vector_per_cube.map_or(0, |per| per.value as usize);
     // Forced sizes may be any; the cube takes 4080 rows, and blocks begin at fractals.
-    let is_sane = tile.block_m <= 4080 && (tile.block_m >= p.m || tile.block_m.is_multiple_of(16)) && tile.panels <= 16;
+    let is_sane = tile.block_m <= 4080 && (tile.block_m >= p.m || tile.block_m.is_multiple_of(16));
+    let is_sane = is_sane && tile.panels <= MOST_PANELS;
     if !is_sane {
         return Ok(None);
     }
-    let has_group = per > 0 && PANEL.parts.is_multiple_of(per) && machine.has_cross_core(CrossMode::Group);
+    let has_group = per > 0 && NR.is_multiple_of(ALIGN * per) && machine.has_cross_core(CrossMode::Group);
     if !has_group || !p.n.is_multiple_of(ALIGN) || !tile.via.is_on(machine) {
         return Ok(None);
     }
@@ -211,23 +238,37 @@ impl Emit {
         self.push(Order::XSet { queue, mode: CrossMode::Group, id });
     }
 
-    /// The part of block `block` that lies in a group's share, which the first two registers bound: first tile, whole
-    /// tiles, and 1 if the ragged one follows them.
-    fn share_of(&mut self, plan: &Plan, block: usize, [from, to]: [Reg; 2], [first, whole, ragged]: [Reg; 3]) {
-        let tiles = plan.tiles() as i64;
-        let before = if plan.tile.via == Via::L1 { tiles * block as i64 } else { 0 };
-        for (reg, bound) in [(first, from), (whole, to)] {
-            self.add(reg, bound, -before);
-            self.scalar(ScalarOp::Max, reg, reg, ScalarOperand::Imm(0));
-            self.scalar(ScalarOp::Min, reg, reg, ScalarOperand::Imm(tiles));
+    /// The part of block `block` that lies in a group's share, which the first two registers bound: first panel, whole
+    /// tiles, whole panels behind them, and 1 if the ragged one follows.
+    ///
+    /// Shares go through all blocks one after the other if each unpacks its own weights. Else they go from panel to
+    /// panel, and through the blocks of a panel from the last to the first: so a group's last panel is the one that may
+    /// come in with a later block.
+    fn share_of(&mut self, plan: &Plan, block: usize, bounds: [Reg; 2], [first, whole, single, ragged]: [Reg; 4]) {
+        let imm = |value: usize| ScalarOperand::Imm(value as i64);
+        let (panels, blocks) = (plan.panels(), plan.blocks().len());
+        for (reg, bound) in [(first, bounds[0]), (whole, bounds[1])] {
+            match plan.tile.via {
+                Via::L1 => {
+                    self.add(reg, bound, -((panels * block) as i64));
+                    self.scalar(ScalarOp::Max, reg, reg, imm(0));
+                    self.scalar(ScalarOp::Min, reg, reg, imm(panels));
+                }
+                Via::L2 => {
+                    self.add(reg, bound, block as i64);
+                    self.scalar(ScalarOp::Div, reg, reg, imm(blocks));
+                }
+            }
         }
         let is_ragged = plan.ragged_columns() > 0;
-        // Whole tiles are counted from where the share of the block ends.
-        self.add(ragged, whole, if is_ragged { 1 - tiles } else { -tiles });
-        self.scalar(ScalarOp::Max, ragged, ragged, ScalarOperand::Imm(0));
+        // Whole panels are counted from where the share of the block ends.
+        self.add(ragged, whole, i64::from(is_ragged) - panels as i64);
+        self.scalar(ScalarOp::Max, ragged, ragged, imm(0));
         self.scalar(ScalarOp::Sub, whole, whole, ScalarOperand::Reg(first));
         self.scalar(ScalarOp::Min, ragged, ragged, ScalarOperand::Reg(whole));
         self.scalar(ScalarOp::Sub, whole, whole, ScalarOperand::Reg(ragged));
+        self.scalar(ScalarOp::Rem, single, whole, imm(plan.tile.panels));
+        self.scalar(ScalarOp::Div, whole, whole, imm(plan.tile.panels));
     }
 
     /// `reg = (reg + 1) % count`.

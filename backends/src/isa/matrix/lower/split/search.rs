@@ -107,22 +107,23 @@ fn on_vector(shape: &Shape, p: &Product, tables: &Tables, op: u16, machine: &Mac
     Some(e.stream(CoreKind::Vector, t.share(cores), start))
 }
 
-/// Cycles of the slowest core.
-pub fn cycles(program: &Program, machine: &Machine) -> Option<f64> {
+/// Cycles of the slowest core, within a model ([`Options::warm`]) or by itself.
+pub fn cycles(program: &Program, machine: &Machine, warm: bool) -> Option<f64> {
     let mut gm = Gm::for_timing(program);
-    let report = sim::run(program, machine, &mut gm, Options::default()).ok()?;
+    let report = sim::run(program, machine, &mut gm, Options { warm, ..Options::default() }).ok()?;
     let cores = report.stages.iter().flat_map(|stage| &stage.cores);
     Some(cores.map(|core| core.cycles).fold(0.0, f64::max))
 }
 
-/// The fastest choice; the vector cores alone where no other fits.
+/// The fastest choice within a model; the vector cores alone where no other fits.
 pub fn choose(shape: &Shape, machine: &Machine) -> Choice {
     // The vector cores take one token row after the other.
-    let row = alone(&Shape { m: 1, ..*shape }, Choice::Vector, machine).and_then(|program| cycles(&program, machine));
+    let row =
+        alone(&Shape { m: 1, ..*shape }, Choice::Vector, machine).and_then(|program| cycles(&program, machine, true));
     // Token rows of one graph: exact.
     let mut best = (row.unwrap_or(f64::INFINITY) * shape.m as f64, Choice::Vector);
     for (choice, program) in candidates(shape, machine) {
-        let Some(cycles) = cycles(&program, machine) else { continue };
+        let Some(cycles) = cycles(&program, machine, true) else { continue };
         if cycles < best.0 {
             best = (cycles, choice);
         }

@@ -1,13 +1,14 @@
-//! The vector cores of a group: each unpacks its parts of every panel, and scales its rows of every tile's sums.
+//! The vector cores of a group: each unpacks its output rows of every panel, and scales its token rows of every tile's sums.
 //!
-//! One tile is unpacked ahead of the sums that are scaled, so that the cube core has work meanwhile.
+//! [`AHEAD`] tiles are unpacked ahead of the sums that are scaled, also into the next block, so that the cube core has
+//! work meanwhile.
 //!
 //! **Invariant:** beside the rings, MTE2 and the vector unit wait for each other in turn (loaded, then read), also on cores
 //! that scale no rows: so no flag is set twice. The checker sees it.
 
 use tcc_ir::kernel::ScaleKind;
 
-use super::{DONE, FREE, GO, NR, Plan, SLOTS, Via, row_bytes};
+use super::{AHEAD, DONE, FREE, GO, NR, Plan, SLOTS, Via, row_bytes};
 use crate::isa::matrix::lower::emit::{Emit, F32, Second, U16, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
@@ -20,45 +21,53 @@ use crate::isa::matrix::program::inst::{CopyPath, Count, ScalarOp, ScalarOperand
 use crate::isa::matrix::program::ty::ElemType;
 use crate::isa::matrix::program::vec::VecOp;
 
-// The core's number in its group; the group's first tile of a block, 1 if it has whole ones, how many more, and 1 if the
-// ragged one follows.
+// The core's number in its group, and the group.
 const CORE: Reg = reg(1);
-const FIRST: Reg = reg(2);
-const HAS_WHOLE: Reg = reg(3);
-const MORE: Reg = reg(4);
-const RAGGED: Reg = reg(5);
-// What the core's parts are shifted by.
-const SHIFTS: [Reg; 4] = [reg(6), reg(7), reg(8), reg(9)];
-// Packed and unpacked weights of the tile being unpacked, and of the core's parts of a run.
-const W: Reg = reg(10);
-const EXPANDED: Reg = reg(11);
-const PARTS: Reg = reg(12);
+const GROUP: Reg = reg(2);
+// Of the block that is unpacked: the group's first panel, its whole tiles that are unpacked ahead, how many more, panels
+// behind them, and 1 if the ragged one follows.
+const FIRST: Reg = reg(3);
+const EARLY: Reg = reg(4);
+const MORE: Reg = reg(5);
+const SINGLE: Reg = reg(6);
+const RAGGED: Reg = reg(7);
+// Of the block before, whose last tiles are scaled meanwhile.
+const LAST: [Reg; 3] = [reg(8), reg(9), reg(10)];
+// The core's rows of the packed and unpacked weights of the tile being unpacked, and where they begin in a strip.
+const W: Reg = reg(11);
+const EXPANDED: Reg = reg(12);
+const ROWS_AT: Reg = reg(13);
 // Bytes in front of the columns of the tile being scaled; the core's first row in sums, output and residual.
-const COLUMN: Reg = reg(13);
-const SUMS: Reg = reg(14);
-const OUT: Reg = reg(15);
-const RESIDUAL: Reg = reg(16);
-const SCALE_BITS: Reg = reg(17);
-const AT: Reg = reg(18);
+const COLUMN: Reg = reg(14);
+const SUMS: Reg = reg(15);
+const OUT: Reg = reg(16);
+const RESIDUAL: Reg = reg(17);
+const SCALE_BITS: Reg = reg(18);
+const AT: Reg = reg(19);
 // Slices of the core's rows, and 1 if the ragged one is among them.
-const SLICES: Reg = reg(19);
-const LAST_SLICE: Reg = reg(20);
+const SLICES: Reg = reg(20);
+const LAST_SLICE: Reg = reg(21);
 // Of the slice at hand.
-const SUMS_AT: Reg = reg(21);
-const OUT_AT: Reg = reg(22);
-const RESIDUAL_AT: Reg = reg(23);
-const ACT_AT: Reg = reg(24);
-// The slot at hand in the cube core's L1: number and offset.
-const L1_SLOT: Reg = reg(25);
-const L1_AT: Reg = reg(26);
+const SUMS_AT: Reg = reg(22);
+const OUT_AT: Reg = reg(23);
+const RESIDUAL_AT: Reg = reg(24);
+const ACT_AT: Reg = reg(25);
+// The slot at hand in the cube core's L1.
+const L1_SLOT: Reg = reg(26);
 // The group's share.
 const SHARE: [Reg; 2] = [reg(27), reg(28)];
 
 /// First flag of the rings; 0 is for plain order.
 const RING: u8 = 1;
 
-/// Rows of a slice of sums.
-const SLICE: usize = 32;
+/// Flag of the slice of sums: loaded, scaled, stored.
+const SLICE: u8 = 3;
+
+/// Rows of a slice of sums at most.
+const SLICE_ROWS: usize = 64;
+
+/// Runs of columns that are unpacked together, of one panel or several.
+const RUNS: usize = 2;
 
 /// Lanes of 32 bits in a repeat.
 const LANES: usize = 64;
@@ -66,8 +75,9 @@ const LANES: usize = 64;
 struct At {
     packed: usize,
     unpacked: usize,
-    /// Bytes of a slot of either ring.
+    /// Bytes of packed weights in a slot, which are those of a part, and of a slot of unpacked ones.
     slot: usize,
+    unpacked_slot: usize,
     sums: usize,
     residual: usize,
     act_raw: usize,
@@ -81,6 +91,8 @@ struct Gen<'a> {
     e: &'a mut Emit,
     plan: &'a Plan,
     at: At,
+    /// Rows of a slice of sums.
+    slice: usize,
     /// Next slots.
     packed: usize,
     unpacked: usize,
@@ -89,20 +101,26 @@ struct Gen<'a> {
 /// Writes the stream.
 pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<StartValues>, UbTooSmall> {
     let mut space = Space::new(memories(machine).ub);
-    let slot = NR * row_bytes(PANEL.kp) / PANEL.parts;
-    let slice = SLICE * plan.columns();
-    let (packed, unpacked) = (space.take(SLOTS * slot)?, space.take(SLOTS * slot)?);
+    let slot = RUNS * plan.own() * row_bytes(PANEL.kp) / PANEL.parts;
+    let each = plan.tile.block_m.div_ceil(plan.per);
+    let slice_rows = each.div_ceil(each.div_ceil(SLICE_ROWS)).next_multiple_of(8);
+    let slice = slice_rows * plan.columns();
+    let unpacked_slot = if plan.tile.via == Via::L1 { PANEL.parts * slot } else { slot };
+    let (packed, unpacked) = (space.take(SLOTS * slot)?, space.take(SLOTS * unpacked_slot)?);
     let (sums, residual) = (space.floats(slice)?, space.floats(slice)?);
     let rows = plan.tile.block_m.next_multiple_of(8);
     let (act_raw, act) = (space.floats(rows)?, space.floats(8 * rows)?);
     let (scale, bias) = (space.floats(plan.columns())?, space.floats(plan.columns())?);
-    let at = At { packed, unpacked, slot, sums, residual, act_raw, act, scale, bias };
-    Gen { e, plan, at, packed: 0, unpacked: 0 }.run();
+    let at = At { packed, unpacked, slot, unpacked_slot, sums, residual, act_raw, act, scale, bias };
+    Gen { e, plan, at, slice: slice_rows, packed: 0, unpacked: 0 }.run();
     let of = |f: &dyn Fn(usize, usize) -> usize| {
         // Tiles of one product: far below 2^63.
         (0..plan.groups * plan.per).map(|core| f(core % plan.per, core / plan.per) as i64).collect()
     };
-    let mut start = vec![StartValues { reg: CORE, values: of(&|core, _| core) }];
+    let mut start = vec![
+        StartValues { reg: CORE, values: of(&|core, _| core) },
+        StartValues { reg: GROUP, values: of(&|_, group| group) },
+    ];
     let share = SHARE.into_iter().enumerate();
     start.extend(share.map(|(next, reg)| StartValues { reg, values: of(&|_, group| plan.first(group + next)) }));
     Ok(start)
@@ -111,62 +129,92 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<S
 impl Gen<'_> {
     fn run(&mut self) {
         self.presets(true);
-        let parts = PANEL.parts / self.plan.per;
-        for (i, reg) in SHIFTS.into_iter().enumerate().take(parts) {
-            // Two bits a part.
-            self.e.scalar(ScalarOp::Mul, reg, CORE, ScalarOperand::Imm(2 * parts as i64));
-            self.e.add(reg, reg, 2 * i as i64);
-        }
         if self.plan.p.scale == ScaleKind::PerTensor {
             self.e.point(AT, self.plan.p.scales);
             self.e.scalar_load(SCALE_BITS, behind(AT, 0));
         }
-        self.e.add(L1_AT, Reg::ZERO, 0);
         self.e.add(L1_SLOT, Reg::ZERO, 0);
-        let via = self.plan.tile.via;
-        for (index, (first, rows)) in self.plan.blocks().into_iter().enumerate() {
-            self.e.share_of(self.plan, index, SHARE, [FIRST, MORE, RAGGED]);
-            self.e.scalar(ScalarOp::Min, HAS_WHOLE, MORE, ScalarOperand::Imm(1));
-            self.e.scalar(ScalarOp::Sub, MORE, MORE, ScalarOperand::Reg(HAS_WHOLE));
-            self.block(index == 0 || via == Via::L1, first, rows);
+        self.e.index(ROWS_AT, Reg::ZERO, CORE, 32 * self.plan.own());
+        let mut before = None;
+        for (index, block) in self.plan.blocks().into_iter().enumerate() {
+            self.block(index, block, before);
+            before = Some(block.1);
         }
-        if via == Via::L1 {
+        before.into_iter().for_each(|rows| self.scale_last([EARLY, SINGLE, RAGGED], rows));
+        if self.plan.tile.via == Via::L1 {
             (0..self.plan.slots()).for_each(|_| self.e.await_signal(Queue::Mte3, FREE));
         }
         self.presets(false);
     }
 
     fn presets(&mut self, begin: bool) {
-        for i in 0..SLOTS {
-            for (src, dst) in [(Queue::V, Queue::Mte2), (Queue::Mte3, Queue::V)] {
-                let id = ring(i);
-                if begin { self.e.set(src, dst, id) } else { self.e.wait(src, dst, id) }
-            }
+        let rings = (0..SLOTS).flat_map(|i| [(Queue::V, Queue::Mte2, ring(i)), (Queue::Mte3, Queue::V, ring(i))]);
+        for (src, dst, id) in rings.chain([(Queue::Mte3, Queue::Mte2, SLICE)]) {
+            if begin { self.e.set(src, dst, id) } else { self.e.wait(src, dst, id) }
         }
     }
 
-    /// One block of token rows against all tiles of the group.
-    fn block(&mut self, unpacks: bool, first: usize, rows: usize) {
-        self.rows(first, rows);
+    /// One block of token rows against all tiles of the group, but for the last sums; those of the block before, of so
+    /// many rows, are scaled in between.
+    fn block(&mut self, index: usize, (first, rows): (usize, usize), before: Option<usize>) {
+        if before.is_some() {
+            LAST.into_iter().zip([EARLY, SINGLE, RAGGED]).for_each(|(last, reg)| self.e.add(last, reg, 0));
+        }
+        self.e.share_of(self.plan, index, SHARE, [FIRST, MORE, SINGLE, RAGGED]);
+        self.e.scalar(ScalarOp::Min, EARLY, MORE, ScalarOperand::Imm(AHEAD as i64));
+        self.e.scalar(ScalarOp::Sub, MORE, MORE, ScalarOperand::Reg(EARLY));
+        let unpacks = index == 0 || self.plan.tile.via == Via::L1;
         if unpacks {
             self.e.point(AT, self.plan.p.w);
-            self.e.index(W, AT, FIRST, self.plan.tile.panels * PANEL.codes_bytes(self.plan.p.k));
+            self.e.index(W, AT, FIRST, PANEL.codes_bytes(self.plan.p.k));
             self.e.point(AT, self.plan.p.expanded);
-            self.e.index(EXPANDED, AT, FIRST, self.plan.tile.panels * self.plan.expanded_panel());
+            // A panel of its own stands behind each group's.
+            self.e.scalar(ScalarOp::Add, EXPANDED, FIRST, ScalarOperand::Reg(GROUP));
+            self.e.index(EXPANDED, AT, EXPANDED, self.plan.expanded_panel());
+            for reg in [W, EXPANDED] {
+                self.e.scalar(ScalarOp::Add, reg, reg, ScalarOperand::Reg(ROWS_AT));
+            }
         }
-        let (whole, ragged) = (self.plan.columns(), self.plan.ragged_columns());
-        self.e.scalar(ScalarOp::Mul, COLUMN, FIRST, ScalarOperand::Imm(4 * whole as i64));
-        self.guarded(HAS_WHOLE, |this| this.go(unpacks, whole));
+        let panels = self.plan.tile.panels;
+        self.guarded(EARLY, |this| this.go(unpacks, panels));
+        before.into_iter().for_each(|rows| self.scale_last(LAST, rows));
+        self.rows(first, rows);
+        self.e.index(COLUMN, Reg::ZERO, FIRST, 4 * NR);
         self.guarded(MORE, |this| {
-            this.go(unpacks, whole);
-            this.scale(rows, whole);
+            this.go(unpacks, panels);
+            this.scale(rows, this.plan.columns());
         });
-        if ragged > 0 {
-            self.guarded(RAGGED, |this| this.go(unpacks, ragged));
+        if panels > 1 {
+            self.guarded(SINGLE, |this| this.go(unpacks, 1));
         }
-        self.guarded(HAS_WHOLE, |this| this.scale(rows, whole));
-        if ragged > 0 {
-            self.guarded(RAGGED, |this| this.scale(rows, ragged));
+        if self.plan.ragged_columns() > 0 {
+            self.guarded(RAGGED, |this| this.go(unpacks, 1));
+        }
+        if index == 0 && self.plan.tile.via == Via::L2 {
+            self.unpack_later();
+        }
+    }
+
+    /// Unpacks the panel that later blocks begin with, if there is one.
+    fn unpack_later(&mut self) {
+        let blocks = self.plan.blocks().len() as i64;
+        if blocks == 1 {
+            return;
+        }
+        // 1 if the share ends within the blocks of a panel.
+        self.e.scalar(ScalarOp::Rem, AT, SHARE[1], ScalarOperand::Imm(blocks));
+        self.e.scalar(ScalarOp::Min, AT, AT, ScalarOperand::Imm(1));
+        self.guarded(AT, |this| this.unpack(1, false));
+    }
+
+    /// Scales the tiles that were unpacked ahead, and those behind them, of a block of `rows` rows.
+    fn scale_last(&mut self, [early, single, ragged]: [Reg; 3], rows: usize) {
+        self.guarded(early, |this| this.scale(rows, this.plan.columns()));
+        if self.plan.tile.panels > 1 {
+            self.guarded(single, |this| this.scale(rows, NR));
+        }
+        if self.plan.ragged_columns() > 0 {
+            self.guarded(ragged, |this| this.scale(rows, this.plan.ragged_columns()));
         }
     }
 
@@ -178,82 +226,139 @@ impl Gen<'_> {
     }
 
     /// Lets the cube core read a tile: unpacked now, or in an earlier block.
-    fn go(&mut self, unpacks: bool, columns: usize) {
-        let panels = columns.div_ceil(NR);
-        // Rings start over, for the loop has one body.
-        (self.packed, self.unpacked) = (0, 0);
-        for (first, count) in if unpacks { self.plan.runs() } else { vec![] } {
-            let via = self.plan.tile.via;
-            if via == Via::L1 {
-                self.e.await_signal(Queue::Mte3, FREE);
-            }
-            (0..panels).for_each(|panel| self.unpack((panel, panels), first, count));
-            if via == Via::L1 {
-                self.e.signal(Queue::Mte3, GO);
-                self.e.next(L1_SLOT, self.plan.slots());
-                self.e.index(L1_AT, Reg::ZERO, L1_SLOT, self.plan.slot_bytes());
-            }
-        }
+    fn go(&mut self, unpacks: bool, panels: usize) {
         if unpacks {
-            // Within one array.
-            self.e.add(W, W, (panels * PANEL.codes_bytes(self.plan.p.k)) as i64);
-            self.e.add(EXPANDED, EXPANDED, (panels * self.plan.expanded_panel()) as i64);
-        }
-        if self.plan.tile.via == Via::L2 {
+            self.unpack(panels, true);
+        } else {
             self.e.signal(Queue::Mte3, GO);
         }
     }
 
-    /// The core's parts of one run of columns of a panel, one of `panels`.
-    fn unpack(&mut self, (panel, panels): (usize, usize), first: usize, count: usize) {
-        let bytes = NR * row_bytes(count) / PANEL.parts;
-        let parts = PANEL.parts / self.plan.per;
+    /// Unpacks the core's rows of a tile.
+    fn unpack(&mut self, panels: usize, signals: bool) {
+        // Rings start over, for the loop has one body.
+        (self.packed, self.unpacked) = (0, 0);
+        let via = self.plan.tile.via;
+        let pieces = match self.has_slots(panels) {
+            true => vec![self.plan.runs()],
+            false => self.plan.pieces(),
+        };
+        for piece in pieces {
+            if via == Via::L1 && !self.has_slots(panels) {
+                self.next_slot();
+            }
+            // Runs of one length are unpacked together.
+            for runs in piece.chunk_by(|a, b| a.1 == b.1) {
+                let all = runs.iter().flat_map(|(first, _)| (0..panels).map(|panel| (panel, *first)));
+                let all: Vec<(usize, usize)> = all.collect();
+                all.chunks(RUNS).for_each(|some| self.unpack_runs(some, runs[0].1, panels));
+            }
+            if signals && !self.has_slots(panels) {
+                self.e.signal(Queue::Mte3, GO);
+            }
+        }
+        // Within one array.
+        self.e.add(W, W, (panels * PANEL.codes_bytes(self.plan.p.k)) as i64);
+        if via == Via::L2 {
+            self.e.add(EXPANDED, EXPANDED, (panels * self.plan.expanded_panel()) as i64);
+        }
+    }
+
+    /// True if runs that are unpacked together go to a slot each.
+    fn has_slots(&self, panels: usize) -> bool {
+        self.plan.tile.via == Via::L1 && panels == 1
+    }
+
+    /// The next slot in L1, once it is free.
+    fn next_slot(&mut self) {
+        self.e.await_signal(Queue::Mte3, FREE);
+        self.e.index(EXPANDED, ROWS_AT, L1_SLOT, self.plan.slot_bytes());
+        self.e.next(L1_SLOT, self.plan.slots());
+    }
+
+    /// The core's rows of some runs of `count` columns, panel and first column of each, of a tile of `panels` panels.
+    fn unpack_runs(&mut self, runs: &[(usize, usize)], count: usize, panels: usize) {
+        let (own, pitch) = (32 * self.plan.own(), NR * 32);
+        let strips = count / PANEL.strip() / PANEL.parts;
+        let bytes = strips * own;
         let id = ring(self.packed);
         let packed = self.at.packed + self.packed % SLOTS * self.at.slot;
-        let from = panel * PANEL.codes_bytes(self.plan.p.k) + NR * first / 4;
+        self.packed += 1;
         self.e.wait(Queue::V, Queue::Mte2, id);
-        self.e.load(packed, behind(W, from), 1, bytes, 0, 0);
+        for (i, (panel, first)) in runs.iter().enumerate() {
+            let from = panel * PANEL.codes_bytes(self.plan.p.k) + NR * first / PANEL.parts;
+            self.e.load(packed + i * bytes, behind(W, from), strips, own, pitch, own);
+        }
         self.e.set(Queue::Mte2, Queue::V, id);
         self.e.wait(Queue::Mte2, Queue::V, id);
-        let strip = NR * 32;
-        // Strips of a panel follow each other in global memory; those of all panels stand side by side in L1.
-        let (path, base, apart, to_first) = match self.plan.tile.via {
-            Via::L2 => (CopyPath::UbToGm, EXPANDED, 1, panel * self.plan.expanded_panel() + NR * row_bytes(first)),
-            Via::L1 => (CopyPath::UbToL1, L1_AT, panels, self.plan.weights_at() + panel * strip),
-        };
-        self.e.index(PARTS, base, CORE, parts * bytes * apart);
-        for (part, shift) in SHIFTS.into_iter().enumerate().take(parts) {
+        // Slots want all parts of a run at once.
+        let together = if self.has_slots(panels) { PANEL.parts } else { 1 };
+        for first_part in (0..PANEL.parts).step_by(together) {
             let free = ring(self.unpacked);
-            let to = self.at.unpacked + self.unpacked % SLOTS * self.at.slot;
+            let to = self.at.unpacked + self.unpacked % SLOTS * self.at.unpacked_slot;
+            self.unpacked += 1;
             self.e.wait(Queue::Mte3, Queue::V, free);
-            let (repeats, mask) = (bytes / 256, Second::Bits(u32::from(Mode::I8.mask())));
-            self.e.vec(VecOp::Shl, U16, dense(to), dense(packed), Second::Reg(shift), repeats, 128);
-            self.e.vec(VecOp::And, U16, dense(to), dense(to), mask, repeats, 128);
-            if part + 1 == parts {
+            for i in 0..together {
+                self.part(to + i * self.at.slot, packed, first_part + i, runs.len() * bytes / 256);
+            }
+            if first_part + together == PANEL.parts {
                 self.e.set(Queue::V, Queue::Mte2, id);
             }
             self.e.set(Queue::V, Queue::Mte3, free);
             self.e.wait(Queue::V, Queue::Mte3, free);
-            // An offset in UB.
-            let ends = (behind(PARTS, to_first + part * bytes * apart), Addr::at(to as i32));
-            self.e.copy(path, ends, (bytes / strip, strip), (strip, apart * strip));
+            for (i, run) in runs.iter().enumerate() {
+                if self.has_slots(panels) {
+                    self.next_slot();
+                }
+                for part in 0..together {
+                    let from = to + part * self.at.slot + i * bytes;
+                    self.move_run(from, *run, (first_part + part) * strips, strips, panels);
+                }
+                if self.has_slots(panels) {
+                    self.e.signal(Queue::Mte3, GO);
+                }
+            }
             self.e.set(Queue::Mte3, Queue::V, free);
-            self.unpacked += 1;
         }
-        self.packed += 1;
+    }
+
+    /// Part `part` of what is packed.
+    fn part(&mut self, to: usize, packed: usize, part: usize, repeats: usize) {
+        let mut source = dense(packed);
+        if part > 0 {
+            // Two bits a part.
+            let by = Second::Bits(2 * part as u32);
+            self.e.vec(VecOp::Shl, U16, dense(to), source, by, repeats, 128);
+            source = dense(to);
+        }
+        let mask = Second::Bits(u32::from(Mode::I8.mask()));
+        self.e.vec(VecOp::And, U16, dense(to), source, mask, repeats, 128);
+    }
+
+    /// `strips` strips of the core's rows of a run, panel and first column, to where the run's strip `strip` begins.
+    /// Strips of a panel follow each other in global memory; those of all panels stand side by side in L1.
+    fn move_run(&mut self, from: usize, (panel, first): (usize, usize), strip: usize, strips: usize, panels: usize) {
+        let (own, pitch) = (32 * self.plan.own(), NR * 32);
+        let (path, apart, begin) = match self.plan.tile.via {
+            Via::L2 => (CopyPath::UbToGm, pitch, panel * self.plan.expanded_panel() + NR * row_bytes(first)),
+            Via::L1 => (CopyPath::UbToL1, panels * pitch, self.plan.weights_at() + panel * pitch),
+        };
+        // An offset in UB.
+        let ends = (behind(EXPANDED, begin + strip * apart), Addr::at(from as i32));
+        self.e.copy(path, ends, (strips, own), (own, apart));
     }
 
     /// Which of the block's rows the core scales, and their act_scale.
     fn rows(&mut self, first: usize, rows: usize) {
-        let each = rows.div_ceil(self.plan.per).next_multiple_of(SLICE);
-        let (whole, n) = (rows / SLICE * SLICE, self.plan.p.n);
+        let each = rows.div_ceil(self.plan.per).next_multiple_of(self.slice);
+        let (whole, n) = (rows / self.slice * self.slice, self.plan.p.n);
         let imm = |value: usize| ScalarOperand::Imm(value as i64);
         // min(each, whole - core · each), at least 0.
         self.e.scalar(ScalarOp::Mul, AT, CORE, ScalarOperand::Imm(-(each as i64)));
         self.e.add(AT, AT, whole as i64);
         self.e.scalar(ScalarOp::Min, AT, AT, imm(each));
         self.e.scalar(ScalarOp::Max, AT, AT, imm(0));
-        self.e.scalar(ScalarOp::Div, SLICES, AT, imm(SLICE));
+        self.e.scalar(ScalarOp::Div, SLICES, AT, imm(self.slice));
         // 1 for the core that has the last row.
         self.e.scalar(ScalarOp::Xor, AT, CORE, imm((rows - 1) / each));
         self.e.scalar(ScalarOp::Min, AT, AT, imm(1));
@@ -265,13 +370,13 @@ impl Gen<'_> {
                 self.e.index(reg, AT, CORE, 4 * each * n);
             }
         }
+        self.e.after(Queue::V, Queue::Mte2);
         self.e.point(AT, p.act);
         self.e.load(self.at.act_raw, behind(AT, 4 * first), 1, 4 * rows, 0, 0);
         self.e.loaded();
         let raw = self.at.act_raw;
         self.e.each(VecOp::Mul, F32, raw, raw, Second::f32(1.0 / Mode::I8.unit()), rows);
         self.e.spread(self.at.act, raw, rows);
-        self.e.after(Queue::V, Queue::Mte2);
     }
 
     fn behind_rows(&self, place: Place, first: usize) -> Place {
@@ -281,48 +386,55 @@ impl Gen<'_> {
 
     /// Scales the core's rows of one tile's sums.
     fn scale(&mut self, rows: usize, columns: usize) {
-        let each = rows.div_ceil(self.plan.per).next_multiple_of(SLICE);
+        let (each, slice) = (rows.div_ceil(self.plan.per).next_multiple_of(self.slice), self.slice);
         self.e.await_signal(Queue::Mte2, DONE);
         let p = self.plan.p;
         let by_column = [(self.at.scale, (p.scale == ScaleKind::PerRow).then_some(p.scales)), (self.at.bias, p.bias)];
-        for (to, place) in by_column {
-            if let Some(place) = place {
-                self.e.point(AT, place);
-                self.e.scalar(ScalarOp::Add, AT, AT, ScalarOperand::Reg(COLUMN));
-                self.e.load(to, behind(AT, 0), 1, 4 * columns, 0, 0);
-            }
+        let by_column = by_column.into_iter().filter_map(|(to, place)| Some((to, place?)));
+        let by_column: Vec<(usize, Place)> = by_column.collect();
+        if !by_column.is_empty() {
+            self.e.after(Queue::V, Queue::Mte2);
         }
-        self.e.loaded();
-        self.e.after(Queue::V, Queue::Mte2);
+        for (to, place) in &by_column {
+            self.e.point(AT, *place);
+            self.e.scalar(ScalarOp::Add, AT, AT, ScalarOperand::Reg(COLUMN));
+            self.e.load(*to, behind(AT, 0), 1, 4 * columns, 0, 0);
+        }
+        if !by_column.is_empty() {
+            self.e.loaded();
+        }
         for (reg, base) in [(SUMS_AT, SUMS), (OUT_AT, OUT), (RESIDUAL_AT, RESIDUAL)] {
             self.e.scalar(ScalarOp::Add, reg, base, ScalarOperand::Reg(COLUMN));
         }
         // Offsets in UB.
         self.e.scalar(ScalarOp::Mul, ACT_AT, CORE, ScalarOperand::Imm(32 * each as i64));
         self.e.add(ACT_AT, ACT_AT, self.at.act as i64);
-        if rows >= SLICE {
-            self.guarded(SLICES, |this| this.slice(SLICE, columns));
+        if rows >= slice {
+            self.guarded(SLICES, |this| this.slice(slice, columns));
         }
-        if !rows.is_multiple_of(SLICE) {
-            self.guarded(LAST_SLICE, |this| this.slice(rows % SLICE, columns));
+        if !rows.is_multiple_of(slice) {
+            self.guarded(LAST_SLICE, |this| this.slice(rows % slice, columns));
         }
-        self.e.add(COLUMN, COLUMN, 4 * self.plan.columns() as i64);
+        self.e.add(COLUMN, COLUMN, 4 * columns as i64);
     }
 
     /// One slice of `rows` rows.
     fn slice(&mut self, rows: usize, columns: usize) {
         let (stride, pitch) = (4 * self.plan.p.n, 4 * self.plan.columns());
+        self.e.wait(Queue::Mte3, Queue::Mte2, SLICE);
         self.e.load(self.at.sums, behind(SUMS_AT, 0), rows, 4 * columns, stride, pitch);
         if self.plan.p.residual.is_some() {
             self.e.load(self.at.residual, behind(RESIDUAL_AT, 0), rows, 4 * columns, stride, pitch);
         }
-        self.e.loaded();
+        self.e.set(Queue::Mte2, Queue::V, SLICE);
+        self.e.wait(Queue::Mte2, Queue::V, SLICE);
         for first in (0..columns).step_by(LANES) {
             self.arithmetic(rows, first, (columns - first).min(LANES));
         }
-        self.e.computed();
+        self.e.set(Queue::V, Queue::Mte3, SLICE);
+        self.e.wait(Queue::V, Queue::Mte3, SLICE);
         self.e.store(behind(OUT_AT, 0), self.at.sums, rows, 4 * columns, pitch, stride);
-        self.e.stored();
+        self.e.set(Queue::Mte3, Queue::Mte2, SLICE);
         for reg in [SUMS_AT, OUT_AT, RESIDUAL_AT] {
             // Within one array.
             self.e.add(reg, reg, (rows * stride) as i64);

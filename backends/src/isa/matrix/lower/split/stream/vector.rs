@@ -5,7 +5,7 @@ use tcc_ir::encoding::w2nz::KR;
 use tcc_ir::kernel::ScaleKind;
 
 use super::{ACTIVATIONS, Chunk, MOST_PER, Plan};
-use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, U16, dense, strided};
+use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, Strided, U16, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
 use crate::isa::matrix::lower::split::{DONE, FREE, GO, NR, Via};
@@ -38,8 +38,7 @@ const SLOT: Reg = reg(14);
 const W: Reg = reg(15);
 const EXPANDED: Reg = reg(16);
 const AT: Reg = reg(17);
-// Bits of the scales of a token row and of the tensor.
-const ACT_BITS: Reg = reg(21);
+// Bits of the tensor's scale.
 const SCALE_BITS: Reg = reg(22);
 const BY: Reg = reg(23);
 // The slot of packed weights at hand, and the number of its flag.
@@ -51,6 +50,8 @@ const UNPACKED_FLAG: Reg = reg(27);
 
 /// First flag of the rings; 0 is for plain order.
 const RING_FLAG: u8 = 1;
+/// Lanes of 32 bits in a repeat.
+const LANES: usize = 64;
 /// Slots of packed weights in UB, and of unpacked ones.
 const PACKED_SLOTS: usize = 2;
 const UNPACKED_SLOTS: usize = 4;
@@ -63,6 +64,9 @@ struct At {
     codes: usize,
     split: [usize; 3],
     sums: usize,
+    /// Scales of the token rows, and a block of each.
+    act_raw: usize,
+    act: usize,
     scale: usize,
     bias: usize,
     residual: usize,
@@ -91,6 +95,8 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<S
         codes: space.take(2 * halves)?,
         split: [space.take(halves)?, space.take(halves)?, space.take(halves)?],
         sums: space.floats(plan.cube_rows() * columns)?,
+        act_raw: space.floats(plan.p.m)?,
+        act: space.floats(8 * plan.p.m)?,
         scale: space.floats(columns)?,
         bias: space.floats(columns)?,
         residual: space.floats(plan.p.m * columns)?,
@@ -384,6 +390,8 @@ impl Gen<'_> {
         // Cores without an extra tile scale what is there all the same.
         operands.iter().for_each(|(at, _, rows)| self.e.fill(*at, 0, rows * columns));
         self.e.after(Queue::V, Queue::Mte2);
+        self.e.point(AT, p.act);
+        self.e.load(self.at.act_raw, behind(AT, 0), 1, 4 * p.m, 0, 0);
         for (at, place, rows) in operands {
             if at == self.at.sums {
                 self.e.await_signal(Queue::Mte2, DONE);
@@ -393,6 +401,13 @@ impl Gen<'_> {
             });
         }
         self.e.loaded();
+        let raw = self.at.act_raw;
+        self.e.each(VecOp::Mul, F32, raw, raw, Second::f32(1.0 / self.plan.tile.mode.unit()), p.m);
+        self.e.spread(self.at.act, raw, p.m);
+        if self.plan.tile.mode == Mode::I4 {
+            let ones = self.at.sums + 2 * p.m * pitch;
+            self.e.each(VecOp::Shl, S32, ones, ones, Second::Bits(3), columns);
+        }
         self.arithmetic(columns);
         self.e.after(Queue::V, Queue::Mte3);
         let (at, token) = (self.at.sums, self.plan.tile.mode.rows() * pitch);
@@ -414,38 +429,78 @@ impl Gen<'_> {
         self.guarded(EXTRA, |this| body(this, behind, behind, rows));
     }
 
-    /// `columns` sums of each token row.
+    /// `columns` sums of each token row: tokens are the repeats of an instruction, or columns if they are more.
     fn arithmetic(&mut self, columns: usize) {
-        let (p, mode, pitch) = (self.plan.p, self.plan.tile.mode, 4 * columns);
-        let row = |row: usize| self.at.sums + row * pitch;
-        let ones = row(2 * p.m);
-        if mode == Mode::I4 {
-            self.e.each(VecOp::Shl, S32, ones, ones, Second::Bits(3), columns);
+        let (m, lanes) = (self.plan.p.m, LANES);
+        if m >= columns.div_ceil(lanes) {
+            for column in (0..columns).step_by(lanes) {
+                let lanes = lanes.min(columns - column);
+                self.lines(columns, &Lines { token: 0, column, lanes, repeats: m, are_tokens: true });
+            }
+            return;
         }
-        self.e.point(AT, p.act);
-        for token in 0..p.m {
-            let y = row(mode.rows() * token);
-            if mode == Mode::I4 {
-                self.e.each(VecOp::Shl, S32, y, y, Second::Bits(4), columns);
-                for other in [row(2 * token + 1), ones] {
-                    self.e.each(VecOp::Add, S32, y, y, Second::Vector(dense(other)), columns);
+        for token in 0..m {
+            let (whole, rest) = (columns / lanes, columns % lanes);
+            for (column, lanes, repeats) in [(0, lanes, whole), (whole * lanes, rest, 1)] {
+                if repeats * lanes > 0 {
+                    self.lines(columns, &Lines { token, column, lanes, repeats, are_tokens: false });
                 }
             }
-            self.e.scalar_load(ACT_BITS, behind(AT, 4 * token));
-            self.e.each(VecOp::Cast, (ElemType::F32, ElemType::S32), y, y, Second::None, columns);
-            self.e.each(VecOp::Mul, F32, y, y, Second::f32(1.0 / mode.unit()), columns);
-            self.e.each(VecOp::Mul, F32, y, y, Second::Reg(ACT_BITS), columns);
-            match p.scale {
-                ScaleKind::PerTensor => self.e.each(VecOp::Mul, F32, y, y, Second::Reg(SCALE_BITS), columns),
-                ScaleKind::PerRow => self.e.each2(VecOp::Mul, y, y, self.at.scale, columns),
-                ScaleKind::PerGroup { .. } => unreachable!("grouped products run on the vector unit"),
-            }
-            if p.bias.is_some() {
-                self.e.each2(VecOp::Add, y, y, self.at.bias, columns);
-            }
-            if p.residual.is_some() {
-                self.e.each2(VecOp::Add, y, y, self.at.residual + token * pitch, columns);
-            }
         }
+    }
+
+    fn lines(&mut self, columns: usize, lines: &Lines) {
+        let (p, mode) = (self.plan.p, self.plan.tile.mode);
+        let at = &self.at;
+        let [y, low] = [0, 1].map(|row| lines.rows(at.sums, row, mode.rows(), columns));
+        let ones = lines.columns(at.sums + 4 * mode.rows() * p.m * columns);
+        let residual = lines.rows(at.residual, 0, 1, columns);
+        let mut op = |op, types, b| self.e.vec(op, types, y, y, b, lines.repeats, lines.lanes);
+        if mode == Mode::I4 {
+            op(VecOp::Shl, S32, Second::Bits(4));
+            op(VecOp::Add, S32, Second::Vector(low));
+            op(VecOp::Add, S32, Second::Vector(ones));
+        }
+        op(VecOp::Cast, (ElemType::F32, ElemType::S32), Second::None);
+        op(VecOp::Mul, F32, Second::Vector(lines.tokens(at.act)));
+        match p.scale {
+            ScaleKind::PerTensor => op(VecOp::Mul, F32, Second::Reg(SCALE_BITS)),
+            ScaleKind::PerRow => op(VecOp::Mul, F32, Second::Vector(lines.columns(at.scale))),
+            ScaleKind::PerGroup { .. } => unreachable!("grouped products run on the vector unit"),
+        }
+        if p.bias.is_some() {
+            op(VecOp::Add, F32, Second::Vector(lines.columns(at.bias)));
+        }
+        if p.residual.is_some() {
+            op(VecOp::Add, F32, Second::Vector(residual));
+        }
+    }
+}
+
+/// What one instruction works on: `lanes` columns from `column` on in the repeats' token rows, or as many in each repeat.
+struct Lines {
+    token: usize,
+    column: usize,
+    lanes: usize,
+    repeats: usize,
+    /// True if repeats are token rows, false if they are columns of one.
+    are_tokens: bool,
+}
+
+impl Lines {
+    /// Elements of a `[row][columns]` array that has `each` rows for a token, the one of number `row` among them.
+    fn rows(&self, base: usize, row: usize, each: usize, columns: usize) -> Strided {
+        let repeat = if self.are_tokens { each * columns / 8 } else { LANES / 8 };
+        strided(base + 4 * ((each * self.token + row) * columns + self.column), 1, repeat)
+    }
+
+    /// Elements of one row for all tokens.
+    fn columns(&self, base: usize) -> Strided {
+        strided(base + 4 * self.column, 1, if self.are_tokens { 0 } else { LANES / 8 })
+    }
+
+    /// A block of each token.
+    fn tokens(&self, base: usize) -> Strided {
+        strided(base + 32 * self.token, 0, usize::from(self.are_tokens))
     }
 }

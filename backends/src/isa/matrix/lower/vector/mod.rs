@@ -234,11 +234,9 @@ impl Emit {
         scratch
     }
 
-    /// Partial sums of the squares of `rows` rows of `d` elements, `pitch` bytes apart, at most eight: into `lo` and `hi`
-    /// of eight for each row.
+    /// Adds the squares of `rows` rows of `d` elements, `pitch` bytes apart, at most eight, to their partial sums: `lo` and
+    /// `hi` of eight for each row.
     pub fn squares(&mut self, x: usize, (rows, d, pitch): (usize, usize, usize), lo: usize, hi: usize) {
-        self.fill(lo, 0, 8 * rows);
-        self.fill(hi, 0, 8 * rows);
         let (full, tail) = (d / 16, d % 16);
         if full > 0 && rows > 1 && pitch / 32 <= usize::from(MAX_REPEATS) {
             for (p, shift) in [(lo, 0), (hi, 32)] {

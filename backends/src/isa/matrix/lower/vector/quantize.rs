@@ -146,6 +146,12 @@ impl Group {
             e.wait(Queue::Mte3, Queue::Mte2, flag);
             e.load(x.row(of.start), behind(X, 4 * k * of.start), of.len(), 4 * k, 4 * k, x.pitch);
             e.set(Queue::Mte2, Queue::V, flag);
+            if part == 0 && before.gate().is_some() {
+                self.load_second(e, 0, k);
+            }
+        }
+        if let Some(norm) = &self.norm {
+            rows::clear_sums(e, norm, rows);
         }
         for (part, of) in parts.iter().enumerate() {
             e.wait(Queue::Mte2, Queue::V, PART + part as u8);
@@ -195,11 +201,18 @@ impl Group {
         (0..rows).step_by(size).map(|first| first..rows.min(first + size)).collect()
     }
 
-    /// The gate of a row.
-    fn gate(&self, e: &mut Emit, act: Act, (x, row): (Rows, usize), k: usize) {
+    /// Loads a row of a gate's second operand.
+    fn load_second(&self, e: &mut Emit, row: usize, k: usize) {
         e.wait(Queue::V, Queue::Mte2, SECOND);
         e.load(self.second, behind(Y, 4 * k * row), 1, 4 * k, 0, 0);
         e.set(Queue::Mte2, Queue::V, SECOND);
+    }
+
+    /// The gate of a row; the first row's second operand is loaded with the first rows.
+    fn gate(&self, e: &mut Emit, act: Act, (x, row): (Rows, usize), k: usize) {
+        if row > 0 {
+            self.load_second(e, row, k);
+        }
         e.wait(Queue::Mte2, Queue::V, SECOND);
         rows::gate_row(e, act, [x.row(row), self.second, self.gate], k);
         if row + 1 < x.rows || self.second != self.codes.t {

@@ -149,11 +149,18 @@ impl NormSpace {
 
 /// `x = w · (x · r)` of rows of `d` elements.
 pub fn norm_rows(e: &mut Emit, at: &NormSpace, x: Rows, d: usize, eps: f32) {
+    clear_sums(e, at, x.rows);
     sum_squares(e, at, (x, 0..x.rows), d);
     norm_summed(e, at, x, d, eps);
 }
 
-/// The partial sums of the squares of some of `rows`.
+/// Partial sums of `rows` rows that are zero.
+pub fn clear_sums(e: &mut Emit, at: &NormSpace, rows: usize) {
+    e.fill(at.lo, 0, 8 * rows);
+    e.fill(at.hi, 0, 8 * rows);
+}
+
+/// Adds the squares of some of `rows` to their partial sums.
 pub fn sum_squares(e: &mut Emit, at: &NormSpace, (x, rows): (Rows, Range<usize>), d: usize) {
     let skip = 32 * rows.start;
     e.squares(x.row(rows.start), (rows.len(), d, x.pitch), at.lo + skip, at.hi + skip);

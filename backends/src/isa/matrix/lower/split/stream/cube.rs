@@ -1,7 +1,7 @@
 //! The cube core: activations stay in L1, and in L0A where they fit; a tile's weights come in halves, of two tiles in turn
 //! where L1 has room, or chunk by chunk from the vector cores.
 
-use super::{ACTIVATIONS, Plan};
+use super::{ACTIVATIONS, ALL_SPLIT, Plan};
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
@@ -180,8 +180,11 @@ impl Gen<'_> {
             }
             Mode::I4 => {
                 self.e.await_signal(Queue::Mte2, ACTIVATIONS);
-                self.e.point(W, self.plan.activations());
-                self.e.index(AT, W, GROUP, self.plan.activations_bytes());
+                // Other groups' vector cores split the other rows.
+                let (queue, mode, id) = (Queue::Mte2, CrossMode::All, ALL_SPLIT);
+                self.e.push(Order::XSet { queue, mode, id });
+                self.e.push(Order::XWait { queue, mode, id });
+                self.e.point(AT, self.plan.activations());
                 32 * rows
             }
         };

@@ -4,11 +4,12 @@
 //! A tile is some output rows of a panel with all of k. Each vector core unpacks its rows of every tile: to 64 w in a
 //! byte (`i8`), or to 4 w in a nibble (`i4hl`) where the cube has that mode: half the bytes through L2, which bind. Both
 //! come from the same packed weights, for the top two bits of a nibble hold a code as those of a byte do. Activations of
-//! `i4hl` are split by the vector cores: `a = 16 hi + lo + 8`, and a row of ones gives Σ w, so that
+//! `i4hl` are split by all vector cores together: `a = 16 hi + lo + 8`, and a row of ones gives Σ w, so that
 //! `4 Σ a w = 16 H + L + 8 · (4 Σ w)`.
 //!
-//! Signals of the group's mode: [`ACTIVATIONS`], GO (a tile may be read), FREE (its slot may be written again), DONE (all
-//! sums may be read). Slots that are written for the first time are not waited for, the last ones are not freed.
+//! Signals of the group's mode: [`ACTIVATIONS`] (the group's token rows are split; [`ALL_SPLIT`] joins the groups), GO (a
+//! tile may be read), FREE (its slot may be written again), DONE (all sums may be read). Slots that are written for the
+//! first time are not waited for, the last ones are not freed.
 //!
 //! On machines with a path from UB to L1 the ring may be in the cube core's L1: a slot holds a chunk of a tile, GO and
 //! FREE are about slots, which the cube core frees all before it begins.
@@ -31,6 +32,8 @@ use crate::isa::matrix::program::{CoreKind, Stream};
 
 /// Signal: the activations of `i4hl` may be read.
 const ACTIVATIONS: u8 = 3;
+/// Signal among all cube cores: the token rows of the group's vector cores are split.
+const ALL_SPLIT: u8 = 4;
 
 /// Output rows of a group's ring: the more slots, the less its cores wait for each other's bursts.
 const RING_ROWS: usize = 128;
@@ -44,9 +47,6 @@ const SLOT_BYTES: usize = 24 << 10;
 
 /// Most token rows: a fractal's.
 pub const MOST_M: usize = FRACTAL as usize;
-
-/// Vector cores of a group at most.
-const MOST_PER: usize = 2;
 
 /// What is decided about a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,10 +77,10 @@ impl Chunk {
     }
 }
 
-/// Scratch of any streamed product of `k` columns: rings, and activations of every group.
+/// Scratch of any streamed product of `k` columns: rings, and split activations.
 pub fn scratch_bytes(machine: &Machine, k: usize) -> usize {
     let strips = k.next_multiple_of(KR) / PANEL.strip();
-    machine.cube_cores() as usize * strips * 32 * (RING_ROWS + MOST_M)
+    strips * 32 * (machine.cube_cores() as usize * RING_ROWS + MOST_M)
 }
 
 /// Bytes of the sums of `[m, n]` in either mode.
@@ -210,15 +210,11 @@ impl Plan {
         (0..self.groups * self.per).map(|core| self.share(core / self.per, core % self.per).1)
     }
 
-    /// Where the rings begin, and behind them the activations: `[group][strip][cube row][32]`.
+    /// Where the split activations begin, behind the rings: `[strip][cube row][32]`.
     fn activations(&self) -> Place {
         let rings = self.groups * self.slots() * self.tile_bytes();
         // Within one array.
         (self.p.expanded.0, self.p.expanded.1 + rings as i64)
-    }
-
-    fn activations_bytes(&self) -> usize {
-        self.strips() * self.cube_rows() * 32
     }
 }
 
@@ -226,10 +222,9 @@ impl Plan {
 pub fn streams(machine: &Machine, p: &Product, tile: Streamed, op: u16) -> Result<Option<[Stream; 2]>, UbTooSmall> {
     let per = machine.org.vector_per_cube.map_or(0, |per| per.value as usize);
     let groups = (p.n / tile.rows).min(machine.cube_cores() as usize);
-    let has_group = (1..=MOST_PER).contains(&per)
-        && tile.rows.is_multiple_of(ALIGN * per)
-        && machine.has_cross_core(CrossMode::Group);
-    let has_mode = machine.cube_mode(tile.mode.cube()).is_some();
+    let has_group = per > 0 && tile.rows.is_multiple_of(ALIGN * per) && machine.has_cross_core(CrossMode::Group);
+    let has_signals = tile.mode == Mode::I8 || machine.has_cross_core(CrossMode::All);
+    let has_mode = machine.cube_mode(tile.mode.cube()).is_some() && has_signals;
     let fits = cube_rows(tile.mode, p.m) <= MOST_M && NR.is_multiple_of(tile.rows);
     if !has_group || !has_mode || !fits || !tile.via.is_on(machine) || !p.n.is_multiple_of(tile.rows) {
         return Ok(None);

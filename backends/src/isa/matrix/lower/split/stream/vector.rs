@@ -4,7 +4,7 @@
 use tcc_ir::encoding::w2nz::KR;
 use tcc_ir::kernel::ScaleKind;
 
-use super::{ACTIVATIONS, Chunk, MOST_PER, Plan};
+use super::{ACTIVATIONS, Chunk, Plan};
 use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, Strided, U16, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
@@ -25,8 +25,9 @@ const GROUP: Reg = reg(2);
 const FIRST: Reg = reg(3);
 const NEW: Reg = reg(4);
 const AGAIN: Reg = reg(5);
-// 1 for the core of that number in its group.
-const IS: [Reg; MOST_PER] = [reg(7), reg(8)];
+// Token rows that the core splits, and 1 if it writes the row of ones.
+const TOKENS: Reg = reg(6);
+const HAS_ONES: Reg = reg(7);
 // The first tile that the core scales, and 1 if it scales one more than others.
 const SHARE: Reg = reg(9);
 const EXTRA: Reg = reg(10);
@@ -38,6 +39,9 @@ const SLOT: Reg = reg(14);
 const W: Reg = reg(15);
 const EXPANDED: Reg = reg(16);
 const AT: Reg = reg(17);
+// Codes of the token row at hand, and where its nibbles go.
+const CODES: Reg = reg(18);
+const NIBBLES: Reg = reg(19);
 // Bits of the tensor's scale.
 const SCALE_BITS: Reg = reg(22);
 const BY: Reg = reg(23);
@@ -60,7 +64,7 @@ struct At {
     packed: usize,
     unpacked: usize,
     slot: usize,
-    /// Codes of the core's tokens, and what they are split with.
+    /// Codes of a token, and what they are split with.
     codes: usize,
     split: [usize; 3],
     sums: usize,
@@ -86,8 +90,7 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<S
     let mut space = Space::new(memories(machine).ub);
     let slot = plan.chunks().iter().map(|chunk| chunk.bytes(own)).max().unwrap_or(0);
     let columns = plan.tile.rows * plan.share_tiles();
-    let tokens = if plan.tile.mode == Mode::I4 { plan.p.m.div_ceil(plan.per) } else { 0 };
-    let halves = tokens * plan.p.k.next_multiple_of(PANEL.kp) / 2;
+    let halves = if plan.tile.mode == Mode::I4 { plan.p.k.next_multiple_of(PANEL.kp) / 2 } else { 0 };
     let at = At {
         packed: space.take(PACKED_SLOTS * slot)?,
         unpacked: space.take(UNPACKED_SLOTS * slot)?,
@@ -115,8 +118,13 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<S
         StartValues { reg: SHARE, values: of(&|core, group| plan.share(group, core).0) },
         StartValues { reg: EXTRA, values: of(&|core, group| plan.share(group, core).1 - plan.common_tiles()) },
     ];
-    for (number, reg) in IS.into_iter().enumerate().take(plan.per) {
-        start.push(StartValues { reg, values: of(&|core, _| usize::from(core == number)) });
+    if plan.tile.mode == Mode::I4 {
+        // Token rows and the row of ones go round among all cores.
+        let (per, cores, m) = (plan.per, plan.groups * plan.per, plan.p.m);
+        let tokens = |core: usize, group: usize| m.saturating_sub(group * per + core).div_ceil(cores);
+        start.push(StartValues { reg: TOKENS, values: of(&tokens) });
+        let has_ones = |core: usize, group: usize| usize::from(m % cores == group * per + core);
+        start.push(StartValues { reg: HAS_ONES, values: of(&has_ones) });
     }
     Ok(start)
 }
@@ -188,54 +196,43 @@ impl Gen<'_> {
         self.e.end(&[]);
     }
 
-    /// Splits the codes of the group's token rows in nibbles, a core some of them, and adds the row of ones.
+    /// Splits the codes of the core's token rows in nibbles, and may write the row of ones.
     fn activations(&mut self) {
-        for (core, is_core) in IS.into_iter().enumerate().take(self.plan.per) {
-            let tokens: Vec<usize> = (core..self.plan.p.m).step_by(self.plan.per).collect();
-            let has_ones = core + 1 == self.plan.per;
-            self.guarded(is_core, |this| {
-                if !tokens.is_empty() {
-                    this.split(&tokens);
-                }
-                if has_ones {
-                    this.ones();
-                }
-            });
+        let (cores, row) = (self.plan.groups * self.plan.per, 64);
+        self.e.point(CODES, self.plan.p.q);
+        self.e.point(NIBBLES, self.plan.activations());
+        for (reg, bytes) in [(CODES, 32), (NIBBLES, row)] {
+            self.move_by(reg, GROUP, bytes * self.plan.per);
+            self.move_by(reg, CORE, bytes);
         }
+        self.guarded(TOKENS, |this| {
+            this.split();
+            // Rows of one array.
+            this.e.add(CODES, CODES, (32 * cores) as i64);
+            this.e.add(NIBBLES, NIBBLES, (row * cores) as i64);
+        });
+        self.guarded(HAS_ONES, Self::ones);
         self.e.signal(Queue::Mte3, ACTIVATIONS);
     }
 
-    /// Rows of high nibbles and of low ones of some tokens, all at once.
-    fn split(&mut self, tokens: &[usize]) {
-        let (k, pitch) = (self.plan.p.k.next_multiple_of(KR), self.token_pitch());
+    /// Rows of high nibbles and of low ones of the token at hand.
+    fn split(&mut self) {
+        let k = self.plan.p.k.next_multiple_of(KR);
         let [high, low, _] = self.at.split;
         let stride = 32 * self.plan.p.m.next_multiple_of(FRACTAL as usize);
-        if k < pitch {
-            self.e.fill(self.at.codes, 0, tokens.len() * pitch / 4);
-            self.e.after(Queue::V, Queue::Mte2);
-        }
-        self.e.point(AT, self.plan.p.q);
-        for (i, token) in tokens.iter().enumerate() {
-            self.e.load(self.at.codes + i * pitch, behind(AT, 32 * token), k / 32, 32, stride, 32);
-        }
+        self.e.load(self.at.codes, behind(CODES, 0), k / 32, 32, stride, 32);
         self.e.loaded();
-        // Whole runs of all tokens stand at one distance; those that are not whole are done again.
-        self.nibbles((0, PANEL.kp), PANEL.kp / 32, tokens.len() * pitch / PANEL.kp);
-        if k < pitch {
-            let first = pitch - PANEL.kp;
-            self.nibbles((first, k - first), pitch / 32, tokens.len());
+        let (whole, rest) = (k / PANEL.kp, k % PANEL.kp);
+        if whole > 0 {
+            self.nibbles((0, PANEL.kp), PANEL.kp / 32, whole);
+        }
+        if rest > 0 {
+            self.nibbles((k - rest, rest), 0, 1);
         }
         self.e.computed();
-        for (i, token) in tokens.iter().enumerate() {
-            self.store_row(high + i * pitch / 2, 2 * token);
-            self.store_row(low + i * pitch / 2, 2 * token + 1);
-        }
+        self.store_row(high, 0);
+        self.store_row(low, 32);
         self.e.stored();
-    }
-
-    /// Bytes between tokens in UB.
-    fn token_pitch(&self) -> usize {
-        self.plan.p.k.next_multiple_of(PANEL.kp)
     }
 
     /// Nibbles of `count` runs of `columns` columns from column `first` on, `blocks` blocks of codes apart.
@@ -263,16 +260,16 @@ impl Gen<'_> {
         let [high, ..] = self.at.split;
         self.e.fill(high, 0x1111_1111, 8 * self.plan.strips());
         self.e.computed();
-        self.store_row(high, 2 * self.plan.p.m);
+        // Behind those of all tokens.
+        self.e.point(NIBBLES, self.plan.activations());
+        self.store_row(high, 64 * self.plan.p.m);
         self.e.stored();
     }
 
-    /// A row of the cube's activations.
-    fn store_row(&mut self, from: usize, row: usize) {
-        self.e.point(AT, self.plan.activations());
-        self.move_by(AT, GROUP, self.plan.activations_bytes());
+    /// A row of the cube's activations, so many bytes behind the token's first.
+    fn store_row(&mut self, from: usize, bytes: usize) {
         let pitch = 32 * self.plan.cube_rows();
-        self.e.store(behind(AT, 32 * row), from, self.plan.strips(), 32, 32, pitch);
+        self.e.store(behind(NIBBLES, bytes), from, self.plan.strips(), 32, 32, pitch);
     }
 
     /// The core's rows of a tile, unpacked into its slot.

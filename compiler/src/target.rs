@@ -115,7 +115,8 @@ impl TargetError {
     }
 }
 
-/// Resolves a request. `host_features` names the features of this machine; `host` means them, and they tell what can run here.
+/// Resolves a request. `host_features` names the features of this machine; `host` means them, and they tell what can
+/// run here.
 pub fn resolve(request: &TargetRequest, host_features: impl Fn() -> Vec<&'static str>) -> Result<Target, TargetError> {
     let name = request.target.as_deref().unwrap_or("host");
     let is_host = name == "host";

@@ -1,8 +1,8 @@
 //! Ternary products on simulated matrix units: cycles of the chosen tile, how busy each pipe is, and the seconds that
 //! search and simulation take on this host.
 //!
-//! `cargo bench -p tcc-tests --bench matrix` runs [`PRODUCTS`], with `-- MACHINE COSTS MxNxK ROW [TILE]` behind it that one;
-//! ROW is of the target's menu; on machines whose cores are split it is not looked at, and TILE is a choice
+//! `cargo bench -p tcc-tests --bench matrix` runs [`PRODUCTS`], with `-- MACHINE COSTS MxNxK ROW [TILE]` behind it that
+//! one; ROW is of the target's menu; on machines whose cores are split it is not looked at, and TILE is a choice
 //! ("stream i4hl r16").
 
 use std::time::Instant;

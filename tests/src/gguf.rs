@@ -7,7 +7,7 @@ use std::path::Path;
 
 use half::f16;
 
-use crate::synth::{EMBEDDING, SCALE, Shape, SplitMix};
+use crate::synth::{EMBEDDING, SCALE, Shape, SplitMix, write_random};
 
 /// Alignment of the data, bytes: the format's default.
 const ALIGN: usize = 32;
@@ -65,29 +65,18 @@ pub fn write(file: &Path, shape: &Shape) -> io::Result<()> {
 
 fn fill(tensor: &Tensor, random: &mut SplitMix, out: &mut impl Write) -> io::Result<()> {
     let bytes = tensor.bytes();
-    let mut left = bytes;
-    let mut run = Vec::with_capacity(1 << 16);
-    while left > 0 {
-        run.clear();
-        while run.len() < left.min(1 << 16) {
-            let bits = random.next();
-            match tensor.fill {
-                Fill::Ternary => run.extend((0..4).flat_map(|i| {
-                    // Three divides 2^16 almost evenly.
-                    let code = (u32::from((bits >> (16 * i)) as u16) * 3) >> 16;
-                    f16::from_f64((f64::from(code) - 1.0) * SCALE).to_bits().to_le_bytes()
-                })),
-                Fill::Embedding => {
-                    let unit = (bits >> 40) as f64 / f64::from(1 << 24);
-                    run.extend_from_slice(&f16::from_f64((2.0 * unit - 1.0) * EMBEDDING).to_bits().to_le_bytes());
-                }
-                Fill::Ones => run.extend_from_slice(&1.0_f32.to_le_bytes()),
-            }
+    write_random(bytes, random, out, |bits, run| match tensor.fill {
+        Fill::Ternary => run.extend((0..4).flat_map(|i| {
+            // Three divides 2^16 almost evenly.
+            let code = (u32::from((bits >> (16 * i)) as u16) * 3) >> 16;
+            f16::from_f64((f64::from(code) - 1.0) * SCALE).to_bits().to_le_bytes()
+        })),
+        Fill::Embedding => {
+            let unit = (bits >> 40) as f64 / f64::from(1 << 24);
+            run.extend_from_slice(&f16::from_f64((2.0 * unit - 1.0) * EMBEDDING).to_bits().to_le_bytes());
         }
-        run.truncate(left);
-        out.write_all(&run)?;
-        left -= run.len();
-    }
+        Fill::Ones => run.extend_from_slice(&1.0_f32.to_le_bytes()),
+    })?;
     out.write_all(&[0; ALIGN][..bytes.next_multiple_of(ALIGN) - bytes])
 }
 

@@ -51,7 +51,7 @@ pub(crate) const SCALE: f64 = 0.02;
 pub(crate) struct SplitMix(pub u64);
 
 impl SplitMix {
-    pub(crate) fn next(&mut self) -> u64 {
+    fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -114,22 +114,31 @@ pub fn write(folder: &Path, shape: &Shape) -> io::Result<()> {
 }
 
 fn fill(tensor: &Tensor, codes: &[u8], random: &mut SplitMix, out: &mut impl Write) -> io::Result<()> {
-    let mut left = tensor.bytes();
+    write_random(tensor.bytes(), random, out, |bits, run| match tensor.fill {
+        // 81 divides 2^16 almost evenly; a benchmark does not care for the rest.
+        Fill::Codes => run.extend((0..4).map(|i| codes[((bits >> (16 * i)) as u16 as usize * 81) >> 16])),
+        Fill::Embedding => {
+            let value = (bits >> 40) as f32 / (1 << 24) as f32 * (2.0 * EMBEDDING as f32) - EMBEDDING as f32;
+            run.extend_from_slice(&half::bf16::from_f32(value).to_bits().to_le_bytes());
+        }
+        Fill::Ones => run.extend_from_slice(&half::bf16::ONE.to_bits().to_le_bytes()),
+        Fill::Scale(scale) => run.extend_from_slice(&half::bf16::from_f64(scale).to_bits().to_le_bytes()),
+    })
+}
+
+/// Writes `bytes` bytes of elements, of which `push` adds some to a run for 64 random bits.
+pub(crate) fn write_random(
+    bytes: usize,
+    random: &mut SplitMix,
+    out: &mut impl Write,
+    push: impl Fn(u64, &mut Vec<u8>),
+) -> io::Result<()> {
+    let mut left = bytes;
     let mut run = Vec::with_capacity(1 << 16);
     while left > 0 {
         run.clear();
         while run.len() < left.min(1 << 16) {
-            let bits = random.next();
-            match tensor.fill {
-                // 81 divides 2^16 almost evenly; a benchmark does not care for the rest.
-                Fill::Codes => run.extend((0..4).map(|i| codes[((bits >> (16 * i)) as u16 as usize * 81) >> 16])),
-                Fill::Embedding => {
-                    let value = (bits >> 40) as f32 / (1 << 24) as f32 * (2.0 * EMBEDDING as f32) - EMBEDDING as f32;
-                    run.extend_from_slice(&half::bf16::from_f32(value).to_bits().to_le_bytes());
-                }
-                Fill::Ones => run.extend_from_slice(&half::bf16::ONE.to_bits().to_le_bytes()),
-                Fill::Scale(scale) => run.extend_from_slice(&half::bf16::from_f64(scale).to_bits().to_le_bytes()),
-            }
+            push(random.next(), &mut run);
         }
         run.truncate(left);
         out.write_all(&run)?;

@@ -1,7 +1,8 @@
-//! What a layer must at least take on a matrix unit, whatever the lowering: the table of `docs/matrix-mapping.md`, computed.
+//! What a layer must at least take on a matrix unit, whatever the lowering: the table of `docs/matrix-mapping.md`,
+//! computed.
 //!
-//! The cube's products at the int8 peak against the vector unit's work, every operation at 64 lanes and without the heads of
-//! instructions, waits or memory.
+//! The cube's products at the int8 peak against the vector unit's work, every operation at 64 lanes and without the
+//! heads of instructions, waits or memory.
 
 use tcc_backends::isa::matrix::machine::preset::preset;
 use tcc_backends::isa::matrix::machine::{Machine, OrganisationKind};

@@ -148,7 +148,8 @@ fn streamed_products_have_the_bits_of_the_definition() {
     }
 }
 
-/// Percent of the int8 peak that chosen tiles reach on all cores with a warm L2: a regression gate a little below what was measured.
+/// Percent of the int8 peak that chosen tiles reach on all cores with a warm L2: a regression gate a little below what
+/// was measured.
 const SHARES: &[(&str, [usize; 3], f64)] = &[
     ("ascend910b", [256, 2560, 2560], 35.5),
     ("ascend910b", [256, 6912, 2560], 53.5),

@@ -93,7 +93,8 @@ enum Emit {
     Asm,
     /// NAME.PROGRAM.dvp: each program of a matrix unit
     Program,
-    /// NAME.mM_nN_kK.cpp: each ternary product of a matrix unit as text for the vendor's tile library; never run on hardware
+    /// NAME.mM_nN_kK.cpp: each ternary product of a matrix unit as text for the vendor's tile library; never run on
+    /// hardware
     Source,
     /// NAME.tir: the program after all passes
     Ir,

@@ -1,8 +1,9 @@
 //! What is decided about a model's products: printed, read back, forced.
 //!
-//! One product a line, `m1 n2560 k2560 w2nz4-x64-k512: m1/1 k2560/512/256 g1 u3 s16 stay`, with ` residual` behind the encoding
-//! where one is added, and ` i8` before it where weights packed for nibbles are unpacked to bytes. On split machines ` rows` for scales per row and ` bias` stand before it, and the text of a choice
-//! behind the colon (`stream i4hl r32`). `;` begins a comment. What is printed forces the same.
+//! One product a line, `m1 n2560 k2560 w2nz4-x64-k512: m1/1 k2560/512/256 g1 u3 s16 stay`, with ` residual` behind the
+//! encoding where one is added, and ` i8` before it where weights packed for nibbles are unpacked to bytes. On split
+//! machines ` rows` for scales per row and ` bias` stand before it, and the text of a choice behind the colon (`stream
+//! i4hl r32`). `;` begins a comment. What is printed forces the same.
 
 use std::fmt;
 use std::str::FromStr;

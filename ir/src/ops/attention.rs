@@ -4,7 +4,8 @@
 //! 0..=pos+r; query head h reads KV head h / (heads / kv_heads). `score_t = dot(q, k_t) · scale`; `mx = max`;
 //! `e_t = exp(score_t - mx)`; `l = sum(e)` by absolute position; `acc = fma(e_t, v_t, acc)` in increasing t;
 //! `out = acc / l`. Over q8 caches, whose row t is codes and a scale: `score_t = (dot(q, k_codes_t) · k_scale_t) · scale`
-//! and `acc = fma(e_t · v_scale_t, v_codes_t, acc)`. Source: Vaswani et al. 2017, arXiv:1706.03762; grouped queries: arXiv:2305.13245.
+//! and `acc = fma(e_t · v_scale_t, v_codes_t, acc)`. Source: Vaswani et al. 2017, arXiv:1706.03762; grouped queries:
+//! arXiv:2305.13245.
 
 use std::borrow::Cow;
 

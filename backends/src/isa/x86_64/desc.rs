@@ -94,8 +94,9 @@ const fn bitmap_row(name: &'static str, needs: Features, mr: usize, max_k: usize
 const SHIFTED_PLANES_MAX_K: usize = 8_388_608;
 
 /// Rates are those of Zen 5 from its second-level cache (`cargo bench -p tcc-tests --bench micro`, k = 2560); those of
-/// the `avx512vbmi` rows and of the rows for 32 and 64 tokens are estimates for it (`docs/performance.md` has another core's).
-/// Those of bitmaps are of an Intel Xeon (model 207); cores whose `pdep` is microcode (Zen 1 and 2) are far slower.
+/// the `avx512vbmi` rows and of the rows for 32 and 64 tokens are estimates for it (`docs/performance.md` has another
+/// core's). Those of bitmaps are of an Intel Xeon (model 207); cores whose `pdep` is microcode (Zen 1 and 2) are far
+/// slower.
 const MENU: &[MicroKernel] = &[
     tile(base3_row("avx512vbmi-m64", 64, SHIFTED_PLANES_MAX_K, 124.0)),
     tile(base3_row("avx512vbmi-m32", 32, SHIFTED_PLANES_MAX_K, 122.0)),

@@ -26,7 +26,7 @@ const AT: AsmRegister64 = r10;
 pub(super) const ARGUMENT: AsmRegisterYmm = ymm8;
 pub(super) const RESULT: AsmRegisterYmm = ymm12;
 
-/// A function that may use [`exp`], [`ONE`] and, by [`own`], constants of its own: `body` keeps [`AT`].
+/// A function that may use [`exp`], [`one`] and, by [`own`], constants of its own: `body` keeps [`AT`].
 pub(super) fn with_constants(
     name: &str,
     own: &[f32],

@@ -61,6 +61,20 @@ pub(in crate::isa::x86_64) fn reduce_halves(
     a.vaddss(four, four, low_spare)
 }
 
+/// The largest of eight lanes to the first one; `spare` is overwritten.
+pub(in crate::isa::x86_64) fn largest(
+    a: &mut CodeAssembler,
+    (eight, four): (AsmRegisterYmm, AsmRegisterXmm),
+    spare: AsmRegisterXmm,
+) -> Result<(), IcedError> {
+    a.vextractf128(spare, eight, 1)?;
+    a.vmaxps(four, four, spare)?;
+    a.vmovhlps(spare, four, four)?;
+    a.vmaxps(four, four, spare)?;
+    a.vmovshdup(spare, four)?;
+    a.vmaxss(four, four, spare)
+}
+
 pub(in crate::isa::x86_64) fn int(value: usize) -> i32 {
     i32::try_from(value).expect("sizes of a few blocks")
 }

@@ -11,7 +11,7 @@ use tcc_ir::numerics::LANES;
 use crate::code::Function;
 use crate::isa::x86_64::exp::{ARGUMENT, RESULT, exp, load_constants, splat};
 use crate::isa::x86_64::function;
-use crate::isa::x86_64::pieces::{int, reduce, tail_mask, while_left};
+use crate::isa::x86_64::pieces::{int, largest, reduce, tail_mask, while_left};
 
 const SCALE: AsmRegisterZmm = zmm16;
 const LARGEST: AsmRegisterZmm = zmm17;
@@ -94,12 +94,7 @@ fn scale_block(
 fn largest_lane(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.vextractf32x8(ymm0, LARGEST, 1)?;
     a.vmaxps(zmm0, zmm0, LARGEST)?;
-    a.vextractf128(xmm1, ymm0, 1)?;
-    a.vmaxps(xmm0, xmm0, xmm1)?;
-    a.vmovhlps(xmm1, xmm0, xmm0)?;
-    a.vmaxps(xmm0, xmm0, xmm1)?;
-    a.vmovshdup(xmm1, xmm0)?;
-    a.vmaxss(xmm0, xmm0, xmm1)?;
+    largest(a, (ymm0, xmm0), xmm1)?;
     a.vbroadcastss(LARGEST, xmm0)
 }
 

@@ -10,7 +10,7 @@ use tcc_ir::numerics::LANES;
 use super::softmax::choose;
 use crate::code::Function;
 use crate::isa::x86_64::exp_avx2::{ARGUMENT, RESULT, exp, own, with_constants};
-use crate::isa::x86_64::pieces::{int, reduce_halves, while_left};
+use crate::isa::x86_64::pieces::{int, largest, reduce_halves, while_left};
 
 /// Offsets of the registers of a block.
 const HALVES: [i32; 2] = [0, 32];
@@ -92,12 +92,7 @@ fn find_largest(a: &mut CodeAssembler, e: AsmMemoryOperand) -> Result<(), IcedEr
 
 /// The largest lane of [`LARGEST`] in all of them.
 fn largest_lane(a: &mut CodeAssembler) -> Result<(), IcedError> {
-    a.vextractf128(xmm2, LARGEST, 1)?;
-    a.vmaxps(xmm4, xmm4, xmm2)?;
-    a.vmovhlps(xmm2, xmm4, xmm4)?;
-    a.vmaxps(xmm4, xmm4, xmm2)?;
-    a.vmovshdup(xmm2, xmm4)?;
-    a.vmaxss(xmm4, xmm4, xmm2)?;
+    largest(a, (LARGEST, xmm4), xmm2)?;
     a.vbroadcastss(LARGEST, xmm4)
 }
 

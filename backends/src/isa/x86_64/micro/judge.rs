@@ -21,7 +21,8 @@ fn instructions(code: &[u8]) -> Vec<Instruction> {
     Decoder::new(64, code, DecoderOptions::NONE).into_iter().collect()
 }
 
-/// Every assembled kernel with what it needs: the rows of the menu, then the dense products, attention, screens and loops over rows.
+/// Every assembled kernel with what it needs: the rows of the menu, then the dense products, attention, screens and
+/// loops over rows.
 fn kernels() -> Vec<(String, Features, Function)> {
     let rows = DESC.menu.iter().filter_map(|row| Some((row.name.to_string(), row.needs, super::emit(row)?)));
     let dense = [Features::NONE, AVX512].into_iter().flat_map(|needs| {

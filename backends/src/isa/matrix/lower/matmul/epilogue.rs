@@ -1,7 +1,8 @@
 //! From sums to results: slices of rows leave L0C, the vector unit scales them, and they go to global memory.
 //!
-//! A slice is row-major, as wide as a span of the panel's columns. With two rows per token, high and low ones alternate; results stand in the
-//! places of the high rows. Where k is cut, all but the last cut store their sums as they are, and the next one adds them.
+//! A slice is row-major, as wide as a span of the panel's columns. With two rows per token, high and low ones
+//! alternate; results stand in the places of the high rows. Where k is cut, all but the last cut store their sums as
+//! they are, and the next one adds them.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -207,7 +208,8 @@ impl Gen<'_> {
     }
 
     /// Takes the first slices of a panel's sums out of L0C, as soon as the cube is through with them; `next` is the block
-    /// of the panel behind it. Panels start over with the slots, but that a block's last one goes on in those that are free.
+    /// of the panel behind it. Panels start over with the slots, but that a block's last one goes on in those that are
+    /// free.
     pub(super) fn take_first(&mut self, block: usize, is_last: bool, next: Option<usize>) {
         let (slices, b) = (self.slices(block), self.blocks[block]);
         self.lender = next;

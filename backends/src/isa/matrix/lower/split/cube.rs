@@ -3,9 +3,10 @@
 //! Every memory between two pipes is a ring of two slots with a forward and a reverse flag. Rings of L0 start over with
 //! every tile, so that the loop over tiles has one body; weights and accumulators alternate by registers.
 //!
-//! A later block's activations are loaded run by run, each with the weights that its first tile needs it for. Invariant: what
-//! is overwritten then was read, for the run's slot is free: the last tile's loads are through with that run. The
-//! checker sees it. Where weights come straight from vector cores, the slots' flags go round all the same.
+//! A later block's activations are loaded run by run, each with the weights that its first tile needs it for.
+//! Invariant: what is overwritten then was read, for the run's slot is free: the last tile's loads are through with
+//! that run. The checker sees it. Where weights come straight from vector cores, the slots' flags go round all the
+//! same.
 
 use super::{DONE, FREE, GO, NR, Plan, SLOTS, Via, row_bytes};
 use crate::isa::matrix::lower::emit::Emit;

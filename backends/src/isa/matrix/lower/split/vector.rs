@@ -1,4 +1,5 @@
-//! The vector cores of a group: each unpacks its output rows of every panel, and scales its token rows of every tile's sums.
+//! The vector cores of a group: each unpacks its output rows of every panel, and scales its token rows of every tile's
+//! sums.
 //!
 //! [`AHEAD`] tiles are unpacked ahead of the sums that are scaled, also into the next block, so that the cube core has
 //! work meanwhile.

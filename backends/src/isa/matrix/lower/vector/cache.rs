@@ -1,5 +1,5 @@
-//! Cache writes: rows of keys and values, in the cache's type, up to eight token rows together. They are whole rows here, neither turned nor cut in parts
-//! as on CPUs.
+//! Cache writes: rows of keys and values, in the cache's type, up to eight token rows together. They are whole rows
+//! here, neither turned nor cut in parts as on CPUs.
 
 use tcc_ir::cache::{CacheLayout, CacheOrder};
 

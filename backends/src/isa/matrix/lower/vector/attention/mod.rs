@@ -7,9 +7,9 @@
 //! one is not visited. Rows that see none of some positions are left out of most of the work, a third of them at a time.
 //! A core takes every n-th pair of tile and KV head.
 //!
-//! Keys and queries lie with the elements of each block in [`ORDER`](super::order_offsets), so that the sum over a block is the
-//! end of `numerics::reduce`. The first product of a partial is not added to +0, which only loses the sign of a zero
-//! score; adding it to the mask, or exp, does that anyway.
+//! Keys and queries lie with the elements of each block in [`ORDER`](super::order_offsets), so that the sum over a
+//! block is the end of `numerics::reduce`. The first product of a partial is not added to +0, which only loses the sign
+//! of a zero score; adding it to the mask, or exp, does that anyway.
 
 mod space;
 mod step;

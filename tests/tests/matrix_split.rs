@@ -192,7 +192,7 @@ const DECODE: &[(&str, &str, [usize; 3], f64)] = &[
     ("ascend910b", "documented", [1, 6912, 2560], 80.5),
     ("ascend910b", "measured", [1, 2560, 2560], 58.0),
     ("ascend910b", "measured", [1, 2560, 6912], 69.0),
-    ("ascend910b", "measured", [1, 14336, 4096], 91.0),
+    ("ascend910b", "measured", [1, 14336, 4096], 90.5),
     ("ascend910b", "measured", [1, 4096, 14336], 76.0),
     ("ascend910b", "measured", [2, 6912, 2560], 74.5),
     ("ascend910b", "measured", [7, 6912, 2560], 71.5),

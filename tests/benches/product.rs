@@ -20,8 +20,8 @@ use tcc_tests::timing::{best_seconds, clock_gigahertz};
 const SHAPES: [(usize, usize, bool); 4] =
     [(2560, 6912, true), (6912, 2560, false), (2560, 2560, true), (640, 2560, false)];
 
-/// Token rows: prefill, a few tokens, decode.
-const ROWS: [usize; 3] = [32, 8, 1];
+/// Token rows: prefill with chunks of 64 and 32, a few tokens, decode.
+const ROWS: [usize; 4] = [64, 32, 8, 1];
 
 fn main() -> Result<(), RunError> {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 use tcc_runtime::abi::{ABI_MAJOR, ABI_MINOR, Sampler};
-use tcc_runtime::arena::Arena;
 use tcc_runtime::pool::Pool;
 use tcc_runtime::session::Session;
 
@@ -85,7 +84,7 @@ pub(super) fn run(cx: &Cx, args: RunArgs) -> Result<(), Error> {
     let entry = compiled(cx, &args, &model)?;
     let host = HostModel::open(&entry.join("model.o"), &entry.join("model.weights"))?;
     let info = host.module().model().info();
-    let mut arena = Arena::new(info.arena_bytes).map_err(Error::io("reserved", "memory for the arena"))?;
+    let mut arena = host.arena(prompt.len().saturating_add(args.n))?;
     let machine = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let threads = args.threads.unwrap_or(machine).min(info.max_threads);
     let pool = Pool::new(threads).map_err(Error::io("started", "a thread"))?;

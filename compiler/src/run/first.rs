@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use tcc_runtime::abi::{Sampler, Status};
-use tcc_runtime::arena::Arena;
 use tcc_runtime::pool::Pool;
 use tcc_runtime::session::Session;
 
@@ -54,7 +53,7 @@ fn once(variant: &Variant, object: &Path, weights: &Path, pool: &Pool) -> Result
     let begin = Instant::now();
     let host = HostModel::open(object, weights)?.with_variant(variant);
     let model = host.module().model();
-    let mut arena = Arena::new(model.info().arena_bytes).map_err(Error::io("reserved", "memory for the arena"))?;
+    let mut arena = host.arena(2)?;
     let hooks = host.hooks(pool.hooks());
     let mut session = Session::new(model, arena.bytes_mut(), Some(&hooks)).map_err(failed)?;
     let load = begin.elapsed().as_secs_f64();

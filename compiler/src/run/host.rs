@@ -18,6 +18,11 @@ pub struct HostModel {
     cpu: (u64, u32),
 }
 
+/// From this part of the context on, one in so many, an arena lies in huge pages. Attention then waits less for page
+/// tables, but a head's positions lie together, so the first token commits the whole cache: a short use of a long context
+/// would pay more for that than it gains.
+const HUGE_PAGES_FROM: usize = 4;
+
 /// Why code cannot run here.
 pub enum HostError {
     /// It is for another instruction set, or for features this processor lacks.
@@ -70,11 +75,19 @@ impl HostModel {
         &self.module
     }
 
+    /// Memory for a session that reaches `positions` positions at most; decides on its pages.
+    pub fn arena(&self, positions: usize) -> Result<Arena, Error> {
+        let info = self.module.model().info();
+        let arena = Arena::new(info.arena_bytes).map_err(Error::io("reserved", "memory for the arena"))?;
+        let is_filled = positions.saturating_mul(HUGE_PAGES_FROM) >= info.ctx as usize;
+        Ok(if is_filled { arena.in_huge_pages() } else { arena })
+    }
+
     /// Logits of every token, `[tokens, vocab]`, on `threads` threads.
     pub fn logits(&self, tokens: &[u32], threads: u32) -> Result<Vec<f32>, Error> {
         let model = self.module.model();
         let info = model.info();
-        let mut arena = Arena::new(info.arena_bytes).map_err(Error::io("reserved", "memory for the arena"))?;
+        let mut arena = self.arena(tokens.len())?;
         let pool = Pool::new(threads.min(info.max_threads)).map_err(Error::io("started", "a thread"))?;
         let hooks = self.hooks(pool.hooks());
         let mut session =

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use tcc_ir::plan::Plan;
 use tcc_runtime::abi::{Sampler, Status};
-use tcc_runtime::arena::Arena;
 use tcc_runtime::op_clock::OpClock;
 use tcc_runtime::pool::Pool;
 use tcc_runtime::session::{HookSet, Session};
@@ -115,7 +114,7 @@ impl Work {
         let failed = |status: Status| Error::Status { status };
         let model = host.module().model();
         let info = model.info();
-        let mut arena = Arena::new(info.arena_bytes).map_err(Error::io("reserved", "memory for the arena"))?;
+        let mut arena = host.arena(self.prompt + self.n)?;
         let mut session = Session::new(model, arena.bytes_mut(), Some(hooks)).map_err(failed)?;
         let prompt = prompt(self.prompt, info.vocab as usize);
         // What measuring limits reads leaves the caches cold. What is done before the time runs warms them, and touches

@@ -20,6 +20,9 @@ const ROWS_AT_ONCE: usize = 2;
 /// Token rows of one call of an assembled dot product; their sums wait on the stack.
 const ROWS_PER_CALL: usize = 8;
 
+/// Distance from a weight row to what is asked for meanwhile, bytes: the best of 3 to 64 KiB, by a little.
+const AHEAD_BYTES: usize = 8192;
+
 pub(super) struct Product<'a> {
     pub n: usize,
     pub k: usize,
@@ -73,7 +76,8 @@ fn assembled(
         let x = f.index(rows.x, first, 4 * product.k);
         let left = f.ins().isub(rows.valid, first);
         let count = f.min(left, most);
-        f.call(symbol, &signature(&[I64; 5], &[]), &[x, rows.w, k, count, sums]);
+        let later = f.offset(rows.w, AHEAD_BYTES);
+        call_dot(f, symbol, &[x, rows.w, k, count, sums, later]);
         f.for_range(zero, count, 1, |f, i| {
             let at = f.index(sums, i, 4);
             let dot = f.load(F32, at, 0);
@@ -81,6 +85,11 @@ fn assembled(
             finish(f, row, dot);
         });
     });
+}
+
+/// Calls the assembled dot product `symbol` ([`crate::isa::Backend::dense_dot`]).
+pub(super) fn call_dot(f: &mut FunctionCx, symbol: &str, args: &[Value; 6]) {
+    f.call(symbol, &signature(&[I64; 6], &[]), args);
 }
 
 /// Gives `finish` each token row and its dot product.

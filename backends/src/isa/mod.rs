@@ -184,9 +184,9 @@ pub trait Backend: Sync {
     /// Assembled dot products with a row of dense weights of the float type `weight`, for cores with `features`;
     /// `None` where portable code does it.
     ///
-    /// `extern "C" fn(x: *const f32, w: *const T, k: u64, rows: u64, out: *mut f32)`: `out[i]` becomes
-    /// `numerics::dot` of token row i of `x: f32[rows, k]` and `w: weight[k]`, for any `k` and `rows`. Memory behind
-    /// `w` is likely read next, by a call for the next row.
+    /// `extern "C" fn(x: *const f32, w: *const T, k: u64, rows: u64, out: *mut f32, later: *const T)`: `out[i]` becomes
+    /// `numerics::dot` of token row i of `x: f32[rows, k]` and `w: weight[k]`, for any `k` and `rows`. `later`, any
+    /// address, is where a row lies that a later call likely reads: it may be asked for meanwhile.
     fn dense_dot(&self, weight: DType, features: Features) -> Option<Function> {
         let _ = (weight, features);
         None

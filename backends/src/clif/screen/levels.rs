@@ -52,7 +52,7 @@ pub(super) fn build_low(f: &mut FunctionCx, kernel: &Kernel, layout: &ScreenLayo
                 let args = [records, codes, pieces, rows.list, rows.count, rows.found];
                 f.call(symbol, &signature(&[I64; 6], &[]), &args);
             }
-            None => rows.each(f, |f, row| {
+            None => rows.each(f, |f, [row, _]| {
                 let record = f.index(records, row, layout.record_bytes());
                 low::refinement(f, layout, codes, record)
             }),
@@ -86,12 +86,12 @@ pub(super) fn build_exact(
     let row_bytes = layout.k * weight.size_bytes().expect("type rules admit floats");
     let logits = |f: &mut FunctionCx, rows: &Rows| {
         let w = f.index(w, rows.first, row_bytes);
-        rows.each(f, |f, row| {
-            let w = f.index(w, row, row_bytes);
+        rows.each(f, |f, rows| {
+            let [w, later] = rows.map(|row| f.index(w, row, row_bytes));
             let logit = match assembled {
                 Some(symbol) => {
                     let (k, one) = (f.size(layout.k), f.i64(1));
-                    f.call(symbol, &signature(&[I64; 5], &[]), &[x, w, k, one, sum]);
+                    dense::call_dot(f, symbol, &[x, w, k, one, sum, later]);
                     f.load(F32, sum, 0)
                 }
                 None => dense::dot(f, layout.k, weight, x, w),
@@ -122,13 +122,18 @@ fn flag_unless_finite(f: &mut FunctionCx, logit: Value, nonfinite: Value) {
 }
 
 impl Rows {
-    /// Stores what `found` gives for each row.
-    fn each(&self, f: &mut FunctionCx, found: impl FnOnce(&mut FunctionCx, Value) -> Value) {
+    /// Stores what `found` gives for each row; it is also told the row after it, of the last one that one itself.
+    fn each(&self, f: &mut FunctionCx, found: impl FnOnce(&mut FunctionCx, [Value; 2]) -> Value) {
         let zero = f.i64(0);
+        let last = f.ins().iadd_imm_s(self.count, -1);
         f.for_range(zero, self.count, 1, |f, i| {
-            let at = f.index(self.list, i, 4);
-            let row = f.load_unsigned(I32, at, 0);
-            let value = found(f, row);
+            let after = f.offset(i, 1);
+            let after = f.min(after, last);
+            let [row, later] = [i, after].map(|i| {
+                let at = f.index(self.list, i, 4);
+                f.load_unsigned(I32, at, 0)
+            });
+            let value = found(f, [row, later]);
             let at = f.index(self.found, row, 4);
             f.store(value, at, 0);
         });

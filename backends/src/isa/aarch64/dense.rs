@@ -1,4 +1,5 @@
-//! The dot product of dense weights with NEON: `extern "C" fn(x, w, k, rows, out)` (see [`Backend::dense_dot`]).
+//! The dot product of dense weights with NEON: `extern "C" fn(x, w, k, rows, out, later)` (see [`Backend::dense_dot`]);
+//! the last is not used.
 //!
 //! Four registers are the sixteen partials of `numerics::dot`. The last k mod 16 elements are padded by factors whose
 //! product is -0, which leaves a partial as it is, whatever it is.

@@ -1,4 +1,5 @@
-//! The dot product of dense weights with RVV: `extern "C" fn(x, w, k, rows, out)` (see [`Backend::dense_dot`]).
+//! The dot product of dense weights with RVV: `extern "C" fn(x, w, k, rows, out, later)` (see [`Backend::dense_dot`]);
+//! the last is not used.
 //!
 //! One group of registers is the sixteen partials of `numerics::dot`; the last k mod 16 elements are a shorter vector
 //! that leaves the other partials as they are.

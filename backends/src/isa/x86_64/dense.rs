@@ -1,4 +1,4 @@
-//! The assembled dot product of dense weights: `extern "C" fn(x, w, k, rows, out)` (see [`Backend::dense_dot`]).
+//! The assembled dot product of dense weights: `extern "C" fn(x, w, k, rows, out, later)` (see [`Backend::dense_dot`]).
 //!
 //! One 512-bit register is the sixteen partials of `numerics::dot`; the last k mod 16 elements are masked, which leaves
 //! the other partials alone. Weights are one stream of consecutive rows, so that the processor's prefetcher follows
@@ -32,8 +32,10 @@ const K: AsmRegister64 = rdx;
 /// Token rows left.
 const ROWS: AsmRegister64 = rcx;
 const OUT: AsmRegister64 = r8;
+/// The later row; then its distance from the weight row.
+const LATER: AsmRegister64 = r9;
 /// Bytes from one token row to the next.
-const X_STRIDE: AsmRegister64 = r9;
+const X_STRIDE: AsmRegister64 = r12;
 /// Three times that.
 const X_STRIDE_3: AsmRegister64 = r10;
 /// Activations and weights of the current block.
@@ -53,16 +55,15 @@ const GROUPS: [usize; 2] = [4, 1];
 /// Blocks per iteration of the inner loop, most first.
 pub(super) const UNROLL: [usize; 2] = [4, 1];
 
-/// Distance of prefetches in bytes: the best of 3 to 64 KiB, by a little.
-pub(super) const PREFETCH_BYTES: i32 = 8192;
-
 pub(super) const LINE_BYTES: usize = 64;
 
 /// The function named `name` for weights of type `weight`.
 pub(super) fn emit(name: &str, weight: DType) -> Function {
-    let frame_bytes = 8 + 8;
+    let frame_bytes = 8 + 2 * 8;
     function(name, frame_bytes, |a| {
         a.push(LEFT)?;
+        a.push(X_STRIDE)?;
+        a.sub(LATER, W_ROW)?;
         tail_mask(a, K)?;
         a.lea(X_STRIDE, K * 4)?;
         a.lea(X_STRIDE_3, X_STRIDE + X_STRIDE * 2)?;
@@ -70,6 +71,7 @@ pub(super) fn emit(name: &str, weight: DType) -> Function {
             row_loop(a, weight, rows)?;
         }
         a.vzeroupper()?;
+        a.pop(X_STRIDE)?;
         a.pop(LEFT)?;
         a.ret()
     })
@@ -108,7 +110,7 @@ fn block_loop(a: &mut CodeAssembler, weight: DType, rows: usize, unroll: usize) 
     let (columns, bytes) = (unroll * LANES, unroll * LANES * size_bytes(weight));
     while_left(a, LEFT, columns, |a| {
         for line in (0..bytes).step_by(LINE_BYTES) {
-            a.prefetcht0(byte_ptr(W + PREFETCH_BYTES + int(line)))?;
+            a.prefetcht0(byte_ptr(W + LATER + int(line)))?;
         }
         for block in 0..unroll {
             load_weights(a, weight, WEIGHTS, int(block * LANES * size_bytes(weight)))?;

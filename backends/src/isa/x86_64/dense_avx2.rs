@@ -12,7 +12,7 @@ use iced_x86::code_asm::{
 use tcc_ir::numerics::LANES;
 use tcc_ir::ty::DType;
 
-use super::dense::{LINE_BYTES, PREFETCH_BYTES, UNROLL, size_bytes};
+use super::dense::{LINE_BYTES, UNROLL, size_bytes};
 use super::function;
 use super::pieces::{int, reduce_halves, while_left};
 use crate::code::Function;
@@ -25,8 +25,10 @@ const K: AsmRegister64 = rdx;
 /// Token rows left.
 const ROWS: AsmRegister64 = rcx;
 const OUT: AsmRegister64 = r8;
+/// The later row; then its distance from the weight row.
+const LATER: AsmRegister64 = r9;
 /// Bytes from one token row to the next.
-const X_STRIDE: AsmRegister64 = r9;
+const X_STRIDE: AsmRegister64 = r12;
 /// Activations and weights of the current block, and columns left.
 const X: AsmRegister64 = r10;
 const W: AsmRegister64 = r11;
@@ -51,9 +53,11 @@ const STACK_BYTES: usize = GROUPS[0] * PARTIALS_BYTES;
 
 /// The function for weights of type `weight`.
 pub(super) fn emit(weight: DType) -> Function {
-    let frame_bytes = u32::try_from(8 + 8 + STACK_BYTES).expect("a few registers");
+    let frame_bytes = u32::try_from(8 + 2 * 8 + STACK_BYTES).expect("a few registers");
     function("dense_dot", frame_bytes, |a| {
         a.push(LEFT)?;
+        a.push(X_STRIDE)?;
+        a.sub(LATER, W_ROW)?;
         a.sub(rsp, int(STACK_BYTES))?;
         a.lea(X_STRIDE, K * 4)?;
         for rows in GROUPS {
@@ -61,6 +65,7 @@ pub(super) fn emit(weight: DType) -> Function {
         }
         a.vzeroupper()?;
         a.add(rsp, int(STACK_BYTES))?;
+        a.pop(X_STRIDE)?;
         a.pop(LEFT)?;
         a.ret()
     })
@@ -94,7 +99,7 @@ fn row_group(a: &mut CodeAssembler, weight: DType, rows: usize) -> Result<(), Ic
 fn blocks(a: &mut CodeAssembler, weight: DType, rows: usize, unroll: usize) -> Result<(), IcedError> {
     let block_bytes = LANES * size_bytes(weight);
     for line in (0..unroll * block_bytes).step_by(LINE_BYTES) {
-        a.prefetcht0(byte_ptr(W + PREFETCH_BYTES + int(line)))?;
+        a.prefetcht0(byte_ptr(W + LATER + int(line)))?;
     }
     for block in 0..unroll {
         for (half, weights) in WEIGHTS.into_iter().enumerate() {

@@ -42,6 +42,7 @@ impl Body for Avx {
     fn group(&self, a: &mut CodeAssembler, half: usize) -> Result<(), IcedError> {
         clear(a, &SUMS)?;
         for eight in 0..GROUP / 8 {
+            fetch(a, half * GROUP / 8 + eight)?;
             for (part, codes) in CODES_OF_PART.into_iter().enumerate() {
                 a.vpbroadcastd(codes, dword_ptr(four_codes(half, eight, part)))?;
             }
@@ -84,6 +85,7 @@ impl Body for Avx {
             clear(a, &sums)?;
         }
         for four in 0..GROUP / 4 {
+            fetch(a, half * GROUP / 4 + four)?;
             a.vpbroadcastd(codes, dword_ptr(four_codes(half, four / 2, four % 2)))?;
             for (register, sum) in sums.into_iter().enumerate() {
                 let bytes = ymmword_ptr(bytes(half, four, register * REGISTER_LANES));
@@ -134,6 +136,10 @@ impl Body for Avx {
             let lane = register * REGISTER_LANES;
             clear(a, &sums)?;
             for row in 0..PIECE_ROWS {
+                let step = register * PIECE_ROWS + row;
+                if step < PIECE_LINES {
+                    fetch_piece(a, step)?;
+                }
                 a.vmovdqu(BYTES, ymmword_ptr(low_bits(row, lane)))?;
                 for half in 0..2 {
                     if half == 1 {

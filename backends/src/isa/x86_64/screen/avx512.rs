@@ -32,6 +32,7 @@ impl Body for Avx512 {
         let [low, high] = [SUMS[0], SUMS[1]];
         clear_sums(a, 2)?;
         for eight in 0..GROUP / 8 {
+            fetch(a, half * GROUP / 8 + eight)?;
             a.vmovdqu64(BITS[1], zmmword_ptr(nibbles(half, eight, 0)))?;
             a.vpandd(BITS[0], BITS[1], MASKS[0])?;
             a.vpandd(BITS[1], BITS[1], MASKS[1])?;
@@ -60,6 +61,7 @@ impl Body for Avx512 {
         a.vpxord(SUMS[1], SUMS[1], SUMS[1])?;
         for four in 0..GROUP / 4 {
             let sum = SUMS[four % 2];
+            fetch(a, half * GROUP / 4 + four)?;
             a.vpxord(BITS[0], signs, zmmword_ptr(bytes(half, four, 0)))?;
             a.vpdpbusd(sum, BITS[0], dword_bcst(four_codes(half, four / 2, four % 2)))?;
         }
@@ -86,6 +88,7 @@ impl Body for Avx512 {
         clear_sums(a, 1)?;
         a.vmovdqu64(sums[1], zmmword_ptr(piece_offsets(0)))?;
         for row in 0..PIECE_ROWS {
+            fetch_piece(a, row)?;
             a.vmovdqu64(BITS[0], zmmword_ptr(low_bits(row, 0)))?;
             for half in 0..2 {
                 if half == 1 {
@@ -98,6 +101,7 @@ impl Body for Avx512 {
                 }
             }
         }
+        fetch_piece(a, PIECE_ROWS)?;
         let total = sums[1];
         a.vpslld(sums[0], sums[0], 2)?;
         a.vpaddd(total, total, sums[0])?;

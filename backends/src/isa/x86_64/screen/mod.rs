@@ -70,10 +70,11 @@ const PIECE_OFFSETS: AsmRegister64 = r15;
 const CODES_PER_SCALE_BYTE: i32 = 8;
 
 /// Rows between the current one and the one that is fetched: a few kilobytes.
-const ROWS_AHEAD: usize = 4;
+const ROWS_AHEAD: usize = 3;
 
-/// Distance of prefetches of blocks in bytes.
-const PREFETCH_BYTES: i32 = 4096;
+/// Distance of prefetches of blocks in bytes. Lines are asked for one by one between products: several at once wait for
+/// each other, and loads behind them.
+const PREFETCH_BYTES: i32 = 2048;
 
 const LINE_BYTES: usize = 64;
 
@@ -87,13 +88,14 @@ trait Body {
     /// Sets what [`Body::group`] needs.
     fn group_constants(&self, a: &mut CodeAssembler) -> Result<(), IcedError>;
 
-    /// Adds group `half` of the current block: a lane is a row.
+    /// Adds group `half` of the current block: a lane is a row. Asks for lines of a later one meanwhile, one for each
+    /// that it reads nibbles from ([`fetch`]).
     fn group(&self, a: &mut CodeAssembler, half: usize) -> Result<(), IcedError>;
 
     /// Sets what [`Body::byte_group`] needs.
     fn byte_constants(&self, a: &mut CodeAssembler) -> Result<(), IcedError>;
 
-    /// The same as [`Body::group`] with eight bits, signed.
+    /// The same as [`Body::group`] with eight bits, signed, and all lines.
     fn byte_group(&self, a: &mut CodeAssembler, half: usize) -> Result<(), IcedError>;
 
     /// Multiplies the lanes by the scales of the rows, at `W`.
@@ -105,7 +107,7 @@ trait Body {
     /// Sets what [`Body::piece`] needs.
     fn piece_constants(&self, a: &mut CodeAssembler) -> Result<(), IcedError>;
 
-    /// Adds the current piece: a lane is a group.
+    /// Adds the current piece: a lane is a group. Asks for the lines of a later row's meanwhile ([`fetch_piece`]).
     fn piece(&self, a: &mut CodeAssembler) -> Result<(), IcedError>;
 
     /// Adds lanes l and l + 8, then + 4: four lanes of xmm0 are left.
@@ -135,9 +137,10 @@ enum Codes {
 }
 
 fn panels(body: &impl Body, codes: Codes) -> Function {
-    let (name, block_bytes) = match codes {
-        Codes::Nibbles => ("screen_panels", BLOCK_BYTES),
-        Codes::Bytes => ("byte_panels", BYTE_BLOCK_BYTES),
+    // Lines that the groups ask for, one for each of lanes.
+    let (name, block_bytes, asked) = match codes {
+        Codes::Nibbles => ("screen_panels", BLOCK_BYTES, BLOCK / 8),
+        Codes::Bytes => ("byte_panels", BYTE_BLOCK_BYTES, BLOCK / 4),
     };
     function(name, 8, |a| {
         let [mut panel, mut block, mut done] = std::array::from_fn(|_| a.create_label());
@@ -155,15 +158,13 @@ fn panels(body: &impl Body, codes: Codes) -> Function {
         a.add(SCALES, CODES)?;
         body.clear(a)?;
         a.set_label(&mut block)?;
-        for line in (0..block_bytes).step_by(LINE_BYTES) {
-            a.prefetcht0(byte_ptr(W + PREFETCH_BYTES + int(line)))?;
-        }
         for half in 0..2 {
             match codes {
                 Codes::Nibbles => body.group(a, half)?,
                 Codes::Bytes => body.byte_group(a, half)?,
             }
         }
+        (asked..block_bytes / LINE_BYTES).try_for_each(|line| fetch(a, line))?;
         a.add(W, int(block_bytes))?;
         a.add(Q, int(BLOCK))?;
         a.add(SCALES, 8)?;
@@ -181,6 +182,16 @@ fn panels(body: &impl Body, codes: Codes) -> Function {
         a.vzeroupper()?;
         a.ret()
     })
+}
+
+/// Asks for line `line` of a later block.
+fn fetch(a: &mut CodeAssembler, line: usize) -> Result<(), IcedError> {
+    a.prefetcht0(byte_ptr(W + PREFETCH_BYTES + int(line * LINE_BYTES)))
+}
+
+/// Asks for line `line` of the same piece of a later row; pieces begin anywhere in their first one.
+fn fetch_piece(a: &mut CodeAssembler, line: usize) -> Result<(), IcedError> {
+    a.prefetcht0(byte_ptr(AHEAD + int(line * LINE_BYTES)))
 }
 
 /// Registers of [`rows`] that calls preserve.
@@ -216,9 +227,6 @@ fn rows(body: &impl Body) -> Function {
         a.xor(PIECE_32, PIECE_32)?;
         body.clear(a)?;
         a.set_label(&mut piece)?;
-        for line in (0..PIECE_BYTES).step_by(LINE_BYTES) {
-            a.prefetcht0(byte_ptr(AHEAD + int(line)))?;
-        }
         body.piece(a)?;
         a.add(RECORD, int(PIECE_BYTES))?;
         a.add(AHEAD, int(PIECE_BYTES))?;
@@ -326,5 +334,7 @@ fn piece_offsets(lane: usize) -> AsmMemoryOperand {
     PIECE_OFFSETS + PIECE + int(4 * lane)
 }
 
-/// Rows of lanes of a piece.
+/// Rows of lanes of a piece, and lines that it takes.
 const PIECE_ROWS: usize = GROUP / 16;
+const PIECE_LINES: usize = PIECE_BYTES.div_ceil(LINE_BYTES);
+const _: () = assert!(PIECE_LINES == PIECE_ROWS + 1);

@@ -43,6 +43,11 @@ pub enum ChooseError {
 /// Smallest number of output rows worth a task: several panels share the loads of activations.
 const MIN_TASK_ROWS: usize = 64;
 
+/// Token rows from which a task has no more than so many output rows: those that the kernels for many token rows take
+/// together, two panels of sixteen.
+const MANY_TOKENS: usize = 32;
+const MANY_TOKENS_TASK_ROWS: usize = 32;
+
 /// Largest number of output rows of a task: keeps accumulators in the nearest memory.
 const MAX_TASK_ROWS: usize = 256;
 
@@ -195,21 +200,22 @@ pub fn choose(
         })
         .collect();
     micro.reverse();
-    let schedule = MatmulSchedule { micro, levels: vec![task_tile(machine, n, k, encoding)] };
+    let schedule = MatmulSchedule { micro, levels: vec![task_tile(machine, m, n, k, encoding)] };
     schedule.verify(n, k)?;
     Ok(schedule)
 }
 
 /// The tile of one task: as many rows as were measured, else as many panels as the nearest memory holds, within the
 /// bounds on task size. More panels would gain nothing: weights pass once, and threads that share fewer tasks end a step
-/// further apart.
-fn task_tile(machine: &Machine, n: usize, k: usize, encoding: Encoding) -> Level {
+/// further apart. With many token rows a few panels are as much work.
+fn task_tile(machine: &Machine, m: usize, n: usize, k: usize, encoding: Encoding) -> Level {
     let (nr, panel_bytes) = (encoding.nr(), encoding.panel_bytes(k).max(1));
     let least = MIN_TASK_ROWS.next_multiple_of(nr);
     let most = (MAX_TASK_ROWS / nr).max(1) * nr;
     let nearest = machine.desc.memories.first().map_or(0, |memory| memory.bytes);
     let measured = machine.desc.task_rows.iter().find(|(of, _)| *of == encoding.kind());
     let wanted = measured.map_or((nearest / panel_bytes * nr).clamp(least, most.max(least)), |(_, rows)| *rows);
+    let wanted = if m < MANY_TOKENS { wanted } else { wanted.min(MANY_TOKENS_TASK_ROWS) };
     let rows = wanted.min(n).next_multiple_of(nr);
     let holder = machine.desc.memories.iter().find(|memory| memory.bytes >= rows / nr * panel_bytes);
     Level { memory: holder.map_or("ram", |memory| memory.name), rows }

@@ -32,7 +32,7 @@ const LARGE_PER_THREAD: i64 = 4;
 
 /// Small claims that are as much as a large one: they take the rest of a step, so that threads end it together
 /// whatever the speed of their cores.
-const SMALL_PER_LARGE: i64 = 4;
+const SMALL_PER_LARGE: i64 = 16;
 
 /// True if the step may be split over threads.
 pub(super) fn is_parallel(plan: &Plan, step: &Step) -> bool {

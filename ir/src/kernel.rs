@@ -177,6 +177,34 @@ impl KernelSpec {
         }
     }
 
+    /// The same kernel for at most `rows` token rows, each computed as before; `None` where rows are not independent
+    /// alone, or were not one.
+    pub fn with_rows(&self, rows: usize) -> Option<KernelSpec> {
+        let mut spec = self.clone();
+        match &mut spec {
+            KernelSpec::Norm { m, .. } | KernelSpec::DenseMatmul { m, .. } if *m == 1 => *m = rows,
+            KernelSpec::Norm { .. }
+            | KernelSpec::DenseMatmul { .. }
+            | KernelSpec::Embed { .. }
+            | KernelSpec::CodedEmbed { .. }
+            | KernelSpec::NormQuant { .. }
+            | KernelSpec::Quantize { .. }
+            | KernelSpec::Glu { .. }
+            | KernelSpec::GluQuant { .. }
+            | KernelSpec::GluNormQuant { .. }
+            | KernelSpec::TernaryMatmul { .. }
+            | KernelSpec::FloatTernaryMatmul { .. }
+            | KernelSpec::CodedMatmul { .. }
+            | KernelSpec::Rope { .. }
+            | KernelSpec::KvWrite { .. }
+            | KernelSpec::Attention { .. }
+            | KernelSpec::AttentionStep { .. }
+            | KernelSpec::Add { .. }
+            | KernelSpec::Screen { .. } => return None,
+        }
+        Some(spec)
+    }
+
     /// Number of tasks of the outer axis.
     pub fn tasks(&self) -> usize {
         match self {

@@ -103,6 +103,17 @@ impl Search {
     }
 }
 
+/// Token rows that the head takes in one pass over its weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadRows {
+    /// Most of them, at least 1.
+    pub most: usize,
+    /// Rows of logits, at most `most`, that fit the arena beside the head's own activations once a body has run; and
+    /// where they lie.
+    pub kept: usize,
+    pub kept_offset: u64,
+}
+
 /// A KV cache in the arena.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateSlot {
@@ -176,6 +187,7 @@ pub struct Plan {
     /// Ascending in m; the first is decode.
     pub bodies: Vec<StepList>,
     pub head: StepList,
+    pub head_rows: HeadRows,
     /// How sampling finds the best tokens; `None` where it computes every logit.
     pub search: Option<Search>,
     pub weights: Vec<WeightSlot>,

@@ -13,7 +13,7 @@ use tcc_backends::isa::Backend;
 use cranelift_codegen::ir::InstBuilder;
 use cranelift_codegen::ir::types::{I8, I32, I64};
 use tcc_ir::kernel::KernelSpec;
-use tcc_ir::plan::{ArenaPlan, Arg, KernelId, Plan, Step, StepList};
+use tcc_ir::plan::{ArenaPlan, Arg, HeadRows, KernelId, Plan, Step, StepList};
 use tcc_ir::program::ModelFacts;
 use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
@@ -49,7 +49,7 @@ fn step(kernel: u32, args: Vec<Arg>, label: &str, bytes: u64) -> Step {
 pub fn plan(needs: Features, vlen: u32, task_rows: usize) -> Plan {
     let embed = |m| KernelSpec::Embed { m, h: WIDTH, table: DType::F32, scale: 1.0 };
     let head = KernelSpec::DenseMatmul {
-        m: 1,
+        m: PREFILL,
         n: VOCAB,
         k: WIDTH,
         weight: DType::F32,
@@ -71,7 +71,8 @@ pub fn plan(needs: Features, vlen: u32, task_rows: usize) -> Plan {
     let act_offset = state_bytes + logits_bytes;
     let hidden_offset = act_offset + align(4 * PREFILL);
     let kept_hidden_offset = hidden_offset + align(ROW_BYTES * PREFILL);
-    let scratch_offset = kept_hidden_offset + align(ROW_BYTES);
+    let kept_offset = kept_hidden_offset + align(ROW_BYTES);
+    let scratch_offset = kept_offset + align(4 * VOCAB * PREFILL);
     Plan {
         facts: ModelFacts { vocab: VOCAB, hidden: WIDTH, layers: 1, ctx: CTX, kv: DType::F16, bos: None, eos: vec![] },
         needs,
@@ -79,6 +80,7 @@ pub fn plan(needs: Features, vlen: u32, task_rows: usize) -> Plan {
         kernels: vec![embed(1), embed(PREFILL), head],
         bodies: vec![body(1, 0), body(PREFILL, 1)],
         head: head_list,
+        head_rows: HeadRows { most: PREFILL, kept: PREFILL, kept_offset },
         search: None,
         weights: vec![],
         weights_bytes: 2 * table_bytes,

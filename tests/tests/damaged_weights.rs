@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tcc::arch::BuildOptions;
 use tcc::driver::{self, Back};
 use tcc::load::{self, LoadOptions};
-use tcc::plan::{HeadChoice, PlanOptions};
+use tcc::plan::{HEAD_ROWS, HeadChoice, PlanOptions};
 use tcc::target::{self, TargetRequest};
 use tcc_ir::encoding::bitmap::most_bytes;
 use tcc_ir::encoding::{ENCODINGS, Encoding};
@@ -40,7 +40,8 @@ fn example(encoding: Option<Encoding>, head: HeadChoice) -> Option<Example> {
         eprintln!("skipped: this machine lacks its own target's baseline");
         return None;
     }
-    let plan = PlanOptions { max_threads: 1, encoding, head, state_bytes: tcc::emit::STATE_BYTES };
+    let plan =
+        PlanOptions { max_threads: 1, encoding, head, head_rows: HEAD_ROWS, state_bytes: tcc::emit::STATE_BYTES };
     let mut back = driver::back(&front, &target, "example", &plan, false).expect("code for the host");
     let folder = tempfile::tempdir().expect("a folder");
     let (weights, object) = (folder.path().join("weights"), folder.path().join("example.o"));

@@ -8,7 +8,7 @@ use tcc::arch::BuildOptions;
 use tcc::driver;
 use tcc::golden;
 use tcc::load::{self, LoadOptions};
-use tcc::plan::{HeadChoice, PlanOptions};
+use tcc::plan::{HEAD_ROWS, HeadChoice, PlanOptions};
 use tcc::target::{self, TargetRequest};
 use tcc_backends::image::HashSlot;
 use tcc_ir::sampling::{self, Settings};
@@ -18,7 +18,7 @@ use tcc_runtime::host;
 use tcc_runtime::module::Module;
 use tcc_runtime::op_clock::OpClock;
 use tcc_runtime::pool::Pool;
-use tcc_runtime::session::{HookSet, Session};
+use tcc_runtime::session::{Draft, HookSet, Session};
 use tcc_runtime::shuffled::ShuffledSerial;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/rust-docs-6m");
@@ -45,7 +45,13 @@ fn compiled(head: HeadChoice) -> Option<Compiled> {
         eprintln!("skipped: this machine lacks its own target's baseline");
         return None;
     }
-    let plan = PlanOptions { max_threads: MAX_THREADS, encoding: None, head, state_bytes: tcc::emit::STATE_BYTES };
+    let plan = PlanOptions {
+        max_threads: MAX_THREADS,
+        encoding: None,
+        head,
+        head_rows: HEAD_ROWS,
+        state_bytes: tcc::emit::STATE_BYTES,
+    };
     let mut back = driver::back(&front, &target, "example", &plan, true).expect("code for the host");
     back.image = back.image_with_op_hooks().expect("code for the host");
     let folder = tempfile::tempdir().expect("a folder");
@@ -175,6 +181,39 @@ fn check_samplers(compiled: &Compiled, is_screened: bool, hooks: &HookSet, sampl
     assert_eq!(stats.searches, searches);
     assert!(stats.rows_exact >= searches && stats.rows_low >= stats.rows_exact && stats.full > 0, "{stats:?}");
     assert!(!is_screened || stats.rows_low < searches * u64::from(model.info().vocab), "{stats:?}");
+}
+
+/// The head takes several rows of a draft at once where that pays; nobody can tell.
+#[test]
+fn drafts_of_any_length_give_the_same_tokens() {
+    for head in [HeadChoice::Exact, HeadChoice::Screened] {
+        let Some(compiled) = compiled(head) else { return };
+        let model = compiled.module.model();
+        let mut arena = Arena::new(model.info().arena_bytes).expect("memory");
+        let mut session = Session::new(model, arena.bytes_mut(), None).expect("starts");
+        for sampler in [Sampler::GREEDY, Sampler::seeded(3, 0.9).with_top_k(40)] {
+            let begin = |session: &mut Session, sampler: &mut Sampler| {
+                session.reset();
+                session.eval(&TOKENS[..4]).expect("evaluates");
+                session.sample(sampler).expect("valid settings")
+            };
+            let mut alone = sampler;
+            let mut text = vec![begin(&mut session, &mut alone)];
+            let mut logits = Vec::new();
+            for rows in 1..=8 {
+                session.eval(&text[rows - 1..]).expect("evaluates");
+                text.push(session.sample(&mut alone).expect("valid settings"));
+                logits.push(bits(session.logits().expect("finite")));
+            }
+            for rows in 1..=8 {
+                let mut together = sampler;
+                begin(&mut session, &mut together);
+                let draft = session.eval_draft(&text[..rows], &mut together).expect("evaluates");
+                assert_eq!(draft, Draft { kept: rows, next: text[rows] }, "{head:?}, {rows} rows");
+                assert_eq!(bits(session.logits().expect("finite")), logits[rows - 1], "{head:?}, {rows} rows");
+            }
+        }
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::matrix::MatrixOptions;
 use crate::matrix::tiles;
 use crate::model::{Activations, Model};
 use crate::output::{self, Mode};
-use crate::plan::{HeadChoice, PlanOptions};
+use crate::plan::{HEAD_ROWS, HeadChoice, PlanOptions};
 use crate::profile::{Profile, ProfileError};
 use crate::run::tune;
 use crate::target::{self, Target, TargetRequest};
@@ -254,7 +254,7 @@ pub fn plan_options(model: &ModelArgs, machine: &MachineArgs, max_threads: u32) 
         Head::Screened => HeadChoice::Screened,
         Head::Exact | Head::Int8 | Head::Int4 => HeadChoice::Exact,
     };
-    Ok(PlanOptions { max_threads, encoding, head, state_bytes: crate::emit::STATE_BYTES })
+    Ok(PlanOptions { max_threads, encoding, head, head_rows: HEAD_ROWS, state_bytes: crate::emit::STATE_BYTES })
 }
 
 /// The C prefix of a model: `given`, or made from the name of the folder that holds it.

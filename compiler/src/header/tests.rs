@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use tcc_ir::plan::{ArenaPlan, StepList};
+use tcc_ir::plan::{ArenaPlan, HeadRows, StepList};
 use tcc_ir::program::ModelFacts;
 use tcc_ir::ty::DType;
 use tcc_runtime::abi::{FUNCTIONS, offsets};
@@ -25,6 +25,7 @@ fn plan() -> Plan {
         kernels: Vec::new(),
         bodies: vec![list("decode", 1), list("prefill", 8)],
         head: list("head", 1),
+        head_rows: HeadRows { most: 1, kept: 0, kept_offset: 0 },
         search: None,
         weights: Vec::new(),
         // Past 32 bits: the macros must still work in #if and as values.

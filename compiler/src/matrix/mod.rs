@@ -90,8 +90,8 @@ pub struct Compiled {
 ///
 /// Errors: a machine or model that the lowering does not know; a forced tile of a product that the model does not have.
 pub fn build(front: &Front, machine: &Machine, options: &MatrixOptions) -> Result<Compiled, Error> {
-    let plan_options =
-        PlanOptions { max_threads: 1, encoding: options.encoding, head: HeadChoice::Exact, state_bytes: 64 };
+    let (encoding, head) = (options.encoding, HeadChoice::Exact);
+    let plan_options = PlanOptions { max_threads: 1, encoding, head, head_rows: 1, state_bytes: 64 };
     let plan_for = |features: Features| {
         plan::build(&front.program, &schedule::Machine { desc: &DESC, features, vlen: 0 }, &plan_options)
     };

@@ -12,13 +12,16 @@ use tcc_ir::cache::CacheLayout;
 use tcc_ir::encoding::Encoding;
 use tcc_ir::graph::Graph;
 use tcc_ir::kernel::KernelSpec;
-use tcc_ir::plan::{ArenaPlan, Plan, StateSlot};
+use tcc_ir::plan::{ArenaPlan, HeadRows, Plan, StateSlot};
 use tcc_ir::program::{Program, StateId};
 use tcc_ir::target::Features;
 use thiserror::Error;
 
 use crate::schedule::density::Densities;
 use crate::schedule::{ChooseError, Machine};
+
+/// Token rows of a head that computes several: what an assembled dot product sums up in one call.
+pub const HEAD_ROWS: usize = 8;
 
 /// Requests that shape a plan.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +32,8 @@ pub struct PlanOptions {
     pub encoding: Option<Encoding>,
     /// How the best tokens are found.
     pub head: HeadChoice,
+    /// Most token rows that the head takes at once, where its kernels can.
+    pub head_rows: usize,
     /// Bytes of the instance block at the arena's start; its layout belongs to the code generator.
     pub state_bytes: u64,
 }
@@ -106,12 +111,14 @@ fn build_over(
         let cx = select::SelectCx { graph, program, machine, max_threads: options.max_threads, layouts };
         lists.push(steps::lower(&cx, &mut kernels)?);
     }
-    let head = lists.last().expect("graphs() ends with the head");
+    let head = lists.last_mut().expect("graphs() ends with the head");
+    let most = head.widen(&mut kernels, options.head_rows.min(program.prefill()));
     let search = search::lower(program, head, options.head, &mut kernels)?;
     weights.extend(search.iter().map(|search| search::slot(search, &weights)).collect::<Vec<_>>());
     let planned = lists.iter().chain(search.iter().map(|search| &search.list));
     let arena = arena_plan(program, options, &kernels, planned);
     let states = place_states(program, arena.kv_offset);
+    let head_rows = head_rows(program, &arena, most, lists.last().expect("as above"));
     let mut bound = Vec::new();
     for (graph, list) in program.graphs().zip(&lists) {
         let offsets = arena::assign(list);
@@ -128,7 +135,27 @@ fn build_over(
     let (needs, vlen) = requirements(machine, &kernels);
     let weights_bytes = weights::total_bytes(program, &weights);
     let facts = program.facts.clone();
-    Ok(Plan { facts, needs, vlen, kernels, bodies: bound, head, search, weights, weights_bytes, states, arena })
+    Ok(Plan {
+        facts,
+        needs,
+        vlen,
+        kernels,
+        bodies: bound,
+        head,
+        head_rows,
+        search,
+        weights,
+        weights_bytes,
+        states,
+        arena,
+    })
+}
+
+/// Where logits of some of the `most` rows of the head, lowered to `head`, find room behind its own activations.
+fn head_rows(program: &Program, arena: &ArenaPlan, most: usize, head: &steps::UnboundList) -> HeadRows {
+    let kept_offset = activations_base(program, arena) + arena::total_bytes(head, &arena::assign(head));
+    let room = (arena.act_offset + arena.act_bytes - kept_offset) / (4 * program.facts.vocab as u64);
+    HeadRows { most, kept: most.min(usize::try_from(room).unwrap_or(most)), kept_offset }
 }
 
 /// CPU features and vector length that the chosen kernels need.

@@ -65,6 +65,20 @@ pub struct UnboundList {
     pub buffers: Vec<u64>,
 }
 
+impl UnboundList {
+    /// Gives every step of a list of one token row kernels and buffers for up to `rows`, if all of them can; returns
+    /// how many rows the list takes. What they read and write is still said of one.
+    pub(super) fn widen(&mut self, kernels: &mut Vec<KernelSpec>, rows: usize) -> usize {
+        let spec = |step: &UnboundStep| kernels[step.kernel.0 as usize].with_rows(rows);
+        let Some(wide) = self.steps.iter().map(spec).collect::<Option<Vec<_>>>() else { return 1 };
+        for (step, spec) in self.steps.iter_mut().zip(wide) {
+            step.kernel = intern(kernels, spec);
+        }
+        self.buffers.iter_mut().for_each(|bytes| *bytes *= rows as u64);
+        rows
+    }
+}
+
 impl UnboundStep {
     /// Buffers the step touches.
     pub fn buffers(&self) -> impl Iterator<Item = BufferId> {

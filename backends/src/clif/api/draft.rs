@@ -2,7 +2,8 @@
 //!
 //! Rows of the batch become the kept hidden row one after the other, as if their tokens had been evaluated alone, and
 //! `sample` is asked after each. Nothing of the guess reaches a result: state, sampler and token are those of `eval`
-//! and `sample` in turns.
+//! and `sample` in turns. Where it pays, the head computes the logits of the first rows in one pass over its weights;
+//! if it fails, be it at a row that nobody asks for, they are computed one by one as they are needed.
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, I32, I64};
@@ -11,16 +12,25 @@ use tcc_runtime::abi::Status;
 use tcc_runtime::abi::offsets::sampler;
 
 use super::eval::{call_chunk, check_tokens};
+use super::head::call_head_rows;
 use super::instance::{KEPT, LOGITS_READY, POS, offset};
 use super::sample::{load_state, store_state};
 use super::{Api, bytes, check_instance, copy, fail_if, fail_if_null, fail_unless_ok, return_ok, status_signature};
 use crate::clif::func::FunctionCx;
 use crate::code::{EmitError, Function};
 
+/// Rows from which a pass of the whole head for all of them takes less than a search for each.
+const SEARCHES_PER_PASS: usize = 8;
+
 /// What is put back where a row's token cannot be chosen.
 struct Before {
     kept: Value,
     generator: [Value; 2],
+}
+
+/// Rows of the batch whose logits are there, from the first on.
+struct Ready {
+    rows: Value,
 }
 
 /// `(instance, tokens, n, sampler, kept, next) -> status`.
@@ -42,10 +52,12 @@ pub(super) fn eval_draft(api: &Api<'_>) -> Result<Function, EmitError> {
 
         let rows = f.offset(instance, bytes(api.plan.arena.hidden_offset));
         let last_row = f.offset(instance, bytes(api.plan.arena.kept_hidden_offset));
+        let ready = logits_of_first(api, f, instance, rows, n);
         swap(api, f, rows, last_row);
         KEPT.set(f, 1, instance);
-        choose(api, f, instance, settings, next, &before);
         let first = f.i64(0);
+        ready.offer(api, f, instance, first);
+        choose(api, f, instance, settings, next, &before);
         let last = f.while_carried(
             &[first],
             |f, row| was_guessed(f, row[0], tokens, n, next),
@@ -53,6 +65,7 @@ pub(super) fn eval_draft(api: &Api<'_>) -> Result<Function, EmitError> {
                 let row = f.offset(row[0], 1);
                 let from = f.index(rows, row, api.hidden_bytes());
                 copy(f, F32, last_row, from, api.plan.facts.hidden);
+                ready.offer(api, f, instance, row);
                 choose(api, f, instance, settings, next, &before);
                 vec![row]
             },
@@ -63,6 +76,40 @@ pub(super) fn eval_draft(api: &Api<'_>) -> Result<Function, EmitError> {
         f.store(count, kept, 0);
         return_ok(f);
     })
+}
+
+/// The logits of the first of `n` rows at `hidden` in one pass, where it pays and works.
+fn logits_of_first(api: &Api<'_>, f: &mut FunctionCx, instance: Value, hidden: Value, n: Value) -> Ready {
+    let head = api.plan.head_rows;
+    let least = if api.plan.search.is_some() { SEARCHES_PER_PASS } else { 2 };
+    let none = f.i64(0);
+    if head.kept < least {
+        return Ready { rows: none };
+    }
+    let few = f.ins().icmp_imm_u(IntCC::UnsignedLessThan, n, i64::try_from(least).expect("a few rows"));
+    let pass = |f: &mut FunctionCx| {
+        let kept = f.size(head.kept);
+        let rows = f.min(n, kept);
+        let out = f.offset(instance, bytes(head.kept_offset));
+        let failed = call_head_rows(f, instance, hidden, out, rows);
+        vec![f.ins().select(failed, none, rows)]
+    };
+    Ready { rows: f.if_else(few, |_| vec![none], pass)[0] }
+}
+
+impl Ready {
+    /// Makes the arena's logits those of row `row` if they are there, else those of none.
+    fn offer(&self, api: &Api<'_>, f: &mut FunctionCx, instance: Value, row: Value) {
+        LOGITS_READY.set(f, 0, instance);
+        let is_there = f.ins().icmp(IntCC::UnsignedLessThan, row, self.rows);
+        f.if_then(is_there, |f| {
+            let kept = f.offset(instance, bytes(api.plan.head_rows.kept_offset));
+            let from = f.index(kept, row, api.logits_bytes());
+            let to = f.offset(instance, bytes(api.plan.arena.logits_offset));
+            copy(f, F32, to, from, api.plan.facts.vocab);
+            LOGITS_READY.set(f, 1, instance);
+        });
+    }
 }
 
 /// Not 0 if the token after `row` is there and is the one that was chosen.
@@ -80,7 +127,6 @@ fn was_guessed(f: &mut FunctionCx, row: Value, tokens: Value, n: Value, next: Va
 
 /// Chooses the token after the kept row; if that fails, puts everything back and leaves the function.
 fn choose(api: &Api<'_>, f: &mut FunctionCx, instance: Value, settings: Value, next: Value, before: &Before) {
-    LOGITS_READY.set(f, 0, instance);
     let name = format!("{}_sample", api.options.name);
     let status = f.call(&name, &status_signature(&[I64; 3]), &[instance, settings, next])[0];
     f.return_if(status, |f| {

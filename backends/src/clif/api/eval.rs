@@ -5,7 +5,7 @@ use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Signature, Value};
 use tcc_runtime::abi::Status;
 
-use super::head::{call_head_row, fail_if_flagged, set_common_args};
+use super::head::{call_head_rows, fail_if_flagged, set_common_args};
 use super::instance::{KEPT, LOGITS_READY, POS};
 use super::steps::body_symbol;
 use super::{
@@ -103,10 +103,12 @@ fn any_unknown_token(f: &mut FunctionCx, tokens: Value, n: Value, vocab: usize) 
 fn logits_of_rows(api: &Api<'_>, f: &mut FunctionCx, instance: Value, valid: Value, out: Value) {
     let hidden = f.offset(instance, bytes(api.plan.arena.hidden_offset));
     let begin = f.i64(0);
-    f.for_range(begin, valid, 1, |f, row| {
+    f.for_range(begin, valid, api.plan.head_rows.most, |f, row| {
         let from = f.index(hidden, row, api.hidden_bytes());
         let to = f.index(out, row, api.logits_bytes());
-        let status = call_head_row(f, instance, from, to);
+        let (left, most) = (f.ins().isub(valid, row), f.size(api.plan.head_rows.most));
+        let rows = f.min(left, most);
+        let status = call_head_rows(f, instance, from, to, rows);
         fail_unless_ok(f, status);
     });
 }

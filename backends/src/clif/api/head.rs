@@ -1,4 +1,4 @@
-//! The head: logits of one hidden row, and `logits` with its cache.
+//! The head: logits of hidden rows, and `logits` with its cache.
 
 use cranelift_codegen::ir::InstBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -17,8 +17,8 @@ use super::{Api, bytes, check_instance, fail_if, fail_if_null, fail_unless_ok, i
 use crate::clif::func::FunctionCx;
 use crate::code::{EmitError, Function};
 
-/// Symbol of `(instance, hidden, out) -> status`: the logits of one hidden row, checked.
-const HEAD_ROW: &str = "head_row";
+/// Symbol of `(instance, hidden, out, rows) -> status`: the logits of some hidden rows, checked.
+const HEAD_ROWS: &str = "head_rows";
 
 /// Symbol of `(instance) -> status`: makes the arena's logits those of the last token.
 const FRESH_LOGITS: &str = "fresh_logits";
@@ -26,13 +26,20 @@ const FRESH_LOGITS: &str = "fresh_logits";
 /// Exponent bits of an f32: all set in infinities and NaN.
 const EXPONENT_BITS: i64 = 0x7f80_0000;
 
-fn head_row_signature() -> Signature {
-    status_signature(&[I64, I64, I64])
+fn head_rows_signature() -> Signature {
+    status_signature(&[I64; 4])
 }
 
 /// Runs the head on the row at `hidden` into `out: f32[vocab]` and returns its status.
 pub(super) fn call_head_row(f: &mut FunctionCx, instance: Value, hidden: Value, out: Value) -> Value {
-    f.call(HEAD_ROW, &head_row_signature(), &[instance, hidden, out])[0]
+    let one = f.i64(1);
+    call_head_rows(f, instance, hidden, out, one)
+}
+
+/// Runs the head on `rows` rows at `hidden`, at most those of the plan, into `out: f32[rows, vocab]` and returns its
+/// status.
+pub(super) fn call_head_rows(f: &mut FunctionCx, instance: Value, hidden: Value, out: Value, rows: Value) -> Value {
+    f.call(HEAD_ROWS, &head_rows_signature(), &[instance, hidden, out, rows])[0]
 }
 
 /// Makes the arena's logits those of the last token; leaves the function if that fails.
@@ -56,30 +63,31 @@ pub(super) fn fail_if_flagged(f: &mut FunctionCx, instance: Value) {
     fail_if(f, flag, Status::NONFINITE);
 }
 
-pub(super) fn head_row(api: &Api<'_>) -> Result<Function, EmitError> {
-    api.cx.function(HEAD_ROW, &head_row_signature(), |f| {
-        let (instance, hidden, out) = (f.param(0), f.param(1), f.param(2));
+pub(super) fn head_rows(api: &Api<'_>) -> Result<Function, EmitError> {
+    api.cx.function(HEAD_ROWS, &head_rows_signature(), |f| {
+        let [instance, hidden, out, rows] = [0, 1, 2, 3].map(|i| f.param(i));
         let before = FULL_HEADS.load(f, instance);
-        let after = f.offset(before, 1);
+        let after = f.ins().iadd(before, rows);
         FULL_HEADS.store(f, after, instance);
         HEAD_IN.store(f, hidden, instance);
         HEAD_OUT.store(f, out, instance);
-        let (pos, valid) = (f.i64(0), f.i64(1));
-        set_common_args(f, instance, pos, valid);
+        let pos = f.i64(0);
+        set_common_args(f, instance, pos, rows);
         let status = f.call(HEAD, &status_signature(&[I64]), &[instance])[0];
         fail_unless_ok(f, status);
         fail_if_flagged(f, instance);
-        let bad = any_nonfinite(f, out, api.plan.facts.vocab);
+        let logits = f.scaled(rows, api.plan.facts.vocab);
+        let bad = any_nonfinite(f, out, logits);
         fail_if(f, bad, Status::NONFINITE);
         return_ok(f);
     })
 }
 
-/// Not 0 if one of the `n` floats at `row` is infinite or NaN.
-fn any_nonfinite(f: &mut FunctionCx, row: Value, n: usize) -> Value {
-    let (begin, end, none) = (f.i64(0), f.size(n), f.i32(0));
-    f.for_carried(begin, end, 1, &[none], |f, i, bad| {
-        let at = f.index(row, i, 4);
+/// Not 0 if one of the `n` floats at `floats` is infinite or NaN.
+fn any_nonfinite(f: &mut FunctionCx, floats: Value, n: Value) -> Value {
+    let (begin, none) = (f.i64(0), f.i32(0));
+    f.for_carried(begin, n, 1, &[none], |f, i, bad| {
+        let at = f.index(floats, i, 4);
         let bits = f.load(I32, at, 0);
         let exponent = f.ins().band_imm_u(bits, EXPONENT_BITS);
         let all_set = f.ins().icmp_imm_u(IntCC::Equal, exponent, EXPONENT_BITS);

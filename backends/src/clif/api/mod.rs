@@ -80,7 +80,7 @@ pub(crate) fn of_variant(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
         self_test::golden_run(api)?,
         eval::evaluate(api)?,
         eval::chunk(api)?,
-        head::head_row(api)?,
+        head::head_rows(api)?,
         head::fresh_logits(api)?,
         steps::stop_asked(api)?,
     ];

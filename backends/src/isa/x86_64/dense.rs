@@ -50,7 +50,7 @@ const PARTIALS_LOW: [(AsmRegisterYmm, AsmRegisterXmm); 4] = [(ymm0, xmm0), (ymm1
 const WEIGHTS: AsmRegisterZmm = zmm4;
 
 /// Token rows computed together, most first: each widened weight serves all of them.
-const GROUPS: [usize; 2] = [4, 1];
+const GROUPS: [usize; 3] = [4, 2, 1];
 
 /// Blocks per iteration of the inner loop, most first.
 pub(super) const UNROLL: [usize; 2] = [4, 1];

@@ -6,7 +6,8 @@ use tcc::arch::BuildOptions;
 use tcc::driver;
 use tcc::load::{self, LoadOptions};
 use tcc::matrix::inspect::kind_of;
-use tcc::matrix::{self, MatrixOptions};
+use tcc::matrix::tiles::Product;
+use tcc::matrix::{self, Compiled, MatrixOptions};
 use tcc_backends::isa::matrix::desc::MENU;
 use tcc_backends::isa::matrix::lower::matmul::{search as coupled, tile};
 use tcc_backends::isa::matrix::lower::split::search::{self, Shape};
@@ -77,7 +78,17 @@ fn runs(program: &Program, (stream, index): (usize, usize), machine: &Machine) -
 
 /// Drops every record of a kind of every step, one at a time: how many there are, and how many nothing fires without.
 fn drop_each(program: &Program, machine: &Machine, is_kind: fn(&Record) -> bool) -> (usize, Vec<String>) {
-    let (mut dropped, mut silent) = (0, vec![]);
+    drop_some(program, machine, is_kind, (0, 1))
+}
+
+/// [`drop_each`] of every `every`th record, from number `first` on.
+fn drop_some(
+    program: &Program,
+    machine: &Machine,
+    is_kind: fn(&Record) -> bool,
+    (first, every): (usize, usize),
+) -> (usize, Vec<String>) {
+    let (mut dropped, mut silent, mut seen) = (0, vec![], 0);
     for (kind, step_program) in steps(program) {
         let at = format!("{} {} {kind}", machine.name, program.name);
         assert_eq!(findings(&step_program, machine), Vec::<String>::new(), "{at}");
@@ -85,6 +96,10 @@ fn drop_each(program: &Program, machine: &Machine, is_kind: fn(&Record) -> bool)
             let records = &step_program.stages[0].streams[stream].records;
             let kind: Vec<usize> = (0..records.len()).filter(|i| is_kind(&records[*i])).collect();
             for index in kind {
+                seen += 1;
+                if (seen - 1) % every != first {
+                    continue;
+                }
                 let mut broken = step_program.clone();
                 let record = broken.stages[0].streams[stream].records.remove(index);
                 dropped += 1;
@@ -97,14 +112,18 @@ fn drop_each(program: &Program, machine: &Machine, is_kind: fn(&Record) -> bool)
     (dropped, silent)
 }
 
-/// The programs of a model of few layers.
-fn programs(model: &str, machine: &Machine) -> Vec<Program> {
+/// A model of few layers.
+fn compile(model: &str, machine: &Machine, prefill: usize) -> Compiled {
     let model = load::open(&fixture(model), &LoadOptions::default()).expect("a fixture");
-    let options = BuildOptions { ctx: Some(16), prefill: 4, ..BuildOptions::default() };
+    let options = BuildOptions { ctx: Some(prefill.max(16)), prefill, ..BuildOptions::default() };
     let front = driver::front(&model, &options, None, |_, _| {}).expect("it builds");
     let compiled = matrix::build(&front, machine, &MatrixOptions::default());
-    let compiled = compiled.unwrap_or_else(|e| panic!("{}: {e}", machine.name));
-    compiled.model.programs().map(|body| body.program.clone()).collect()
+    compiled.unwrap_or_else(|e| panic!("{}: {e}", machine.name))
+}
+
+/// The programs of a model of few layers.
+fn programs(model: &str, machine: &Machine) -> Vec<Program> {
+    compile(model, machine, 4).model.programs().map(|body| body.program.clone()).collect()
 }
 
 #[test]
@@ -128,13 +147,36 @@ fn every_flag_of_lowered_steps_is_needed() {
     }
 }
 
+/// Prompts of 32 token rows, whose rotary positions turn a head of all rows at a time, and whose weights, though packed
+/// for nibbles, are unpacked to bytes where that is faster. By default a few of the flags of each machine, other ones on
+/// each, with `TCC_TEST_FULL=1` all.
+#[test]
+fn flags_of_long_prompts_are_needed() {
+    let every = if std::env::var("TCC_TEST_FULL").is_ok_and(|v| v == "1") { 1 } else { 7 };
+    let mut has_bytes = false;
+    for (index, (name, _)) in PRESETS.iter().enumerate() {
+        let machine = preset(name).expect("a preset").expect("it parses");
+        let compiled = compile("bitnet-packed-tied", &machine, 32);
+        let is_bytes = |product: &Product| match product {
+            Product::Coupled(shape) => shape.mode == tile::Mode::I8 && tile::Mode::of(shape.panel) == tile::Mode::I4,
+            Product::Split(_) => false,
+        };
+        has_bytes |= compiled.choices.iter().any(|choice| is_bytes(&choice.product));
+        let body = compiled.model.bodies.iter().find(|body| body.m == 32).expect("a body of the whole prompt");
+        let (count, silent) = drop_some(&body.program, &machine, is_flag, (index % every, every));
+        println!("{name}, {} token rows: {count} flags dropped", body.m);
+        assert!(silent.is_empty(), "{}", silent.join("\n"));
+    }
+    assert!(has_bytes, "no prompt has weights that are packed for nibbles and unpacked to bytes");
+}
+
 /// Products of every form on two groups of cube and vector cores: more tiles than slots and than are unpacked ahead, tiles
 /// of one panel behind those of two, several blocks of token rows, and a panel that both groups unpack.
 #[test]
 fn every_flag_of_split_products_is_needed() {
     let forms = [
-        ("ascend910b", &["stream i4hl r16", "m16 p1", "m16 p2"][..]),
-        ("ascend950pr", &["stream i8 r16", "stream i8 r32 l1", "m16 p1 l1", "m16 p2 l1"]),
+        ("ascend910b", &["stream i4hl r16", "m16 p1", "m16 p2", "m16 p2 pass"][..]),
+        ("ascend950pr", &["stream i8 r16", "stream i8 r32 l1", "m16 p1 l1", "m16 p2 l1", "m16 p2 pass l1"]),
     ];
     for (name, forms) in forms {
         let mut machine = preset(name).expect("a preset").expect("it parses");

@@ -8,7 +8,8 @@ const BLOCKS: [usize; 11] = [16, 32, 48, 64, 80, 96, 128, 160, 176, 192, 256];
 /// Columns of a step, for weights and for activations.
 const STEPS: [usize; 4] = [64, 128, 256, 512];
 
-/// Tiles that fit: large blocks, long steps and k whole first.
+/// Tiles that fit: large blocks, long steps and k whole first. A block whose activations fit with fewer cuts of k is not
+/// cut further: that moves sums and saves nothing.
 pub fn candidates(shape: &Shape, memories: &Memories) -> Vec<Tile> {
     let k = shape.padded_k();
     let kp = shape.panel.kp.min(k);
@@ -20,7 +21,8 @@ pub fn candidates(shape: &Shape, memories: &Memories) -> Vec<Tile> {
         for &block_m in &blocks {
             for tiles_m in [1, 2] {
                 let tile_m = block_m / tiles_m;
-                if tiles_m > 1 && !(block_m.is_multiple_of(tiles_m) && tile_m.is_multiple_of(16)) {
+                let is_there = tiles.iter().any(|tile: &Tile| (tile.block_m, tile.tile_m) == (block_m, tile_m));
+                if is_there || tiles_m > 1 && !(block_m.is_multiple_of(tiles_m) && tile_m.is_multiple_of(16)) {
                     continue;
                 }
                 steps(
@@ -56,8 +58,12 @@ fn steps(shape: &Shape, memories: &Memories, tile: Tile, tiles: &mut Vec<Tile>) 
         for kc in STEPS.into_iter().rev().filter(|kc| *kc <= kb && *kc >= shape.mode.strip()) {
             for (a_stays, spans) in [(true, 1), (false, 1), (false, 2)] {
                 let tile = Tile { kb, kc, a_stays, spans, ..tile };
-                // Of two spans, all sums should leave at once, and weights for as long lie in L1.
-                let rings: &[_] = if spans == 2 { &[(5, 64), (4, 64), (3, 64)] } else { &[(3, 32), (2, 32), (2, 16)] };
+                // Of two spans, all sums should leave at once, and weights for as long lie in L1. Small slices leave UB room
+                // for a residual's; few units in L1 cost more than they.
+                let rings: &[_] = match spans {
+                    2 => &[(5, 64), (4, 64), (3, 64)],
+                    _ => &[(3, 32), (3, 16), (2, 32), (2, 16)],
+                };
                 let mut rings = rings.iter().map(|(units, slice)| Tile { units: *units, slice: *slice, ..tile });
                 tiles.extend(rings.find(|tile| tile.fits(shape, memories)));
             }

@@ -1,5 +1,5 @@
 //! What is decided about a product on a split machine, and its text: `m128 p2`, `stream i4hl r32` or `vector`; ` l1`
-//! behind it where weights go straight to L1.
+//! behind it where weights go straight to L1, ` pass` before that where activations pass through L1 with them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,7 +21,7 @@ pub enum Choice {
 
 /// A text that is no choice.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{found}', expected the form 'm128 p2', 'm128 p2 l1', 'stream i4hl r32', 'stream i8 r32 l1' or 'vector'")]
+#[error("'{found}', expected the form 'm128 p2', 'm128 p2 pass l1', 'stream i4hl r32', 'stream i8 r32 l1' or 'vector'")]
 pub struct ChoiceError {
     pub found: String,
 }
@@ -29,7 +29,10 @@ pub struct ChoiceError {
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Choice::Blocks(Tile { block_m, panels, via }) => write!(f, "m{block_m} p{panels}{}", suffix(*via)),
+            Choice::Blocks(Tile { block_m, panels, via, pass }) => {
+                let pass = if *pass { " pass" } else { "" };
+                write!(f, "m{block_m} p{panels}{pass}{}", suffix(*via))
+            }
             Choice::Streamed(Streamed { mode, rows, via }) => {
                 write!(f, "stream {} r{rows}{}", mode.name(), suffix(*via))
             }
@@ -54,9 +57,10 @@ impl FromStr for Choice {
                 .into_iter()
                 .find(|known| known.name() == *mode)
                 .and_then(|mode| Some(Choice::Streamed(Streamed { mode, rows: number(rows, 'r')?, via }))),
-            ([block_m, panels], _) => {
+            ([block_m, panels, pass @ ..], _) if matches!(pass, [] | ["pass"]) => {
                 let sizes = number(block_m, 'm').zip(number(panels, 'p'));
-                sizes.map(|(block_m, panels)| Choice::Blocks(Tile { block_m, panels, via }))
+                let pass = !pass.is_empty();
+                sizes.map(|(block_m, panels)| Choice::Blocks(Tile { block_m, panels, via, pass }))
             }
             _ => None,
         };
@@ -78,11 +82,32 @@ mod tests {
 
     #[test]
     fn choices_come_back_from_their_text() {
-        for text in ["m128 p2", "m1 p1", "m96 p1 l1", "stream i8 r16", "stream i4hl r64", "stream i8 r32 l1", "vector"]
-        {
+        for text in [
+            "m128 p2",
+            "m1 p1",
+            "m256 p2 pass",
+            "m96 p1 l1",
+            "m96 p1 pass l1",
+            "stream i8 r16",
+            "stream i4hl r64",
+            "stream i8 r32 l1",
+            "vector",
+        ] {
             assert_eq!(text.parse::<Choice>().map(|choice| choice.to_string()), Ok(text.to_owned()));
         }
-        for text in ["", "m128", "m0 p1", "p1 m128", "l1", "m128 p1 l2", "stream i5 r16", "stream i8 16", "vector l1"] {
+        for text in [
+            "",
+            "m128",
+            "m0 p1",
+            "p1 m128",
+            "l1",
+            "m128 p1 l2",
+            "m128 p1 l1 pass",
+            "pass",
+            "stream i5 r16",
+            "stream i8 16",
+            "vector l1",
+        ] {
             assert_eq!(text.parse::<Choice>(), Err(ChoiceError { found: text.to_owned() }));
         }
     }

@@ -1,9 +1,11 @@
-//! The cube core of a group: activations of a block stay in L1, unpacked weights stream through L1 and L0B.
+//! The cube core of a group: activations of a block stay in L1 or pass through it, unpacked weights stream through L1
+//! and L0B.
 //!
-//! Every memory between two pipes is a ring of two slots with a forward and a reverse flag. Rings of L0 start over with
-//! every tile, so that the loop over tiles has one body; weights and accumulators alternate by registers.
+//! Every memory between two pipes is a ring of two slots with a forward and a reverse flag; L0C may have room for one tile's
+//! sums only. Rings of L0 start over with every tile, so that the loop over tiles has one body; weights and accumulators
+//! alternate by registers.
 //!
-//! A later block's activations are loaded run by run, each with the weights that its first tile needs it for.
+//! A later block's activations, if they stay, are loaded run by run, each with the weights that its first tile needs it for.
 //! Invariant: what is overwritten then was read, for the run's slot is free: the last tile's loads are through with
 //! that run. The checker sees it. Where weights come straight from vector cores, the slots' flags go round all the
 //! same.
@@ -58,22 +60,25 @@ struct Gen<'a> {
     l0a_slot: usize,
     l0b_slot: usize,
     c_slot: usize,
+    /// Slots of accumulators.
+    accumulators: usize,
 }
 
 /// Writes the stream; `None` if the tile does not fit.
 pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Option<Vec<StartValues>> {
     let mem = memories(machine);
-    let rows = plan.tile.block_m.next_multiple_of(16);
+    let rows = plan.padded_rows();
     let longest = |room: usize, row: usize| [512, 256, 128].into_iter().find(|k| row * row_bytes(*k) <= room / SLOTS);
     let kb = longest(mem.l0b, plan.columns())?;
     let kc = longest(mem.l0a, rows)?.min(kb);
     let c_slot = rows * plan.columns() * 4;
-    if plan.slots() < plan.runs().len().min(SLOTS) || SLOTS * c_slot > mem.l0c || rows > 4080 {
+    let accumulators = (mem.l0c / c_slot).min(SLOTS);
+    if plan.slots() < plan.runs().len().min(SLOTS) || accumulators == 0 || rows > 4080 {
         return None;
     }
     let (l0a_slot, l0b_slot) = (rows * row_bytes(kc), plan.columns() * row_bytes(kb));
     let bar_m_below = machine.quirk.bar_m_below;
-    Gen { e, plan, kb, kc, bar_m_below, l0a_slot, l0b_slot, c_slot }.run();
+    Gen { e, plan, kb, kc, bar_m_below, l0a_slot, l0b_slot, c_slot, accumulators }.run();
     // Tiles of one product: far below 2^63.
     let of = |f: &dyn Fn(usize) -> usize| (0..plan.groups).map(|group| f(group) as i64).collect();
     let share = SHARE.into_iter().enumerate();
@@ -98,16 +103,17 @@ impl Gen<'_> {
     fn run(&mut self) {
         self.presets(true);
         self.e.point(Q, self.plan.p.q);
-        for reg in [C, C_FLAG, B_AT, B_SLOT] {
+        for reg in [C, C_FLAG, B_SLOT] {
             self.e.add(reg, Reg::ZERO, 0);
         }
+        self.e.add(B_AT, Reg::ZERO, self.plan.slots_at() as i64);
         if self.plan.tile.via == Via::L1 {
             (0..self.plan.slots()).for_each(|_| self.e.signal(Queue::Mte1, FREE));
         }
         for (index, (first, rows)) in self.plan.blocks().into_iter().enumerate() {
             self.e.share_of(self.plan, index, SHARE, [FIRST, WHOLE, SINGLE, RAGGED]);
-            // The first ones need not wait for weights to be unpacked.
-            let is_ahead = index == 0 && self.plan.tile.via == Via::L2;
+            // The first ones that stay need not wait for weights to be unpacked.
+            let is_ahead = index == 0 && self.plan.tile.via == Via::L2 && !self.plan.tile.pass;
             if is_ahead {
                 self.e.scalar(ScalarOp::Add, AT, WHOLE, ScalarOperand::Reg(SINGLE));
                 self.e.scalar(ScalarOp::Add, AT, AT, ScalarOperand::Reg(RAGGED));
@@ -144,14 +150,20 @@ impl Gen<'_> {
             if begin { self.e.set(src, dst, id) } else { self.e.wait(src, dst, id) }
         }
         for i in 0..SLOTS {
-            let flags = [
-                (Queue::M, Queue::Mte1, slot(L0A, i)),
-                (Queue::M, Queue::Mte1, slot(L0B, i)),
-                (Queue::Fix, Queue::M, slot(ACCUMULATORS, i)),
-            ];
-            for (src, dst, id) in flags {
+            let l0 = [L0A, L0B].map(|base| (Queue::M, Queue::Mte1, slot(base, i)));
+            let sums = (i < self.accumulators).then_some((Queue::Fix, Queue::M, slot(ACCUMULATORS, i)));
+            for (src, dst, id) in l0.into_iter().chain(sums) {
                 if begin { self.e.set(src, dst, id) } else { self.e.wait(src, dst, id) }
             }
+        }
+    }
+
+    /// Where column `column` of a block of `rows` rows lies in L1, `within` its run.
+    fn activations_at(&self, rows: usize, column: usize, within: usize) -> Addr {
+        let padded = rows.next_multiple_of(16);
+        match self.plan.tile.pass {
+            true => behind(B_AT, self.plan.weights_bytes() + padded * row_bytes(within)),
+            false => at(padded * row_bytes(column)),
         }
     }
 
@@ -161,8 +173,10 @@ impl Gen<'_> {
         let padded = rows.next_multiple_of(16);
         let (from, to) = (32 * self.plan.p.m.next_multiple_of(16), 32 * padded);
         let (strip, strips) = (column / PANEL.strip(), columns / PANEL.strip());
+        let begin = self.activations_at(rows, column, 0);
         for row in (0..padded).step_by(rows) {
-            let ends = (at(strip * to + 32 * row), behind(Q, strip * from + 32 * first));
+            let dst = Addr { offset: begin.offset + at(32 * row).offset, ..begin };
+            let ends = (dst, behind(Q, strip * from + 32 * first));
             self.e.copy(CopyPath::GmToL1, ends, (strips, 32 * rows.min(padded - row)), (from, to));
         }
     }
@@ -175,10 +189,8 @@ impl Gen<'_> {
         // What is unpacked already comes in one piece.
         let pieces: Vec<usize> = self.plan.pieces().iter().map(|runs| runs[0].0).collect();
         for (first, count) in self.plan.runs() {
-            if via == Via::L2 && pieces.contains(&first) && (index == 0 || first == 0) {
-                self.e.await_signal(Queue::Mte2, GO);
-            }
-            self.load_run(block, (first, count), panels);
+            let has_go = via == Via::L2 && pieces.contains(&first) && (index == 0 || first == 0);
+            self.load_run(block, (first, count), panels, has_go);
             self.e.push(Order::Wait { src: Queue::Mte2, dst: Queue::Mte1, id: WEIGHTS });
             if via == Via::L1 {
                 self.e.await_signal(Queue::Mte1, GO);
@@ -188,7 +200,7 @@ impl Gen<'_> {
                 self.load_b(step, step_columns, panels, b);
                 for within in (0..step_columns).step_by(self.kc) {
                     let k = self.kc.min(step_columns - within);
-                    self.multiply((rows, panels), (first + step + within, k), within, (a, b));
+                    self.multiply((rows, panels), (first, step + within, k), within, (a, b));
                     a += 1;
                 }
                 self.e.set(Queue::M, Queue::Mte1, slot(L0B, b));
@@ -201,23 +213,32 @@ impl Gen<'_> {
         // Tiles of one array.
         self.e.add(W, W, (panels * self.plan.expanded_panel()) as i64);
         self.e.add(SUMS, SUMS, 4 * columns as i64);
-        for (reg, by) in [(C, self.c_slot), (C_FLAG, 1)] {
-            self.e.scalar(ScalarOp::Xor, reg, reg, ScalarOperand::Imm(by as i64));
+        if self.accumulators > 1 {
+            for (reg, by) in [(C, self.c_slot), (C_FLAG, 1)] {
+                self.e.scalar(ScalarOp::Xor, reg, reg, ScalarOperand::Imm(by as i64));
+            }
         }
     }
 
-    /// Activations of a run of columns into L1 for the block's first tile, and unpacked weights if they do not come by
-    /// themselves: the panels' strips side by side.
-    fn load_run(&mut self, block: (usize, usize), (first, count): (usize, usize), panels: usize) {
+    /// Activations of a run of columns into L1, those that stay for the block's first tile, and unpacked weights if they
+    /// do not come by themselves, once GO came if it has to: the panels' strips side by side.
+    fn load_run(&mut self, block: (usize, usize), (first, count): (usize, usize), panels: usize, has_go: bool) {
         self.e.push(Order::Wait { src: Queue::Mte1, dst: Queue::Mte2, id: WEIGHTS });
-        self.e.begin(Count::Reg(IS_FIRST));
-        self.activations(block, (first, count));
-        self.e.end(&[]);
+        if self.plan.tile.pass {
+            self.activations(block, (first, count));
+        } else {
+            self.e.begin(Count::Reg(IS_FIRST));
+            self.activations(block, (first, count));
+            self.e.end(&[]);
+        }
+        if has_go {
+            self.e.await_signal(Queue::Mte2, GO);
+        }
         let strip = NR * 32;
         let loaded = if self.plan.tile.via == Via::L2 { panels } else { 0 };
         for panel in 0..loaded {
             let src = behind(W, panel * self.plan.expanded_panel() + NR * row_bytes(first));
-            let dst = behind(B_AT, self.plan.weights_at() + panel * strip);
+            let dst = behind(B_AT, panel * strip);
             let rows = count / PANEL.strip();
             self.e.copy(CopyPath::GmToL1, (dst, src), (rows, strip), (strip, panels * strip));
         }
@@ -232,6 +253,7 @@ impl Gen<'_> {
         }
         self.e.next(B_SLOT, self.plan.slots());
         self.e.index(B_AT, Reg::ZERO, B_SLOT, self.plan.slot_bytes());
+        self.e.add(B_AT, B_AT, self.plan.slots_at() as i64);
     }
 
     fn load_b(&mut self, step: usize, columns: usize, panels: usize, b: usize) {
@@ -239,7 +261,7 @@ impl Gen<'_> {
         self.e.push(Work::LoadL0(LoadL0 {
             side: Side::B,
             dst: at(b % SLOTS * self.l0b_slot),
-            src: behind(B_AT, self.plan.weights_at() + panels * NR * row_bytes(step)),
+            src: behind(B_AT, panels * NR * row_bytes(step)),
             // Sizes of L0: below 65536 fractals.
             rows: (panels * NR / 16) as u16,
             cols: (columns / PANEL.strip()) as u16,
@@ -248,21 +270,23 @@ impl Gen<'_> {
         }));
     }
 
-    /// Activations of `k` columns from `column` on into L0A, and their product with the columns from `within` on in L0B.
+    /// Activations of `k` columns from `of_run` on in the run that begins at column `run` into L0A, and their product with
+    /// the columns from `within` on in L0B.
     fn multiply(
         &mut self,
         (rows, panels): (usize, usize),
-        (column, k): (usize, usize),
+        (run, of_run, k): (usize, usize, usize),
         within: usize,
         (a, b): (usize, usize),
     ) {
+        let column = run + of_run;
         let padded = rows.next_multiple_of(16);
         let id = slot(L0A, a);
         self.e.wait(Queue::M, Queue::Mte1, id);
         self.e.push(Work::LoadL0(LoadL0 {
             side: Side::A,
             dst: at(a % SLOTS * self.l0a_slot),
-            src: at(padded * row_bytes(column)),
+            src: self.activations_at(rows, column, of_run),
             rows: (padded / 16) as u16,
             cols: (k / PANEL.strip()) as u16,
             src_stride: (padded * 32) as u32,

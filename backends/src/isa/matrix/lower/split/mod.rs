@@ -9,6 +9,9 @@
 //! Groups share the panels of output rows in all blocks, so a panel may be one group's in some blocks and its neighbor's
 //! in others: then both unpack it, each for itself. A group's whole panels make tiles, and those that are left one each.
 //!
+//! Activations may pass through L1 with the weights instead, run by run: then the sums of a tile are what stays, blocks are
+//! as large as L0C allows, whatever k is, and both are read once for each of its tiles.
+//!
 //! Where the machine has a path from UB to L1, weights may go straight to slots in the cube core's L1, run by run, and
 //! are unpacked for every block; FREE then says that a slot may be written again. [`Via`] is the way that weights take.
 //! A few token rows have a form of their own (`stream`).
@@ -76,11 +79,13 @@ impl Via {
 /// What is decided about a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tile {
-    /// Token rows whose activations stay in L1.
+    /// Token rows whose activations stay in L1, or pass.
     pub block_m: usize,
     /// Panels whose sums grow together.
     pub panels: usize,
     pub via: Via,
+    /// True if activations pass through L1 with the weights of each tile.
+    pub pass: bool,
 }
 
 /// A product; scales are per tensor or per row.
@@ -155,18 +160,29 @@ impl Plan {
         expanded_bytes(NR, self.p.k)
     }
 
-    /// Offset in L1 of the slots of unpacked weights, bytes of one, and how many.
-    fn weights_at(&self) -> usize {
-        self.tile.block_m.next_multiple_of(16) * row_bytes(self.padded_k())
+    /// Offset in L1 of the slots: a run's unpacked weights, and its activations behind them if those pass.
+    fn slots_at(&self) -> usize {
+        if self.tile.pass { 0 } else { self.padded_rows() * row_bytes(self.padded_k()) }
     }
 
     fn slot_bytes(&self) -> usize {
+        let rows = if self.tile.pass { self.padded_rows() } else { 0 };
+        self.weights_bytes() + rows * row_bytes(PANEL.kp)
+    }
+
+    /// Bytes of a run's weights.
+    fn weights_bytes(&self) -> usize {
         self.columns() * row_bytes(PANEL.kp)
+    }
+
+    /// Token rows of a block as fractals hold them.
+    fn padded_rows(&self) -> usize {
+        self.tile.block_m.next_multiple_of(16)
     }
 
     /// At most as many as a tile has runs: so a block's activations are not loaded before the last tile's are read.
     fn slots(&self) -> usize {
-        let room = self.l1_bytes.saturating_sub(self.weights_at()) / self.slot_bytes();
+        let room = self.l1_bytes.saturating_sub(self.slots_at()) / self.slot_bytes();
         room.min(MOST_SLOTS).min(self.runs().len())
     }
 

@@ -33,16 +33,17 @@ pub struct Shape {
     pub residual: bool,
 }
 
-/// What fits, with its program: at most two tiles for each way and number of panels, the fewest blocks of rows and one
-/// more, and for a few token rows every streamed form.
+/// What fits, with its program: at most two tiles for each way of weights and activations and each number of panels, the
+/// fewest blocks of rows and one more, and for a few token rows every streamed form.
 fn candidates(shape: &Shape, machine: &Machine) -> Vec<(Choice, Program)> {
     let mut all = vec![];
     let fitting = |choice: Choice| Some((choice, alone(shape, choice, machine)?));
     if machine.cube_mode(Mode::I8.cube()).is_some() {
-        for (via, panels) in Via::ALL.into_iter().flat_map(|via| [(via, 2), (via, 1)]) {
+        let ways = Via::ALL.into_iter().flat_map(|via| [(via, false), (via, true)]);
+        for ((via, pass), panels) in ways.flat_map(|way| [(way, 2), (way, 1)]) {
             let block = |blocks: usize| shape.m.div_ceil(blocks).next_multiple_of(16).min(shape.m);
             let mut tiles: Vec<Tile> =
-                (1..=MOST_BLOCKS).map(|blocks| Tile { block_m: block(blocks), panels, via }).collect();
+                (1..=MOST_BLOCKS).map(|blocks| Tile { block_m: block(blocks), panels, via, pass }).collect();
             tiles.dedup();
             all.extend(tiles.into_iter().map(Choice::Blocks).filter_map(fitting).take(2));
         }

@@ -342,7 +342,7 @@ impl Gen<'_> {
         let (own, pitch) = (32 * self.plan.own(), NR * 32);
         let (path, apart, begin) = match self.plan.tile.via {
             Via::L2 => (CopyPath::UbToGm, pitch, panel * self.plan.expanded_panel() + NR * row_bytes(first)),
-            Via::L1 => (CopyPath::UbToL1, panels * pitch, self.plan.weights_at() + panel * pitch),
+            Via::L1 => (CopyPath::UbToL1, panels * pitch, self.plan.slots_at() + panel * pitch),
         };
         // An offset in UB.
         let ends = (behind(EXPANDED, begin + strip * apart), Addr::at(from as i32));

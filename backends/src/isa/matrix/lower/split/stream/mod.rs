@@ -4,8 +4,8 @@
 //! A tile is some output rows of a panel with all of k. Each vector core unpacks its rows of every tile: to 64 w in a
 //! byte (`i8`), or to 4 w in a nibble (`i4hl`) where the cube has that mode: half the bytes through L2, which bind. Both
 //! come from the same packed weights, for the top two bits of a nibble hold a code as those of a byte do. Activations of
-//! `i4hl` are split by all vector cores together: `a = 16 hi + lo + 8`, and a row of ones gives Σ w, so that
-//! `4 Σ a w = 16 H + L + 8 · (4 Σ w)`.
+//! `i4hl` are split by all vector cores together: `a = 16 hi + lo + 8`, and a row of -8 gives E, which is
+//! -8 · (4 Σ w), so that `4 Σ a w = 16 H + L - E`.
 //!
 //! Signals of the group's mode: [`ACTIVATIONS`] (the group's token rows are split; [`ALL_SPLIT`] joins the groups), GO (a
 //! tile may be read), FREE (its slot may be written again), DONE (all sums may be read). Slots that are written for the

@@ -5,7 +5,7 @@ use tcc_ir::encoding::w2nz::KR;
 use tcc_ir::kernel::ScaleKind;
 
 use super::{ACTIVATIONS, Chunk, Plan};
-use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, Strided, U16, dense, strided};
+use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, Strided, Types, U16, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
 use crate::isa::matrix::lower::split::{DONE, FREE, GO, NR, Via};
@@ -25,9 +25,9 @@ const GROUP: Reg = reg(2);
 const FIRST: Reg = reg(3);
 const NEW: Reg = reg(4);
 const AGAIN: Reg = reg(5);
-// Token rows that the core splits, and 1 if it writes the row of ones.
+// Token rows that the core splits, and 1 if it writes the row of eights.
 const TOKENS: Reg = reg(6);
-const HAS_ONES: Reg = reg(7);
+const HAS_EIGHTS: Reg = reg(7);
 // The first tile that the core scales, and 1 if it scales one more than others.
 const SHARE: Reg = reg(9);
 const EXTRA: Reg = reg(10);
@@ -89,7 +89,7 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<S
     let own = plan.own();
     let mut space = Space::new(memories(machine).ub);
     let slot = plan.chunks().iter().map(|chunk| chunk.bytes(own)).max().unwrap_or(0);
-    let columns = plan.tile.rows * plan.share_tiles();
+    let columns = columns(plan);
     let halves = if plan.tile.mode == Mode::I4 { plan.p.k.next_multiple_of(PANEL.kp) / 2 } else { 0 };
     let at = At {
         packed: space.take(PACKED_SLOTS * slot)?,
@@ -119,14 +119,19 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<S
         StartValues { reg: EXTRA, values: of(&|core, group| plan.share(group, core).1 - plan.common_tiles()) },
     ];
     if plan.tile.mode == Mode::I4 {
-        // Token rows and the row of ones go round among all cores.
+        // Token rows and the row of eights go round among all cores.
         let (per, cores, m) = (plan.per, plan.groups * plan.per, plan.p.m);
         let tokens = |core: usize, group: usize| m.saturating_sub(group * per + core).div_ceil(cores);
         start.push(StartValues { reg: TOKENS, values: of(&tokens) });
-        let has_ones = |core: usize, group: usize| usize::from(m % cores == group * per + core);
-        start.push(StartValues { reg: HAS_ONES, values: of(&has_ones) });
+        let has_eights = |core: usize, group: usize| usize::from(m % cores == group * per + core);
+        start.push(StartValues { reg: HAS_EIGHTS, values: of(&has_eights) });
     }
     Ok(start)
+}
+
+/// Columns of a token's sums in UB: those of the core's tiles, filled up to whole repeats.
+fn columns(plan: &Plan) -> usize {
+    (plan.tile.rows * plan.share_tiles()).next_multiple_of(LANES)
 }
 
 /// Flag of a slot of unpacked weights.
@@ -196,9 +201,9 @@ impl Gen<'_> {
         self.e.end(&[]);
     }
 
-    /// Splits the codes of the core's token rows in nibbles, and may write the row of ones.
+    /// Splits the codes of the core's token rows in nibbles, and may write the row of eights.
     fn activations(&mut self) {
-        let (cores, row) = (self.plan.groups * self.plan.per, 64);
+        let (cores, row) = (self.plan.groups * self.plan.per, 32);
         self.e.point(CODES, self.plan.p.q);
         self.e.point(NIBBLES, self.plan.activations());
         for (reg, bytes) in [(CODES, 32), (NIBBLES, row)] {
@@ -211,7 +216,7 @@ impl Gen<'_> {
             this.e.add(CODES, CODES, (32 * cores) as i64);
             this.e.add(NIBBLES, NIBBLES, (row * cores) as i64);
         });
-        self.guarded(HAS_ONES, Self::ones);
+        self.guarded(HAS_EIGHTS, Self::eights);
         self.e.signal(Queue::Mte3, ACTIVATIONS);
     }
 
@@ -231,7 +236,7 @@ impl Gen<'_> {
         }
         self.e.computed();
         self.store_row(high, 0);
-        self.store_row(low, 32);
+        self.store_row(low, 32 * self.plan.p.m);
         self.e.stored();
     }
 
@@ -256,9 +261,10 @@ impl Gen<'_> {
         op(VecOp::Xor, low, low, bits(0x8888));
     }
 
-    fn ones(&mut self) {
+    /// A row of -8, whose sums are -8 Σ w.
+    fn eights(&mut self) {
         let [high, ..] = self.at.split;
-        self.e.fill(high, 0x1111_1111, 8 * self.plan.strips());
+        self.e.fill(high, 0x8888_8888, 8 * self.plan.strips());
         self.e.computed();
         // Behind those of all tokens.
         self.e.point(NIBBLES, self.plan.activations());
@@ -266,7 +272,8 @@ impl Gen<'_> {
         self.e.stored();
     }
 
-    /// A row of the cube's activations, so many bytes behind the token's first.
+    /// A row of the cube's activations, so many bytes behind the token's first. High nibbles of all tokens
+    /// come first, then low ones, then the row of eights.
     fn store_row(&mut self, from: usize, bytes: usize) {
         let pitch = 32 * self.plan.cube_rows();
         self.e.store(behind(NIBBLES, bytes), from, self.plan.strips(), 32, 32, pitch);
@@ -373,7 +380,7 @@ impl Gen<'_> {
     /// Scales the core's share of the group's sums, whole tiles.
     fn finish(&mut self) {
         let p = self.plan.p;
-        let columns = self.plan.share_tiles() * self.plan.tile.rows;
+        let columns = columns(self.plan);
         let pitch = 4 * columns;
         let per_row = (p.scale == ScaleKind::PerRow).then_some(p.scales);
         let operands = [
@@ -389,6 +396,11 @@ impl Gen<'_> {
         self.e.after(Queue::V, Queue::Mte2);
         self.e.point(AT, p.act);
         self.e.load(self.at.act_raw, behind(AT, 0), 1, 4 * p.m, 0, 0);
+        // Before the sums are there.
+        self.e.loaded();
+        let raw = self.at.act_raw;
+        self.e.each(VecOp::Mul, F32, raw, raw, Second::f32(1.0 / self.plan.tile.mode.unit()), p.m);
+        self.e.spread(self.at.act, raw, p.m);
         for (at, place, rows) in operands {
             if at == self.at.sums {
                 self.e.await_signal(Queue::Mte2, DONE);
@@ -398,18 +410,11 @@ impl Gen<'_> {
             });
         }
         self.e.loaded();
-        let raw = self.at.act_raw;
-        self.e.each(VecOp::Mul, F32, raw, raw, Second::f32(1.0 / self.plan.tile.mode.unit()), p.m);
-        self.e.spread(self.at.act, raw, p.m);
-        if self.plan.tile.mode == Mode::I4 {
-            let ones = self.at.sums + 2 * p.m * pitch;
-            self.e.each(VecOp::Shl, S32, ones, ones, Second::Bits(3), columns);
-        }
         self.arithmetic(columns);
         self.e.after(Queue::V, Queue::Mte3);
-        let (at, token) = (self.at.sums, self.plan.tile.mode.rows() * pitch);
+        let at = self.at.sums;
         self.shared(p.out, |this, to, from, own| {
-            this.e.store(behind(AT, to), at + from, p.m, 4 * own, token, 4 * p.n);
+            this.e.store(behind(AT, to), at + from, p.m, 4 * own, pitch, 4 * p.n);
         });
     }
 
@@ -426,69 +431,65 @@ impl Gen<'_> {
         self.guarded(EXTRA, |this| body(this, behind, behind, rows));
     }
 
-    /// `columns` sums of each token row: tokens are the repeats of an instruction, or columns if they are more.
+    /// `columns` sums of each token row.
     fn arithmetic(&mut self, columns: usize) {
-        let (m, lanes) = (self.plan.p.m, LANES);
-        if m >= columns.div_ceil(lanes) {
-            for column in (0..columns).step_by(lanes) {
-                let lanes = lanes.min(columns - column);
-                self.lines(columns, &Lines { token: 0, column, lanes, repeats: m, are_tokens: true });
-            }
-            return;
+        let (p, y) = (self.plan.p, self.at.sums);
+        let count = p.m * columns;
+        if self.plan.tile.mode == Mode::I4 {
+            self.e.each(VecOp::Shl, S32, y, y, Second::Bits(4), count);
+            self.e.each(VecOp::Add, S32, y, y, Second::Vector(dense(y + 4 * count)), count);
+            self.by_column(VecOp::Sub, S32, y + 8 * count, columns);
         }
-        for token in 0..m {
-            let (whole, rest) = (columns / lanes, columns % lanes);
-            for (column, lanes, repeats) in [(0, lanes, whole), (whole * lanes, rest, 1)] {
-                if repeats * lanes > 0 {
-                    self.lines(columns, &Lines { token, column, lanes, repeats, are_tokens: false });
-                }
-            }
-        }
-    }
-
-    fn lines(&mut self, columns: usize, lines: &Lines) {
-        let (p, mode) = (self.plan.p, self.plan.tile.mode);
-        let at = &self.at;
-        let [y, low] = [0, 1].map(|row| lines.rows(at.sums, row, mode.rows(), columns));
-        let ones = lines.columns(at.sums + 4 * mode.rows() * p.m * columns);
-        let residual = lines.rows(at.residual, 0, 1, columns);
-        let mut op = |op, types, b| self.e.vec(op, types, y, y, b, lines.repeats, lines.lanes);
-        if mode == Mode::I4 {
-            op(VecOp::Shl, S32, Second::Bits(4));
-            op(VecOp::Add, S32, Second::Vector(low));
-            op(VecOp::Add, S32, Second::Vector(ones));
-        }
-        op(VecOp::Cast, (ElemType::F32, ElemType::S32), Second::None);
-        op(VecOp::Mul, F32, Second::Vector(lines.tokens(at.act)));
+        self.e.each(VecOp::Cast, (ElemType::F32, ElemType::S32), y, y, Second::None, count);
+        let act = self.at.act;
+        self.lines(VecOp::Mul, F32, columns, |lines| lines.tokens(act));
         match p.scale {
-            ScaleKind::PerTensor => op(VecOp::Mul, F32, Second::Reg(SCALE_BITS)),
-            ScaleKind::PerRow => op(VecOp::Mul, F32, Second::Vector(lines.columns(at.scale))),
+            ScaleKind::PerTensor => self.e.each(VecOp::Mul, F32, y, y, Second::Reg(SCALE_BITS), count),
+            ScaleKind::PerRow => self.by_column(VecOp::Mul, F32, self.at.scale, columns),
             ScaleKind::PerGroup { .. } => unreachable!("grouped products run on the vector unit"),
         }
         if p.bias.is_some() {
-            op(VecOp::Add, F32, Second::Vector(lines.columns(at.bias)));
+            self.by_column(VecOp::Add, F32, self.at.bias, columns);
         }
         if p.residual.is_some() {
-            op(VecOp::Add, F32, Second::Vector(residual));
+            self.e.each2(VecOp::Add, y, y, self.at.residual, count);
+        }
+    }
+
+    /// The operation with one row of `columns` operands for all tokens.
+    fn by_column(&mut self, op: VecOp, types: Types, row: usize, columns: usize) {
+        self.lines(op, types, columns, |lines| lines.columns(row));
+    }
+
+    /// The operation on `columns` sums of each token row, with an operand that is not one for each sum: tokens are the
+    /// repeats of an instruction, or columns if that makes fewer instructions.
+    fn lines(&mut self, op: VecOp, types: Types, columns: usize, second: impl Fn(&Lines) -> Strided) {
+        let (m, y) = (self.plan.p.m, self.at.sums);
+        let spans = columns / LANES;
+        let are_tokens = spans <= m;
+        let (count, repeats) = if are_tokens { (spans, m) } else { (m, spans) };
+        for index in 0..count {
+            let (token, column) = if are_tokens { (0, index * LANES) } else { (index, 0) };
+            let lines = Lines { token, column, are_tokens };
+            let at = lines.sums(y, columns);
+            self.e.vec(op, types, at, at, Second::Vector(second(&lines)), repeats, LANES);
         }
     }
 }
 
-/// What one instruction works on: `lanes` columns from `column` on in the repeats' token rows, or as many in each repeat.
+/// What one instruction works on: 64 columns from `column` on in the repeats' token rows, or in each repeat the next ones.
 struct Lines {
     token: usize,
     column: usize,
-    lanes: usize,
-    repeats: usize,
     /// True if repeats are token rows, false if they are columns of one.
     are_tokens: bool,
 }
 
 impl Lines {
-    /// Elements of a `[row][columns]` array that has `each` rows for a token, the one of number `row` among them.
-    fn rows(&self, base: usize, row: usize, each: usize, columns: usize) -> Strided {
-        let repeat = if self.are_tokens { each * columns / 8 } else { LANES / 8 };
-        strided(base + 4 * ((each * self.token + row) * columns + self.column), 1, repeat)
+    /// Elements of a `[token][columns]` array.
+    fn sums(&self, base: usize, columns: usize) -> Strided {
+        let repeat = if self.are_tokens { columns / 8 } else { LANES / 8 };
+        strided(base + 4 * (self.token * columns + self.column), 1, repeat)
     }
 
     /// Elements of one row for all tokens.

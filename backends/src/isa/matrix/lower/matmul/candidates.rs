@@ -8,8 +8,11 @@ const BLOCKS: [usize; 11] = [16, 32, 48, 64, 80, 96, 128, 160, 176, 192, 256];
 /// Columns of a step, for weights and for activations.
 const STEPS: [usize; 4] = [64, 128, 256, 512];
 
+/// Token rows whose sums are few beside everything else.
+const FEW: usize = 16;
+
 /// Tiles that fit: large blocks, long steps and k whole first. A block whose activations fit with fewer cuts of k is not
-/// cut further: that moves sums and saves nothing.
+/// cut further, which would move sums: but for a few rows, where it leaves L1 room for weights.
 pub fn candidates(shape: &Shape, memories: &Memories) -> Vec<Tile> {
     let k = shape.padded_k();
     let kp = shape.panel.kp.min(k);
@@ -22,7 +25,8 @@ pub fn candidates(shape: &Shape, memories: &Memories) -> Vec<Tile> {
             for tiles_m in [1, 2] {
                 let tile_m = block_m / tiles_m;
                 let is_there = tiles.iter().any(|tile: &Tile| (tile.block_m, tile.tile_m) == (block_m, tile_m));
-                if is_there || tiles_m > 1 && !(block_m.is_multiple_of(tiles_m) && tile_m.is_multiple_of(16)) {
+                let is_cut_enough = is_there && shape.m > FEW;
+                if is_cut_enough || tiles_m > 1 && !(block_m.is_multiple_of(tiles_m) && tile_m.is_multiple_of(16)) {
                     continue;
                 }
                 steps(

@@ -17,6 +17,9 @@ use crate::screen::kernel::{ScreenKernel, TASK_ROWS};
 use crate::target::micro_args;
 use crate::ty::DType;
 
+/// Token rows of one call of an assembled dot product of `DenseMatmul`; their sums wait on the stack.
+pub const DENSE_ROWS: usize = 8;
+
 /// Words every argument block begins with.
 pub mod args {
     /// Absolute position of token row 0.

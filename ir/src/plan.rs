@@ -108,8 +108,8 @@ impl Search {
 pub struct HeadRows {
     /// Most of them, at least 1.
     pub most: usize,
-    /// Rows of logits, at most `most`, that fit the arena beside the head's own activations once a body has run; and
-    /// where they lie.
+    /// Rows of logits, at most `most`, that fit the arena behind the head's own activations once a body has run, and
+    /// where they lie. None where the plan has a search: its steps run between their uses, on the same memory.
     pub kept: usize,
     pub kept_offset: u64,
 }

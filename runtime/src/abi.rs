@@ -181,7 +181,7 @@ pub struct HeadStats {
     pub rows_low: u64,
     /// Rows whose weights they read as well.
     pub rows_exact: u64,
-    /// Times that every logit was computed.
+    /// Rows of which every logit was computed, those of rejected guesses included; up to eight share a pass.
     pub full: u64,
 }
 

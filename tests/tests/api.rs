@@ -255,6 +255,15 @@ fn threads_share_a_step_and_leave_the_bits_alone() {
             assert_eq!(toy.eval_all(&[5, 6, 7]), alone);
             // One call for the head, which takes all rows at once; none for a single thread.
             assert_eq!(toy.read_u64(counter), u64::from(threads > 1));
+            // And one for both rows of a draft that is right.
+            assert_eq!(toy.init_with(hooks), 0);
+            let greedy = place_sampler(&mut toy, Settings { top_k: 1, temperature_q16: 0, top_p_q16: 65_536 }, [1, 2]);
+            let next = toy.eval_draft(&[5], greedy).2;
+            toy.call("reset", &[toy.arena]);
+            assert_eq!(toy.pos(), 0);
+            let before = toy.read_u64(counter);
+            assert_eq!(toy.eval_draft(&[5, next], greedy).1, 2);
+            assert_eq!(toy.read_u64(counter) - before, u64::from(threads > 1));
         }
     });
 }

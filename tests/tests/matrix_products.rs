@@ -134,7 +134,7 @@ const SHARES: &[Share] = &[
     ("lite-generic", "measured", "i4hl-x128", [1, 2560, 2560], 0.0, 95.0),
     ("lite-generic", "measured", "i4hl-x128", [1, 6912, 2560], 0.0, 97.0),
     ("lite-generic", "measured", "i4hl-x128", [1, 2560, 6912], 0.0, 97.5),
-    ("lite-generic", "measured", "i4hl-x128", [1, 4096, 14336], 0.0, 97.0),
+    ("lite-generic", "measured", "i4hl-x128", [1, 4096, 14336], 0.0, 98.0),
     ("lite-generic", "measured", "i4hl-x128", [8, 2560, 2560], 0.0, 90.0),
     ("lite-generic", "measured", "i4hl-x128", [8, 6912, 2560], 0.0, 92.5),
     ("lite-generic", "measured", "i8-x128", [1, 6912, 2560], 0.0, 57.0),

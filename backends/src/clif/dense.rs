@@ -5,6 +5,7 @@
 
 use cranelift_codegen::ir::types::{F32, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
+use tcc_ir::kernel::DENSE_ROWS;
 use tcc_ir::ty::DType;
 
 use super::epilogue::{Epilogue, Operands, for_row_groups, task_range};
@@ -16,9 +17,6 @@ use super::rows::fold;
 
 /// Token rows computed together by portable code: each widened weight serves all of them.
 const ROWS_AT_ONCE: usize = 2;
-
-/// Token rows of one call of an assembled dot product; their sums wait on the stack.
-const ROWS_PER_CALL: usize = 8;
 
 /// Distance from a weight row to what is asked for meanwhile, bytes: the best of 3 to 64 KiB, by a little.
 const AHEAD_BYTES: usize = 8192;
@@ -70,9 +68,9 @@ fn assembled(
     rows: &Rows,
     finish: impl Fn(&mut FunctionCx, Value, Value),
 ) {
-    let (zero, k, most) = (f.i64(0), f.size(product.k), f.size(ROWS_PER_CALL));
-    let sums = f.stack(u32::try_from(4 * ROWS_PER_CALL).expect("a few rows"));
-    f.for_range(zero, rows.valid, ROWS_PER_CALL, |f, first| {
+    let (zero, k, most) = (f.i64(0), f.size(product.k), f.size(DENSE_ROWS));
+    let sums = f.stack(u32::try_from(4 * DENSE_ROWS).expect("a few rows"));
+    f.for_range(zero, rows.valid, DENSE_ROWS, |f, first| {
         let x = f.index(rows.x, first, 4 * product.k);
         let left = f.ins().isub(rows.valid, first);
         let count = f.min(left, most);

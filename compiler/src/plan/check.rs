@@ -66,6 +66,20 @@ pub(super) fn list(list: &UnboundList, offsets: &[u64], limit: u64) -> Result<()
     Ok(())
 }
 
+/// Judges `kept`, bytes that keep what they hold while the steps of `list` run with buffers at `offsets`: no buffer meets
+/// them, and they lie below `limit`.
+pub(super) fn kept(list: &UnboundList, offsets: &[u64], kept: Range<u64>, limit: u64) -> Result<(), CheckError> {
+    let (graph, step) = (list.name.clone(), "kept logits".to_owned());
+    if kept.end > limit {
+        return Err(CheckError::Outside { graph, step, bytes: kept, limit });
+    }
+    let mut buffers = offsets.iter().zip(&list.buffers).map(|(at, bytes)| *at..at + bytes);
+    match buffers.find(|buffer| meets(buffer, &kept)) {
+        Some(bytes) => Err(CheckError::Overlap { graph, step, bytes }),
+        None => Ok(()),
+    }
+}
+
 /// What `bytes` hold if that is not exactly `version`.
 fn foreign(memory: &[(Range<u64>, Version)], bytes: &Range<u64>, version: Version) -> Option<String> {
     match memory.iter().find(|(held, _)| meets(held, bytes)) {
@@ -102,6 +116,15 @@ mod tests {
         assert!(matches!(super::list(&list, &[0, 0], 128), Err(CheckError::Clobbered { .. })));
         assert!(matches!(super::list(&list, &[0, 64], 100), Err(CheckError::Outside { .. })));
         assert!(matches!(super::list(&list, &[0, 72], 192), Err(CheckError::Misaligned { .. })));
+    }
+
+    #[test]
+    fn kept_bytes_meet_no_buffer() {
+        let list = steps(vec![], vec![64, 128]);
+        let kept = |bytes| super::kept(&list, &[0, 64], bytes, 320);
+        assert_eq!([192..320, 256..256].map(kept), [Ok(()), Ok(())]);
+        assert!(matches!(kept(128..256), Err(CheckError::Overlap { .. })));
+        assert!(matches!(kept(192..384), Err(CheckError::Outside { .. })));
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod weights;
 use tcc_ir::cache::CacheLayout;
 use tcc_ir::encoding::Encoding;
 use tcc_ir::graph::Graph;
-use tcc_ir::kernel::KernelSpec;
+use tcc_ir::kernel::{DENSE_ROWS, KernelSpec};
 use tcc_ir::plan::{ArenaPlan, HeadRows, Plan, StateSlot};
 use tcc_ir::program::{Program, StateId};
 use tcc_ir::target::Features;
@@ -20,8 +20,8 @@ use thiserror::Error;
 use crate::schedule::density::Densities;
 use crate::schedule::{ChooseError, Machine};
 
-/// Token rows of a head that computes several: what an assembled dot product sums up in one call.
-pub const HEAD_ROWS: usize = 8;
+/// Token rows of a head that computes several.
+pub const HEAD_ROWS: usize = DENSE_ROWS;
 
 /// Requests that shape a plan.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +118,7 @@ fn build_over(
     let planned = lists.iter().chain(search.iter().map(|search| &search.list));
     let arena = arena_plan(program, options, &kernels, planned);
     let states = place_states(program, arena.kv_offset);
-    let head_rows = head_rows(program, &arena, most, lists.last().expect("as above"));
+    let head_rows = head_rows(program, &arena, most, lists.last().expect("as above"), search.is_some())?;
     let mut bound = Vec::new();
     for (graph, list) in program.graphs().zip(&lists) {
         let offsets = arena::assign(list);
@@ -152,10 +152,21 @@ fn build_over(
 }
 
 /// Where logits of some of the `most` rows of the head, lowered to `head`, find room behind its own activations.
-fn head_rows(program: &Program, arena: &ArenaPlan, most: usize, head: &steps::UnboundList) -> HeadRows {
-    let kept_offset = activations_base(program, arena) + arena::total_bytes(head, &arena::assign(head));
-    let room = (arena.act_offset + arena.act_bytes - kept_offset) / (4 * program.facts.vocab as u64);
-    HeadRows { most, kept: most.min(usize::try_from(room).unwrap_or(most)), kept_offset }
+fn head_rows(
+    program: &Program,
+    arena: &ArenaPlan,
+    most: usize,
+    head: &steps::UnboundList,
+    has_search: bool,
+) -> Result<HeadRows, PlanError> {
+    let (base, offsets) = (activations_base(program, arena), arena::assign(head));
+    let row_bytes = 4 * program.facts.vocab as u64;
+    let behind = arena::total_bytes(head, &offsets);
+    let limit = arena.act_bytes - shared_bytes(program);
+    let room = usize::try_from((limit - behind) / row_bytes).unwrap_or(most);
+    let kept = if has_search { 0 } else { most.min(room) };
+    check::kept(head, &offsets, behind..behind + kept as u64 * row_bytes, limit)?;
+    Ok(HeadRows { most, kept, kept_offset: base + behind })
 }
 
 /// CPU features and vector length that the chosen kernels need.

@@ -43,8 +43,8 @@ pub enum ChooseError {
 /// Smallest number of output rows worth a task: several panels share the loads of activations.
 const MIN_TASK_ROWS: usize = 64;
 
-/// Token rows from which a task has no more than so many output rows: those that the kernels for many token rows take
-/// together, two panels of sixteen.
+/// Token rows from which a task that was not measured has so many output rows: those that the kernels for many token rows
+/// take together, two panels of sixteen.
 const MANY_TOKENS: usize = 32;
 const MANY_TOKENS_TASK_ROWS: usize = 32;
 
@@ -210,13 +210,32 @@ pub fn choose(
 /// further apart. With many token rows a few panels are as much work.
 fn task_tile(machine: &Machine, m: usize, n: usize, k: usize, encoding: Encoding) -> Level {
     let (nr, panel_bytes) = (encoding.nr(), encoding.panel_bytes(k).max(1));
-    let least = MIN_TASK_ROWS.next_multiple_of(nr);
+    let least = if m < MANY_TOKENS { MIN_TASK_ROWS } else { MANY_TOKENS_TASK_ROWS }.next_multiple_of(nr);
     let most = (MAX_TASK_ROWS / nr).max(1) * nr;
     let nearest = machine.desc.memories.first().map_or(0, |memory| memory.bytes);
     let measured = machine.desc.task_rows.iter().find(|(of, _)| *of == encoding.kind());
-    let wanted = measured.map_or((nearest / panel_bytes * nr).clamp(least, most.max(least)), |(_, rows)| *rows);
-    let wanted = if m < MANY_TOKENS { wanted } else { wanted.min(MANY_TOKENS_TASK_ROWS) };
+    let most = if m < MANY_TOKENS { most.max(least) } else { least };
+    let wanted = measured.map_or((nearest / panel_bytes * nr).clamp(least, most), |(_, rows)| *rows);
     let rows = wanted.min(n).next_multiple_of(nr);
     let holder = machine.desc.memories.iter().find(|memory| memory.bytes >= rows / nr * panel_bytes);
     Level { memory: holder.map_or("ram", |memory| memory.name), rows }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::{TargetRequest, resolve};
+
+    #[test]
+    fn tasks_of_many_tokens_have_fewer_output_rows() {
+        let request = TargetRequest {
+            target: Some("x86_64".into()),
+            features: Some("+avx512vnni".into()),
+            ..TargetRequest::default()
+        };
+        let machine = resolve(&request, Vec::new).expect("a known target").machine;
+        let encoding = Encoding::I2 { nr: 16 };
+        let rows = |m| choose(&machine, m, 2560, 2560, encoding).expect("a kernel").task_rows();
+        assert_eq!([1, 8, 31, 32, 64].map(rows), [64, 64, 64, 32, 32]);
+    }
 }

@@ -2,8 +2,9 @@
 //!
 //! Rows of the batch become the kept hidden row one after the other, as if their tokens had been evaluated alone, and
 //! `sample` is asked after each. Nothing of the guess reaches a result: state, sampler and token are those of `eval`
-//! and `sample` in turns. Where it pays, the head computes the logits of the first rows in one pass over its weights;
-//! if it fails, be it at a row that nobody asks for, they are computed one by one as they are needed.
+//! and `sample` in turns. A head that reads every weight for every row computes the logits of the first rows in one pass;
+//! if it fails, be it at a row that nobody asks for, they are computed one by one as they are needed. A screen is asked
+//! row by row: a pass costs as much as searches of most of the rows, and guesses are wrong more often than that.
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, I32, I64};
@@ -18,9 +19,6 @@ use super::sample::{load_state, store_state};
 use super::{Api, bytes, check_instance, copy, fail_if, fail_if_null, fail_unless_ok, return_ok, status_signature};
 use crate::clif::func::FunctionCx;
 use crate::code::{EmitError, Function};
-
-/// Rows from which a pass of the whole head for all of them takes less than a search for each.
-const SEARCHES_PER_PASS: usize = 8;
 
 /// What is put back where a row's token cannot be chosen.
 struct Before {
@@ -78,15 +76,14 @@ pub(super) fn eval_draft(api: &Api<'_>) -> Result<Function, EmitError> {
     })
 }
 
-/// The logits of the first of `n` rows at `hidden` in one pass, where it pays and works.
+/// The logits of the first of `n` rows at `hidden` in one pass, where the plan keeps some and it works.
 fn logits_of_first(api: &Api<'_>, f: &mut FunctionCx, instance: Value, hidden: Value, n: Value) -> Ready {
     let head = api.plan.head_rows;
-    let least = if api.plan.search.is_some() { SEARCHES_PER_PASS } else { 2 };
     let none = f.i64(0);
-    if head.kept < least {
+    if head.kept < 2 {
         return Ready { rows: none };
     }
-    let few = f.ins().icmp_imm_u(IntCC::UnsignedLessThan, n, i64::try_from(least).expect("a few rows"));
+    let few = f.ins().icmp_imm_u(IntCC::UnsignedLessThan, n, 2);
     let pass = |f: &mut FunctionCx| {
         let kept = f.size(head.kept);
         let rows = f.min(n, kept);

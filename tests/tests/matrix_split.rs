@@ -121,7 +121,8 @@ fn products_have_the_bits_of_the_definition() {
 }
 
 /// Weights through a ring: all cores and few, shares that differ, ragged panels and columns, several token rows and the
-/// most there may be, every scale and addend; tiles of every size, whose slots are written again and are not.
+/// most there may be, every scale and addend; tiles of every size, whose slots are written again and are not,
+/// and whose sums are scaled early and are not.
 #[test]
 fn streamed_products_have_the_bits_of_the_definition() {
     let shape = |m, n, k, scale, bias, residual| Shape { m, n, k, scale, bias, residual };
@@ -138,7 +139,8 @@ fn streamed_products_have_the_bits_of_the_definition() {
         let mut ran = 0;
         for shape in cases {
             let forms = ["i8 r16", "i8 r32", "i8 r64", "i4hl r16", "i4hl r32", "i4hl r64"];
-            for text in forms.into_iter().flat_map(|form| [form.to_owned(), format!("{form} l1")]) {
+            let forms = forms.into_iter().flat_map(|form| [form.to_owned(), format!("{form} early")]);
+            for text in forms.flat_map(|form| [form.clone(), format!("{form} l1")]) {
                 let fits = search::alone(&shape, choice(&format!("stream {text}")), &machine);
                 if let Some(program) = fits {
                     check(&machine, shape, &program);
@@ -146,8 +148,8 @@ fn streamed_products_have_the_bits_of_the_definition() {
                 }
             }
         }
-        // No four-bit cube; more rows than a fractal; more columns than L1 has room for.
-        let least = if name == "ascend910b" { 21 } else { 18 };
+        // No four-bit cube; more rows than a fractal; more columns than L1 has room for; no tiles but the last.
+        let least = if name == "ascend910b" { 30 } else { 31 };
         assert!(ran >= least, "{name}: {ran} fit");
     }
 }
@@ -198,13 +200,13 @@ const DECODE: &[(&str, &str, [usize; 3], f64)] = &[
     ("ascend910b", "measured", [1, 2560, 6912], 69.0),
     ("ascend910b", "measured", [1, 14336, 4096], 90.5),
     ("ascend910b", "measured", [1, 4096, 14336], 76.0),
-    ("ascend910b", "measured", [2, 6912, 2560], 81.5),
-    ("ascend910b", "measured", [7, 6912, 2560], 78.5),
+    ("ascend910b", "measured", [2, 6912, 2560], 82.0),
+    ("ascend910b", "measured", [7, 6912, 2560], 80.5),
     ("ascend950pr", "measured", [1, 2560, 2560], 51.0),
     ("ascend950pr", "measured", [1, 6912, 2560], 69.5),
     ("ascend950pr", "documented", [1, 6912, 2560], 65.0),
     ("ascend950pr", "measured", [1, 14336, 4096], 81.0),
-    ("ascend950pr", "measured", [8, 6912, 2560], 68.0),
+    ("ascend950pr", "measured", [8, 6912, 2560], 69.0),
 ];
 
 #[test]

@@ -175,8 +175,19 @@ fn flags_of_long_prompts_are_needed() {
 #[test]
 fn every_flag_of_split_products_is_needed() {
     let forms = [
-        ("ascend910b", &["stream i4hl r16", "m16 p1", "m16 p2", "m16 p2 pass"][..]),
-        ("ascend950pr", &["stream i8 r16", "stream i8 r32 l1", "m16 p1 l1", "m16 p2 l1", "m16 p2 pass l1"]),
+        ("ascend910b", &["stream i4hl r16", "stream i4hl r16 early", "m16 p1", "m16 p2", "m16 p2 pass"][..]),
+        (
+            "ascend950pr",
+            &[
+                "stream i8 r16",
+                "stream i8 r32 early",
+                "stream i8 r32 l1",
+                "stream i8 r32 early l1",
+                "m16 p1 l1",
+                "m16 p2 l1",
+                "m16 p2 pass l1",
+            ],
+        ),
     ];
     for (name, forms) in forms {
         let mut machine = preset(name).expect("a preset").expect("it parses");

@@ -1,5 +1,6 @@
 //! What is decided about a product on a split machine, and its text: `m128 p2`, `stream i4hl r32` or `vector`; ` l1`
-//! behind it where weights go straight to L1, ` pass` before that where activations pass through L1 with them.
+//! behind it where weights go straight to L1, before that ` pass` where activations pass through L1 with them, ` early`
+//! where sums are scaled before the last ones are there.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,7 +22,9 @@ pub enum Choice {
 
 /// A text that is no choice.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{found}', expected the form 'm128 p2', 'm128 p2 pass l1', 'stream i4hl r32', 'stream i8 r32 l1' or 'vector'")]
+#[error(
+    "'{found}', expected the form 'm128 p2', 'm128 p2 pass l1', 'stream i4hl r32', 'stream i8 r32 early l1' or 'vector'"
+)]
 pub struct ChoiceError {
     pub found: String,
 }
@@ -33,8 +36,9 @@ impl fmt::Display for Choice {
                 let pass = if *pass { " pass" } else { "" };
                 write!(f, "m{block_m} p{panels}{pass}{}", suffix(*via))
             }
-            Choice::Streamed(Streamed { mode, rows, via }) => {
-                write!(f, "stream {} r{rows}{}", mode.name(), suffix(*via))
+            Choice::Streamed(Streamed { mode, rows, via, early }) => {
+                let early = if *early { " early" } else { "" };
+                write!(f, "stream {} r{rows}{early}{}", mode.name(), suffix(*via))
             }
             Choice::Vector => f.write_str("vector"),
         }
@@ -53,10 +57,11 @@ impl FromStr for Choice {
         };
         let choice = match (words, via) {
             (["vector"], Via::L2) => Some(Choice::Vector),
-            (["stream", mode, rows], _) => Mode::ALL
-                .into_iter()
-                .find(|known| known.name() == *mode)
-                .and_then(|mode| Some(Choice::Streamed(Streamed { mode, rows: number(rows, 'r')?, via }))),
+            (["stream", mode, rows, early @ ..], _) if matches!(early, [] | ["early"]) => {
+                let mode = Mode::ALL.into_iter().find(|known| known.name() == *mode);
+                let early = !early.is_empty();
+                mode.zip(number(rows, 'r')).map(|(mode, rows)| Choice::Streamed(Streamed { mode, rows, via, early }))
+            }
             ([block_m, panels, pass @ ..], _) if matches!(pass, [] | ["pass"]) => {
                 let sizes = number(block_m, 'm').zip(number(panels, 'p'));
                 let pass = !pass.is_empty();
@@ -91,6 +96,8 @@ mod tests {
             "stream i8 r16",
             "stream i4hl r64",
             "stream i8 r32 l1",
+            "stream i8 r32 early",
+            "stream i8 r32 early l1",
             "vector",
         ] {
             assert_eq!(text.parse::<Choice>().map(|choice| choice.to_string()), Ok(text.to_owned()));
@@ -106,6 +113,8 @@ mod tests {
             "pass",
             "stream i5 r16",
             "stream i8 16",
+            "stream i8 r16 l1 early",
+            "m128 p1 early",
             "vector l1",
         ] {
             assert_eq!(text.parse::<Choice>(), Err(ChoiceError { found: text.to_owned() }));

@@ -50,7 +50,8 @@ fn candidates(shape: &Shape, machine: &Machine) -> Vec<(Choice, Program)> {
     }
     if shape.m <= stream::MOST_M {
         let ways = Via::ALL.into_iter().flat_map(|via| Mode::ALL.map(|mode| (via, mode)));
-        let forms = ways.flat_map(|(via, mode)| STREAM_ROWS.map(|rows| Streamed { mode, rows, via }));
+        let ways = ways.flat_map(|way| [(way, false), (way, true)]);
+        let forms = ways.flat_map(|((via, mode), early)| STREAM_ROWS.map(|rows| Streamed { mode, rows, via, early }));
         all.extend(forms.map(Choice::Streamed).filter_map(fitting));
     }
     all

@@ -16,7 +16,7 @@ use crate::isa::matrix::program::inst::{
 };
 use crate::isa::matrix::program::ty::ElemType;
 
-// The group, its tiles whose slots are written again and the others, and the first of all.
+// The group, its tiles whose slots are written again and the others, both without the late ones, and the first of all.
 const GROUP: Reg = reg(1);
 const FREED: Reg = reg(2);
 const KEPT: Reg = reg(3);
@@ -93,7 +93,7 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Option<Vec<S
     Some(vec![
         StartValues { reg: GROUP, values: values(&|group| group) },
         StartValues { reg: FREED, values: values(&|group| plan.count(group) - plan.kept(group)) },
-        StartValues { reg: KEPT, values: values(&|group| plan.kept(group)) },
+        StartValues { reg: KEPT, values: values(&|group| plan.kept(group) - plan.late()) },
         StartValues { reg: FIRST, values: values(&|group| plan.first(group)) },
     ])
 }
@@ -128,22 +128,29 @@ impl Gen<'_> {
             (0..self.plan.l1_slots()).for_each(|_| self.e.signal(Queue::Mte1, FREE));
         }
         self.activations();
-        match self.plan.tile.via {
-            Via::L2 => {
-                for (count, is_freed) in [(FREED, true), (KEPT, false)] {
-                    self.e.begin(Count::Reg(count));
-                    self.tile(is_freed);
-                    self.e.end(&[]);
-                }
-            }
-            Via::L1 => {
-                self.e.begin(Count::Reg(FREED));
-                self.tile_of_chunks();
-                self.e.end(&[]);
-            }
+        let via = self.plan.tile.via;
+        if via == Via::L2 {
+            self.tiles(Count::Reg(FREED), |this| this.tile(true));
+        }
+        let last = |this: &mut Self| match via {
+            Via::L2 => this.tile(false),
+            Via::L1 => this.tile_of_chunks(),
+        };
+        self.tiles(Count::Reg(KEPT), last);
+        if self.plan.tile.early {
+            self.e.signal(Queue::Fix, DONE);
+            // A group's vector cores.
+            self.tiles(Count::Fixed(self.plan.late() as u32), last);
         }
         self.e.signal(Queue::Fix, DONE);
         self.presets(false);
+    }
+
+    /// So many tiles.
+    fn tiles(&mut self, count: Count, tile: impl Fn(&mut Self)) {
+        self.e.begin(count);
+        tile(self);
+        self.e.end(&[]);
     }
 
     /// Sets the reverse flags before anything runs, or takes them back at the end.

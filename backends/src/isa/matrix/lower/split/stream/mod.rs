@@ -8,8 +8,9 @@
 //! -8 · (4 Σ w), so that `4 Σ a w = 16 H + L - E`.
 //!
 //! Signals of the group's mode: [`ACTIVATIONS`] (the group's token rows are split; [`ALL_SPLIT`] joins the groups), GO (a
-//! tile may be read), FREE (its slot may be written again), DONE (all sums may be read). Slots that are written for the
-//! first time are not waited for, the last ones are not freed.
+//! tile may be read), FREE (its slot may be written again), DONE (sums may be read). Slots that are written for the first
+//! time are not waited for, the last ones are not freed. DONE comes at the end, or twice: first for all tiles but the last
+//! of each vector core, whose sums are then scaled while the cube core has the last ones before it.
 //!
 //! On machines with a path from UB to L1 the ring may be in the cube core's L1: a slot holds a chunk of a tile, GO and
 //! FREE are about slots, which the cube core frees all before it begins.
@@ -55,6 +56,8 @@ pub struct Streamed {
     /// Output rows of a tile, a divisor of a panel's.
     pub rows: usize,
     pub via: Via,
+    /// True if all sums but those of the last tiles are scaled while the cube core has these before it.
+    pub early: bool,
 }
 
 /// Runs of columns along k that are unpacked together.
@@ -164,11 +167,17 @@ impl Plan {
         RING_ROWS / self.tile.rows
     }
 
-    /// Tiles of a group whose slots are not waited for, and not freed: the ring's first and last.
+    /// Last tiles of a group, one for each vector core, whose sums are scaled by themselves.
+    fn late(&self) -> usize {
+        if self.tile.early { self.per } else { 0 }
+    }
+
+    /// Tiles of a group whose slots are not waited for, and not freed: the ring's first and last; in L1, where slots hold
+    /// chunks, all.
     fn kept(&self, group: usize) -> usize {
         match self.tile.via {
             Via::L2 => self.count(group).min(self.slots()),
-            Via::L1 => 0,
+            Via::L1 => self.count(group),
         }
     }
 
@@ -190,24 +199,17 @@ impl Plan {
         self.first(group + 1) - self.first(group)
     }
 
-    /// First tile and tiles that a vector core of a group scales.
+    /// First tile and tiles that a vector core of a group scales, but for the late one.
     fn share(&self, group: usize, core: usize) -> (usize, usize) {
-        let first = |core: usize| self.first(group) + self.count(group) * core / self.per;
+        let early = self.count(group) - self.late();
+        let first = |core: usize| self.first(group) + early * core / self.per;
         (first(core), first(core + 1) - first(core))
     }
 
-    /// Tiles that every vector core scales; some scale one more.
+    /// Tiles that every vector core scales, but for the late one; some scale one more.
     fn common_tiles(&self) -> usize {
-        self.shares().min().unwrap_or(0)
-    }
-
-    /// Tiles that a vector core scales at most, or one more than every core.
-    fn share_tiles(&self) -> usize {
-        self.common_tiles() + 1
-    }
-
-    fn shares(&self) -> impl Iterator<Item = usize> {
-        (0..self.groups * self.per).map(|core| self.share(core / self.per, core % self.per).1)
+        let shares = (0..self.groups * self.per).map(|core| self.share(core / self.per, core % self.per).1);
+        shares.min().unwrap_or(0)
     }
 
     /// Where the split activations begin, behind the rings: `[strip][cube row][32]`.
@@ -230,6 +232,10 @@ pub fn streams(machine: &Machine, p: &Product, tile: Streamed, op: u16) -> Resul
         return Ok(None);
     }
     let plan = Plan { p: *p, tile, groups, per, l1_bytes: memories(machine).l1 };
+    // Late tiles are among those whose slots are not freed, and there are others.
+    if tile.early && (0..groups).any(|group| plan.count(group) <= per || plan.kept(group) < per) {
+        return Ok(None);
+    }
     let (mut cube, mut vector) = (Emit::default(), Emit::default());
     (cube.op, vector.op) = (op, op);
     let Some(cube_start) = cube::emit(&mut cube, machine, &plan) else { return Ok(None) };

@@ -1,5 +1,5 @@
-//! The vector cores of a group: each unpacks its rows of every tile as far ahead as the ring allows, and scales its
-//! columns of all sums at the end.
+//! The vector cores of a group: each unpacks its rows of every tile as far ahead as the ring allows, and scales the sums of
+//! its tiles at the end, those of its last one by themselves or with the others.
 
 use tcc_ir::encoding::w2nz::KR;
 use tcc_ir::kernel::ScaleKind;
@@ -28,9 +28,10 @@ const AGAIN: Reg = reg(5);
 // Token rows that the core splits, and 1 if it writes the row of eights.
 const TOKENS: Reg = reg(6);
 const HAS_EIGHTS: Reg = reg(7);
-// The first tile that the core scales, and 1 if it scales one more than others.
+// The first tile that the core scales, 1 if it scales one more than others, and the one that it scales last.
 const SHARE: Reg = reg(9);
 const EXTRA: Reg = reg(10);
+const LATE: Reg = reg(20);
 // The core's rows in packed weights and in the ring; the tile and slot at hand, and where they are.
 const WEIGHTS: Reg = reg(11);
 const RING: Reg = reg(12);
@@ -54,6 +55,8 @@ const UNPACKED_FLAG: Reg = reg(27);
 
 /// First flag of the rings; 0 is for plain order.
 const RING_FLAG: u8 = 1;
+/// Flag of the late tile's sums.
+const LATE_FLAG: u8 = 5;
 /// Lanes of 32 bits in a repeat.
 const LANES: usize = 64;
 /// Slots of packed weights in UB, and of unpacked ones.
@@ -67,19 +70,45 @@ struct At {
     /// Codes of a token, and what they are split with.
     codes: usize,
     split: [usize; 3],
-    sums: usize,
     /// Scales of the token rows, and a block of each.
     act_raw: usize,
     act: usize,
+}
+
+/// Tiles of a core whose sums are scaled together.
+struct Part {
+    /// The first tile, tiles that every core has, and true if some have one more.
+    first: Reg,
+    tiles: usize,
+    has_extra: bool,
+    /// Flag between queues.
+    flag: u8,
+    /// Columns of a token's sums in UB, filled up to whole repeats.
+    columns: usize,
+    sums: usize,
     scale: usize,
     bias: usize,
     residual: usize,
+}
+
+impl Part {
+    fn new(plan: &Plan, space: &mut Space, is_late: bool) -> Result<Part, UbTooSmall> {
+        let (first, tiles, flag) = if is_late { (LATE, 1, LATE_FLAG) } else { (SHARE, plan.common_tiles(), 0) };
+        let has_extra = !is_late;
+        let columns = (plan.tile.rows * (tiles + usize::from(has_extra))).next_multiple_of(LANES);
+        let sums = space.floats(plan.cube_rows() * columns)?;
+        let (scale, bias) = (space.floats(columns)?, space.floats(columns)?);
+        let residual = space.floats(plan.p.m * columns)?;
+        Ok(Part { first, tiles, has_extra, flag, columns, sums, scale, bias, residual })
+    }
 }
 
 struct Gen<'a> {
     e: &'a mut Emit,
     plan: &'a Plan,
     at: At,
+    /// What is scaled, in order.
+    parts: Vec<Part>,
     /// Rows of a tile that are the core's.
     own: usize,
 }
@@ -89,7 +118,6 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<S
     let own = plan.own();
     let mut space = Space::new(memories(machine).ub);
     let slot = plan.chunks().iter().map(|chunk| chunk.bytes(own)).max().unwrap_or(0);
-    let columns = columns(plan);
     let halves = if plan.tile.mode == Mode::I4 { plan.p.k.next_multiple_of(PANEL.kp) / 2 } else { 0 };
     let at = At {
         packed: space.take(PACKED_SLOTS * slot)?,
@@ -97,14 +125,12 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<S
         slot,
         codes: space.take(2 * halves)?,
         split: [space.take(halves)?, space.take(halves)?, space.take(halves)?],
-        sums: space.floats(plan.cube_rows() * columns)?,
         act_raw: space.floats(plan.p.m)?,
         act: space.floats(8 * plan.p.m)?,
-        scale: space.floats(columns)?,
-        bias: space.floats(columns)?,
-        residual: space.floats(plan.p.m * columns)?,
     };
-    Gen { e, plan, at, own }.run();
+    let kinds = if plan.tile.early { &[false, true][..] } else { &[false] };
+    let parts = kinds.iter().map(|is_late| Part::new(plan, &mut space, *is_late)).collect::<Result<_, _>>()?;
+    Gen { e, plan, at, parts, own }.run();
     let of = |f: &dyn Fn(usize, usize) -> usize| {
         // Tiles of one product: far below 2^63.
         (0..plan.groups * plan.per).map(|core| f(core % plan.per, core / plan.per) as i64).collect::<Vec<i64>>()
@@ -118,6 +144,10 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<S
         StartValues { reg: SHARE, values: of(&|core, group| plan.share(group, core).0) },
         StartValues { reg: EXTRA, values: of(&|core, group| plan.share(group, core).1 - plan.common_tiles()) },
     ];
+    if plan.tile.early {
+        let late = |core: usize, group: usize| plan.first(group + 1) - plan.late() + core;
+        start.push(StartValues { reg: LATE, values: of(&late) });
+    }
     if plan.tile.mode == Mode::I4 {
         // Token rows and the row of eights go round among all cores.
         let (per, cores, m) = (plan.per, plan.groups * plan.per, plan.p.m);
@@ -127,11 +157,6 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<S
         start.push(StartValues { reg: HAS_EIGHTS, values: of(&has_eights) });
     }
     Ok(start)
-}
-
-/// Columns of a token's sums in UB: those of the core's tiles, filled up to whole repeats.
-fn columns(plan: &Plan) -> usize {
-    (plan.tile.rows * plan.share_tiles()).next_multiple_of(LANES)
 }
 
 /// Flag of a slot of unpacked weights.
@@ -171,7 +196,7 @@ impl Gen<'_> {
                 }
             }
             Via::L1 => {
-                self.guarded(AGAIN, |this| this.tile(false));
+                self.guarded(NEW, |this| this.tile(false));
                 (0..self.plan.l1_slots()).for_each(|_| self.e.await_signal(Queue::Mte3, FREE));
             }
         }
@@ -380,19 +405,12 @@ impl Gen<'_> {
     /// Scales the core's share of the group's sums, whole tiles.
     fn finish(&mut self) {
         let p = self.plan.p;
-        let columns = columns(self.plan);
-        let pitch = 4 * columns;
-        let per_row = (p.scale == ScaleKind::PerRow).then_some(p.scales);
-        let operands = [
-            (self.at.scale, per_row, 1),
-            (self.at.bias, p.bias, 1),
-            (self.at.residual, p.residual, p.m),
-            (self.at.sums, Some(p.sums), self.plan.cube_rows()),
-        ];
-        let operands = operands.into_iter().filter_map(|(at, place, rows)| Some((at, place?, rows)));
-        let operands: Vec<(usize, Place, usize)> = operands.collect();
+        let parts = std::mem::take(&mut self.parts);
         // Cores without an extra tile scale what is there all the same.
-        operands.iter().for_each(|(at, _, rows)| self.e.fill(*at, 0, rows * columns));
+        for part in &parts {
+            self.operands(part).into_iter().for_each(|(at, _, rows)| self.e.fill(at, 0, rows * part.columns));
+            self.e.fill(part.sums, 0, self.plan.cube_rows() * part.columns);
+        }
         self.e.after(Queue::V, Queue::Mte2);
         self.e.point(AT, p.act);
         self.e.load(self.at.act_raw, behind(AT, 0), 1, 4 * p.m, 0, 0);
@@ -401,70 +419,88 @@ impl Gen<'_> {
         let raw = self.at.act_raw;
         self.e.each(VecOp::Mul, F32, raw, raw, Second::f32(1.0 / self.plan.tile.mode.unit()), p.m);
         self.e.spread(self.at.act, raw, p.m);
-        for (at, place, rows) in operands {
-            if at == self.at.sums {
-                self.e.await_signal(Queue::Mte2, DONE);
-            }
-            self.shared(place, |this, from, to, own| {
-                this.e.load(at + to, behind(AT, from), rows, 4 * own, 4 * p.n, pitch);
+        for part in &parts {
+            self.operands(part).into_iter().for_each(|(at, place, rows)| self.load(part, at, place, rows));
+        }
+        for part in &parts {
+            self.e.await_signal(Queue::Mte2, DONE);
+            self.load(part, part.sums, p.sums, self.plan.cube_rows());
+            self.e.set(Queue::Mte2, Queue::V, part.flag);
+            self.e.wait(Queue::Mte2, Queue::V, part.flag);
+            self.arithmetic(part);
+            self.e.set(Queue::V, Queue::Mte3, part.flag);
+            self.e.wait(Queue::V, Queue::Mte3, part.flag);
+            self.shared(part, p.out, |this, to, from, own| {
+                this.e.store(behind(AT, to), part.sums + from, p.m, 4 * own, 4 * part.columns, 4 * p.n);
             });
         }
-        self.e.loaded();
-        self.arithmetic(columns);
-        self.e.after(Queue::V, Queue::Mte3);
-        let at = self.at.sums;
-        self.shared(p.out, |this, to, from, own| {
-            this.e.store(behind(AT, to), at + from, p.m, 4 * own, pitch, 4 * p.n);
+    }
+
+    /// What sums are scaled with: offset in UB, where it comes from, and its rows.
+    fn operands(&self, part: &Part) -> Vec<(usize, Place, usize)> {
+        let p = self.plan.p;
+        let per_row = (p.scale == ScaleKind::PerRow).then_some(p.scales);
+        let all = [(part.scale, per_row, 1), (part.bias, p.bias, 1), (part.residual, p.residual, p.m)];
+        all.into_iter().filter_map(|(at, place, rows)| Some((at, place?, rows))).collect()
+    }
+
+    /// A part's columns of `rows` rows.
+    fn load(&mut self, part: &Part, at: usize, place: Place, rows: usize) {
+        let n = self.plan.p.n;
+        self.shared(part, place, |this, from, to, own| {
+            this.e.load(at + to, behind(AT, from), rows, 4 * own, 4 * n, 4 * part.columns);
         });
     }
 
-    /// `body` for the tiles that every core scales, and for the one more that some do: bytes behind `AT` and in UB, and
-    /// columns.
-    fn shared(&mut self, place: Place, body: impl Fn(&mut Self, usize, usize, usize)) {
-        let (rows, tiles) = (self.plan.tile.rows, self.plan.common_tiles());
+    /// `body` for a part's tiles that every core scales, and for the one more that some do: bytes behind `AT` and in UB,
+    /// and columns.
+    fn shared(&mut self, part: &Part, place: Place, body: impl Fn(&mut Self, usize, usize, usize)) {
+        let rows = self.plan.tile.rows;
         self.e.point(BY, place);
-        self.e.index(AT, BY, SHARE, 4 * rows);
-        if tiles > 0 {
-            body(self, 0, 0, tiles * rows);
+        self.e.index(AT, BY, part.first, 4 * rows);
+        if part.tiles > 0 {
+            body(self, 0, 0, part.tiles * rows);
         }
-        let behind = 4 * tiles * rows;
-        self.guarded(EXTRA, |this| body(this, behind, behind, rows));
+        if part.has_extra {
+            let behind = 4 * part.tiles * rows;
+            self.guarded(EXTRA, |this| body(this, behind, behind, rows));
+        }
     }
 
-    /// `columns` sums of each token row.
-    fn arithmetic(&mut self, columns: usize) {
-        let (p, y) = (self.plan.p, self.at.sums);
+    /// A part's sums of all token rows.
+    fn arithmetic(&mut self, part: &Part) {
+        let (p, y, columns) = (self.plan.p, part.sums, part.columns);
         let count = p.m * columns;
         if self.plan.tile.mode == Mode::I4 {
             self.e.each(VecOp::Shl, S32, y, y, Second::Bits(4), count);
             self.e.each(VecOp::Add, S32, y, y, Second::Vector(dense(y + 4 * count)), count);
-            self.by_column(VecOp::Sub, S32, y + 8 * count, columns);
+            self.by_column(VecOp::Sub, S32, part, y + 8 * count);
         }
         self.e.each(VecOp::Cast, (ElemType::F32, ElemType::S32), y, y, Second::None, count);
         let act = self.at.act;
-        self.lines(VecOp::Mul, F32, columns, |lines| lines.tokens(act));
+        self.lines(VecOp::Mul, F32, part, |lines| lines.tokens(act));
         match p.scale {
             ScaleKind::PerTensor => self.e.each(VecOp::Mul, F32, y, y, Second::Reg(SCALE_BITS), count),
-            ScaleKind::PerRow => self.by_column(VecOp::Mul, F32, self.at.scale, columns),
+            ScaleKind::PerRow => self.by_column(VecOp::Mul, F32, part, part.scale),
             ScaleKind::PerGroup { .. } => unreachable!("grouped products run on the vector unit"),
         }
         if p.bias.is_some() {
-            self.by_column(VecOp::Add, F32, self.at.bias, columns);
+            self.by_column(VecOp::Add, F32, part, part.bias);
         }
         if p.residual.is_some() {
-            self.e.each2(VecOp::Add, y, y, self.at.residual, count);
+            self.e.each2(VecOp::Add, y, y, part.residual, count);
         }
     }
 
-    /// The operation with one row of `columns` operands for all tokens.
-    fn by_column(&mut self, op: VecOp, types: Types, row: usize, columns: usize) {
-        self.lines(op, types, columns, |lines| lines.columns(row));
+    /// The operation with one row of operands for all tokens.
+    fn by_column(&mut self, op: VecOp, types: Types, part: &Part, row: usize) {
+        self.lines(op, types, part, |lines| lines.columns(row));
     }
 
-    /// The operation on `columns` sums of each token row, with an operand that is not one for each sum: tokens are the
+    /// The operation on a part's sums of each token row, with an operand that is not one for each sum: tokens are the
     /// repeats of an instruction, or columns if that makes fewer instructions.
-    fn lines(&mut self, op: VecOp, types: Types, columns: usize, second: impl Fn(&Lines) -> Strided) {
-        let (m, y) = (self.plan.p.m, self.at.sums);
+    fn lines(&mut self, op: VecOp, types: Types, part: &Part, second: impl Fn(&Lines) -> Strided) {
+        let (m, y, columns) = (self.plan.p.m, part.sums, part.columns);
         let spans = columns / LANES;
         let are_tokens = spans <= m;
         let (count, repeats) = if are_tokens { (spans, m) } else { (m, spans) };

@@ -210,12 +210,14 @@ pub fn choose(
 /// further apart. With many token rows a few panels are as much work.
 fn task_tile(machine: &Machine, m: usize, n: usize, k: usize, encoding: Encoding) -> Level {
     let (nr, panel_bytes) = (encoding.nr(), encoding.panel_bytes(k).max(1));
-    let least = if m < MANY_TOKENS { MIN_TASK_ROWS } else { MANY_TOKENS_TASK_ROWS }.next_multiple_of(nr);
-    let most = (MAX_TASK_ROWS / nr).max(1) * nr;
+    let (least, most) = match m < MANY_TOKENS {
+        true => (MIN_TASK_ROWS, MAX_TASK_ROWS),
+        false => (MANY_TOKENS_TASK_ROWS, MANY_TOKENS_TASK_ROWS),
+    };
+    let (least, most) = (least.next_multiple_of(nr), most / nr * nr);
     let nearest = machine.desc.memories.first().map_or(0, |memory| memory.bytes);
     let measured = machine.desc.task_rows.iter().find(|(of, _)| *of == encoding.kind());
-    let most = if m < MANY_TOKENS { most.max(least) } else { least };
-    let wanted = measured.map_or((nearest / panel_bytes * nr).clamp(least, most), |(_, rows)| *rows);
+    let wanted = measured.map_or((nearest / panel_bytes * nr).clamp(least, most.max(least)), |(_, rows)| *rows);
     let rows = wanted.min(n).next_multiple_of(nr);
     let holder = machine.desc.memories.iter().find(|memory| memory.bytes >= rows / nr * panel_bytes);
     Level { memory: holder.map_or("ram", |memory| memory.name), rows }

@@ -24,8 +24,8 @@ pub fn candidates(shape: &Shape, memories: &Memories) -> Vec<Tile> {
         for &block_m in &blocks {
             for tiles_m in [1, 2] {
                 let tile_m = block_m / tiles_m;
-                let is_there = tiles.iter().any(|tile: &Tile| (tile.block_m, tile.tile_m) == (block_m, tile_m));
-                let is_cut_enough = is_there && shape.m > FEW;
+                let is_same = |tile: &Tile| (tile.block_m, tile.tile_m) == (block_m, tile_m);
+                let is_cut_enough = shape.m > FEW && tiles.iter().any(is_same);
                 if is_cut_enough || tiles_m > 1 && !(block_m.is_multiple_of(tiles_m) && tile_m.is_multiple_of(16)) {
                     continue;
                 }

@@ -7,8 +7,10 @@ use tcc_ir::plan::{KernelId, Plan};
 
 use crate::target::Target;
 
-/// Bytes of the instance block that generated code keeps at the arena's start.
-pub const STATE_BYTES: u64 = tcc_backends::clif::api::instance::STATE_BYTES as u64;
+/// Bytes of the instance block that generated code for at most `max_threads` threads keeps at the arena's start.
+pub fn state_bytes(max_threads: u32) -> u64 {
+    tcc_backends::clif::api::instance::state_bytes(max_threads) as u64
+}
 
 /// Every kernel of the plan, in order.
 pub fn kernels(plan: &Plan, target: &Target) -> Result<Vec<Function>, EmitError> {

@@ -54,6 +54,9 @@ pub enum Arg {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KernelId(pub u32);
 
+/// Most steps that run at the same time.
+pub const MAX_JOINED: usize = 3;
+
 /// One kernel call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -64,6 +67,9 @@ pub struct Step {
     pub label: String,
     /// True where `should_stop` is asked before the step (once a layer).
     pub layer_start: bool,
+    /// True where the step may run at the same time as the one before it and those that that one is joined to, of which
+    /// there are at most [`MAX_JOINED`]: none touches what another writes.
+    pub joined: bool,
     /// Bytes read and written, for reports and for the choice to run serially.
     pub bytes: u64,
 }

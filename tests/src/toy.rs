@@ -3,7 +3,7 @@
 //! Tests of the C interface use it because they can choose every logit: the row of token t is `(1, t, 0, ...)`.
 
 use tcc_backends::clif::ClifContext;
-use tcc_backends::clif::api::instance::STATE_BYTES;
+use tcc_backends::clif::api::instance;
 use tcc_backends::clif::func::signature;
 use tcc_backends::code::{EmitError, Function};
 use tcc_backends::emit::{self, EmitOptions, InfoStrings, Variant};
@@ -41,7 +41,7 @@ pub const HOOK_SHOULD_STOP: &str = "hook_should_stop";
 const PEEK: &str = "peek";
 
 fn step(kernel: u32, args: Vec<Arg>, label: &str, bytes: u64) -> Step {
-    Step { kernel: KernelId(kernel), args, label: label.into(), layer_start: kernel < 2, bytes }
+    Step { kernel: KernelId(kernel), args, label: label.into(), layer_start: kernel < 2, joined: false, bytes }
 }
 
 /// The plan, for cores with the features `needs` and vector registers of `vlen` bits (0 = any), whose head has tasks of
@@ -67,7 +67,7 @@ pub fn plan(needs: Features, vlen: u32, task_rows: usize) -> Plan {
     // More bytes than a step may have that always runs on one thread.
     let head_list = StepList { name: "head".into(), m: 1, steps: vec![step(2, args, "head", 1 << 20)] };
     let align = |bytes: usize| bytes.next_multiple_of(64) as u64;
-    let (state_bytes, logits_bytes) = (STATE_BYTES as u64, align(4 * VOCAB));
+    let (state_bytes, logits_bytes) = (instance::state_bytes(MAX_THREADS) as u64, align(4 * VOCAB));
     let act_offset = state_bytes + logits_bytes;
     let hidden_offset = act_offset + align(4 * PREFILL);
     let kept_hidden_offset = hidden_offset + align(ROW_BYTES * PREFILL);

@@ -41,7 +41,7 @@ fn example(encoding: Option<Encoding>, head: HeadChoice) -> Option<Example> {
         return None;
     }
     let plan =
-        PlanOptions { max_threads: 1, encoding, head, head_rows: HEAD_ROWS, state_bytes: tcc::emit::STATE_BYTES };
+        PlanOptions { max_threads: 1, encoding, head, head_rows: HEAD_ROWS, state_bytes: tcc::emit::state_bytes(1) };
     let mut back = driver::back(&front, &target, "example", &plan, false).expect("code for the host");
     let folder = tempfile::tempdir().expect("a folder");
     let (weights, object) = (folder.path().join("weights"), folder.path().join("example.o"));

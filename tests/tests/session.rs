@@ -50,9 +50,10 @@ fn compiled(head: HeadChoice) -> Option<Compiled> {
         encoding: None,
         head,
         head_rows: HEAD_ROWS,
-        state_bytes: tcc::emit::STATE_BYTES,
+        state_bytes: tcc::emit::state_bytes(MAX_THREADS),
     };
     let mut back = driver::back(&front, &target, "example", &plan, true).expect("code for the host");
+    assert!(back.plan().lists().flat_map(|list| &list.steps).any(|step| step.joined), "steps run at the same time");
     back.image = back.image_with_op_hooks().expect("code for the host");
     let folder = tempfile::tempdir().expect("a folder");
     let (weights, object) = (folder.path().join("weights"), folder.path().join("example.o"));

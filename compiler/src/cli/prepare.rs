@@ -254,7 +254,8 @@ pub fn plan_options(model: &ModelArgs, machine: &MachineArgs, max_threads: u32) 
         Head::Screened => HeadChoice::Screened,
         Head::Exact | Head::Int8 | Head::Int4 => HeadChoice::Exact,
     };
-    Ok(PlanOptions { max_threads, encoding, head, head_rows: HEAD_ROWS, state_bytes: crate::emit::STATE_BYTES })
+    let state_bytes = crate::emit::state_bytes(max_threads);
+    Ok(PlanOptions { max_threads, encoding, head, head_rows: HEAD_ROWS, state_bytes })
 }
 
 /// The C prefix of a model: `given`, or made from the name of the folder that holds it.

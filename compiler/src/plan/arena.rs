@@ -4,6 +4,7 @@
 
 use tcc_ir::plan::BUFFER_ALIGN;
 
+use super::join;
 use super::steps::{BufferId, UnboundList};
 
 /// Alignment of every buffer, bytes.
@@ -13,7 +14,7 @@ pub(super) fn align(bytes: u64) -> u64 {
     bytes.next_multiple_of(ALIGN)
 }
 
-/// Steps during which a buffer holds a value somebody still reads.
+/// Groups of steps that run at the same time during which a buffer holds a value somebody still reads.
 #[derive(Clone, Copy, Debug)]
 struct Lifetime {
     first: usize,
@@ -63,8 +64,8 @@ pub(super) fn total_bytes(list: &UnboundList, offsets: &[u64]) -> u64 {
 
 fn lifetimes(list: &UnboundList) -> Vec<Option<Lifetime>> {
     let mut lifetimes: Vec<Option<Lifetime>> = vec![None; list.buffers.len()];
-    for (at, step) in list.steps.iter().enumerate() {
-        for BufferId(buffer) in step.buffers() {
+    for (at, group) in join::groups(list).enumerate() {
+        for BufferId(buffer) in group.iter().flat_map(|step| step.buffers()) {
             let lifetime = lifetimes[buffer].get_or_insert(Lifetime { first: at, last: at });
             lifetime.last = at;
         }

@@ -2,6 +2,7 @@
 
 pub mod arena;
 pub mod check;
+mod join;
 pub mod layout;
 mod search;
 mod select;
@@ -109,7 +110,11 @@ fn build_over(
     let mut lists = Vec::new();
     for graph in program.graphs() {
         let cx = select::SelectCx { graph, program, machine, max_threads: options.max_threads, layouts };
-        lists.push(steps::lower(&cx, &mut kernels)?);
+        let mut list = steps::lower(&cx, &mut kernels)?;
+        if options.max_threads > 1 {
+            join::steps(&mut list);
+        }
+        lists.push(list);
     }
     let head = lists.last_mut().expect("graphs() ends with the head");
     let most = head.widen(&mut kernels, options.head_rows.min(program.prefill()));

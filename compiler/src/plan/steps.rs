@@ -39,6 +39,16 @@ pub enum Fixed {
     Logits,
 }
 
+impl Fixed {
+    /// Whether steps write there.
+    pub fn is_written(self) -> bool {
+        match self {
+            Fixed::State(_) | Fixed::Hidden | Fixed::Logits => true,
+            Fixed::Weight(_) | Fixed::Screen(_) | Fixed::Tokens => false,
+        }
+    }
+}
+
 /// What one operand word of a step means before addresses are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operand {
@@ -54,6 +64,8 @@ pub struct UnboundStep {
     pub operands: Vec<Operand>,
     pub label: String,
     bytes: u64,
+    /// As in [`Step::joined`].
+    pub joined: bool,
 }
 
 /// The steps of one graph over buffers.
@@ -88,8 +100,21 @@ impl UnboundStep {
         })
     }
 
+    /// Whether the step and `other` may run at the same time: neither touches what the other writes.
+    pub fn is_independent_of(&self, other: &UnboundStep) -> bool {
+        let meets = |a: &Operand, b: &Operand| match (a, b) {
+            (Operand::Write(written), Operand::Read(v) | Operand::Write(v)) => written.buffer == v.buffer,
+            (Operand::Fixed(a), Operand::Fixed(b)) => a == b && a.is_written(),
+            (Operand::Read(_), _) | (Operand::Write(_), Operand::Fixed(_)) | (Operand::Fixed(_), _) => false,
+        };
+        let touches = |a: &UnboundStep, b: &UnboundStep| {
+            a.operands.iter().any(|mine| b.operands.iter().any(|theirs| meets(mine, theirs)))
+        };
+        !touches(self, other) && !touches(other, self)
+    }
+
     pub fn new(kernel: KernelId, operands: Vec<Operand>, label: String, bytes: u64) -> Self {
-        UnboundStep { kernel, operands, label, bytes }
+        UnboundStep { kernel, operands, label, bytes, joined: false }
     }
 
     #[cfg(test)]
@@ -338,6 +363,7 @@ pub(super) fn bind(
             args: step.operands.iter().map(arg).collect(),
             label: step.label.clone(),
             layer_start,
+            joined: step.joined,
             bytes: step.bytes,
         });
     }

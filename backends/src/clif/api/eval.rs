@@ -139,7 +139,7 @@ pub(super) fn chunk(api: &Api<'_>) -> Result<Function, EmitError> {
             let token = f.load(I32, from, 0);
             f.store(token, to, 0);
         });
-        set_common_args(f, instance, pos, n);
+        set_common_args(api, f, instance, pos, n);
         for body in &api.plan.bodies {
             let m = f.size(body.m);
             let fits = f.ins().icmp(IntCC::UnsignedLessThanOrEqual, n, m);

@@ -49,11 +49,13 @@ pub(super) fn need_logits(f: &mut FunctionCx, instance: Value) {
 }
 
 /// Sets the argument words that do not depend on the step.
-pub(super) fn set_common_args(f: &mut FunctionCx, instance: Value, pos: Value, valid: Value) {
+pub(super) fn set_common_args(api: &Api<'_>, f: &mut FunctionCx, instance: Value, pos: Value, valid: Value) {
     let nonfinite = NONFINITE.address(f, instance);
-    instance::arg(args::POS).store(f, pos, instance);
-    instance::arg(args::VALID).store(f, valid, instance);
-    instance::arg(args::NONFINITE).store(f, nonfinite, instance);
+    for block in 0..instance::blocks(api.plan.arena.max_threads) {
+        for (word, value) in [(args::POS, pos), (args::VALID, valid), (args::NONFINITE, nonfinite)] {
+            instance::arg(block, word).store(f, value, instance);
+        }
+    }
     NONFINITE.set(f, 0, instance);
 }
 
@@ -72,7 +74,7 @@ pub(super) fn head_rows(api: &Api<'_>) -> Result<Function, EmitError> {
         HEAD_IN.store(f, hidden, instance);
         HEAD_OUT.store(f, out, instance);
         let pos = f.i64(0);
-        set_common_args(f, instance, pos, rows);
+        set_common_args(api, f, instance, pos, rows);
         let status = f.call(HEAD, &status_signature(&[I64]), &[instance])[0];
         fail_unless_ok(f, status);
         fail_if_flagged(f, instance);

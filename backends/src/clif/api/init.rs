@@ -8,7 +8,7 @@ use tcc_ir::plan::{BUFFER_ALIGN, Plan, WeightLayout, WeightSlot};
 use tcc_runtime::abi::Status;
 use tcc_runtime::abi::offsets::{blob, hooks};
 
-use super::instance::{HOOKS, MAGIC, MAGIC_VALUE, STATE_BYTES, THREADS, VARIANT, WEIGHTS, offset};
+use super::instance::{HOOKS, MAGIC, MAGIC_VALUE, THREADS, VARIANT, WEIGHTS, offset, state_bytes};
 use super::{Api, copy, data, fail_if, fail_if_null, is_zero, return_ok, status_signature, variants};
 use crate::clif::func::FunctionCx;
 use crate::code::{EmitError, Function, Reloc, RelocKind, Target};
@@ -30,7 +30,7 @@ pub(super) fn init(api: &Api<'_>) -> Result<Function, EmitError> {
         let weights = find_weights(api, f, blob);
         check_panels(api, f, weights);
 
-        let (begin, end, zero) = (f.i64(0), f.size(STATE_BYTES / 8), f.i64(0));
+        let (begin, end, zero) = (f.i64(0), f.size(state_bytes(api.plan.arena.max_threads) / 8), f.i64(0));
         f.for_range(begin, end, 1, |f, i| {
             let word = f.index(arena, i, 8);
             f.store(zero, word, 0);

@@ -5,7 +5,7 @@
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{Type, Value};
 use tcc_ir::kernel::args;
-use tcc_ir::plan::BUFFER_ALIGN;
+use tcc_ir::plan::{BUFFER_ALIGN, MAX_JOINED};
 use tcc_runtime::abi::offsets::hooks;
 
 use crate::clif::func::FunctionCx;
@@ -88,29 +88,19 @@ pub(super) const OP_BEGIN: Field = Field::u64_at(HOOKS + hooks::OP_BEGIN);
 pub(super) const OP_END: Field = Field::u64_at(HOOKS + hooks::OP_END);
 pub(super) const SHOULD_STOP: Field = Field::u64_at(HOOKS + hooks::SHOULD_STOP);
 
-/// Argument words of the running kernel (`tcc_ir::kernel::args`).
-const ARGS: usize = (HOOKS + hooks::SIZE).next_multiple_of(BUFFER_ALIGN);
 /// Most operands a kernel has.
 const MAX_OPERANDS: usize = 13;
+/// Bytes of the argument words of a kernel (`tcc_ir::kernel::args`).
+const ARGS_BYTES: usize = 8 * (args::FIRST + MAX_OPERANDS);
+/// Argument words of the running kernel, or of the first of those that run at the same time.
+const ARGS: usize = (HOOKS + hooks::SIZE).next_multiple_of(BUFFER_ALIGN);
 
-/// Argument word `i` of the running kernel.
-pub(super) const fn arg(i: usize) -> Field {
-    assert!(i < args::FIRST + MAX_OPERANDS);
-    Field::u64_at(ARGS + 8 * i)
-}
-
-/// Next claim of tiles; alone on its cache line, the only word that tasks write together.
-pub(super) const NEXT: Field = Field::u32_at(ARGS + 8 * (args::FIRST + MAX_OPERANDS));
-/// The step that runs in parallel: index of its kernel, number of tiles, how many large claims come first, tiles of a
-/// large and of a small one.
-pub(super) const KERNEL: Field = Field::u32_at(NEXT.offset + BUFFER_ALIGN);
-pub(super) const TILES: Field = Field::u32_at(KERNEL.offset + 4);
-pub(super) const LARGE_CLAIMS: Field = Field::u32_at(KERNEL.offset + 8);
-pub(super) const LARGE: Field = Field::u32_at(KERNEL.offset + 12);
-pub(super) const SMALL: Field = Field::u32_at(KERNEL.offset + 16);
+/// The loop that threads work off, and between how many of them its tasks are divided.
+pub(super) const LOOP: Field = Field::u32_at(ARGS + ARGS_BYTES);
+pub(super) const PARTS: Field = Field::u32_at(LOOP.offset + 4);
 
 /// Memory for the sampler's counters or the self-test's hash.
-pub(super) const WORK: Field = Field::u64_at((SMALL.offset + 4).next_multiple_of(BUFFER_ALIGN));
+pub(super) const WORK: Field = Field::u64_at((PARTS.offset + 4).next_multiple_of(BUFFER_ALIGN));
 pub(super) const WORK_BYTES: usize = 2048;
 
 /// Searches made, rows whose low bits they read, and rows whose weights they read; never reset.
@@ -120,10 +110,34 @@ pub(super) const SEARCH_ROWS_EXACT: Field = Field::u64_at(SEARCHES.offset + 16);
 /// Rows of logits computed in full.
 pub(super) const FULL_HEADS: Field = Field::u64_at(SEARCHES.offset + 24);
 
-/// Bytes of the instance block, a multiple of 64.
-pub const STATE_BYTES: usize = (FULL_HEADS.offset + 8).next_multiple_of(BUFFER_ALIGN);
+/// Bytes of what every instance has, a multiple of 64.
+const SERIAL_BYTES: usize = (FULL_HEADS.offset + 8).next_multiple_of(BUFFER_ALIGN);
 
-const _: () = {
-    assert!(NEXT.offset.is_multiple_of(BUFFER_ALIGN) && STATE_BYTES.is_multiple_of(BUFFER_ALIGN));
-    assert!(HEAD_OUT.offset + 8 <= HOOKS);
-};
+/// Where the parts of a loop begin that threads claim tasks from.
+const CLAIMS: usize = (SERIAL_BYTES + (MAX_JOINED - 1) * ARGS_BYTES).next_multiple_of(BUFFER_ALIGN);
+
+/// Bytes of the instance block of a model whose steps at most `max_threads` threads work off; a multiple of 64.
+pub const fn state_bytes(max_threads: u32) -> usize {
+    if max_threads > 1 { CLAIMS + max_threads as usize * BUFFER_ALIGN } else { SERIAL_BYTES }
+}
+
+/// Argument blocks in use where at most `max_threads` threads work.
+pub(super) const fn blocks(max_threads: u32) -> usize {
+    if max_threads > 1 { MAX_JOINED } else { 1 }
+}
+
+/// Argument word `i` of block `block`: that of the kernel that runs, or of one of those that run at the same time.
+pub(super) const fn arg(block: usize, i: usize) -> Field {
+    assert!(block < MAX_JOINED && i < args::FIRST + MAX_OPERANDS);
+    let begin = if block == 0 { ARGS } else { SERIAL_BYTES + (block - 1) * ARGS_BYTES };
+    Field::u64_at(begin + 8 * i)
+}
+
+/// Tasks of part `part` of the running loop that nobody has claimed: the first in the low half of the word, the end in
+/// the high half. Alone on its cache line, as threads write it together.
+pub(super) fn claims(f: &mut FunctionCx, instance: Value, part: Value) -> Value {
+    let first = f.offset(instance, CLAIMS);
+    f.index(first, part, BUFFER_ALIGN)
+}
+
+const _: () = assert!(HEAD_OUT.offset + 8 <= HOOKS && ARGS_BYTES.is_multiple_of(8));

@@ -75,7 +75,7 @@ fn run(api: &Api<'_>, search: &Search) -> Result<Function, EmitError> {
         HEAD_IN.store(f, hidden, instance);
         HEAD_OUT.store(f, logits, instance);
         let (pos, valid) = (f.i64(0), f.i64(1));
-        set_common_args(f, instance, pos, valid);
+        set_common_args(api, f, instance, pos, valid);
         stage(f, instance, STAGES[0]);
         let query = f.offset(instance, bytes(search.query_offset));
         let bounded = is_bounded(f, search, instance, query);

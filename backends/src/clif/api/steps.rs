@@ -1,6 +1,6 @@
 //! The steps of a graph as straight-line calls of its kernels.
 //!
-//! Each step stores its operands' addresses into the instance's argument block, then runs its kernel: directly where
+//! Each step stores its operands' addresses into one of the instance's argument blocks, then runs its kernel: directly where
 //! the step is small, else through `run`, which may split it over threads.
 
 use cranelift_codegen::ir::Value;
@@ -10,7 +10,7 @@ use tcc_ir::plan::{Arg, Plan, Step, StepList};
 use tcc_runtime::abi::Status;
 
 use super::instance::{self, Field, HEAD_IN, HEAD_OUT, OP_BEGIN, OP_END, SHOULD_STOP, USER, WEIGHTS};
-use super::parallel::{self, RUN, run_signature};
+use super::parallel;
 use super::{Api, bytes, fail_if, is_zero, return_ok, status_signature, tables};
 use crate::clif::func::{FunctionCx, signature};
 use crate::code::{EmitError, Function};
@@ -54,19 +54,23 @@ pub(super) fn list(api: &Api<'_>, name: &str, list: &StepList, role: Role) -> Re
     api.cx.function(name, &status_signature(&[I64]), |f| {
         let instance = f.param(0);
         let weights = WEIGHTS.load(f, instance);
-        for step in &list.steps {
-            f.mark(&op_symbol(api.plan, list, step));
-            if step.layer_start {
-                let stop = f.call(STOP_ASKED, &signature(&[I64], &[I32]), &[instance])[0];
-                fail_if(f, stop, Status::STOPPED);
+        for turn in parallel::turns(api.plan, list) {
+            for (block, step) in turn.iter().enumerate() {
+                f.mark(&op_symbol(api.plan, list, step));
+                if step.layer_start {
+                    let stop = f.call(STOP_ASKED, &signature(&[I64], &[I32]), &[instance])[0];
+                    fail_if(f, stop, Status::STOPPED);
+                }
+                call_op_hook(api, f, instance, OP_BEGIN, step);
+                for (i, operand) in step.args.iter().enumerate() {
+                    let address = address(api, f, instance, weights, *operand, role);
+                    instance::arg(block, args::FIRST + i).store(f, address, instance);
+                }
+                if block + 1 == turn.len() {
+                    call_kernels(api, f, instance, turn);
+                }
+                call_op_hook(api, f, instance, OP_END, step);
             }
-            call_op_hook(api, f, instance, OP_BEGIN, step);
-            for (i, operand) in step.args.iter().enumerate() {
-                let address = address(api, f, instance, weights, *operand, role);
-                instance::arg(args::FIRST + i).store(f, address, instance);
-            }
-            call_kernel(api, f, instance, step);
-            call_op_hook(api, f, instance, OP_END, step);
         }
         f.mark(&format!("{name}.end"));
         return_ok(f);
@@ -99,18 +103,17 @@ fn address(api: &Api<'_>, f: &mut FunctionCx, instance: Value, weights: Value, a
     }
 }
 
-fn call_kernel(api: &Api<'_>, f: &mut FunctionCx, instance: Value, step: &Step) {
-    let tasks = f.size(api.plan.kernel(step.kernel).tasks());
+/// Runs the steps of `turn`, whose operands are stored in the argument blocks.
+fn call_kernels(api: &Api<'_>, f: &mut FunctionCx, instance: Value, turn: &[Step]) {
+    let step = &turn[0];
     if parallel::is_parallel(api.plan, step) {
-        let kernel = f.i64(i64::from(step.kernel.0));
-        f.call(RUN, &run_signature(), &[instance, kernel, tasks]);
-    } else {
-        let block = instance::arg(0).address(f, instance);
-        let begin = f.i64(0);
-        let scratch = f.offset(instance, bytes(api.plan.arena.scratch_offset));
-        let symbol = &api.kernels[step.kernel.0 as usize];
-        f.call(symbol, &parallel::kernel_signature(), &[block, begin, tasks, scratch]);
+        return parallel::call_run(api, f, instance, turn);
     }
+    let (args, begin) = (instance::arg(0, 0).address(f, instance), f.i64(0));
+    let tasks = f.size(api.plan.kernel(step.kernel).tasks());
+    let scratch = f.offset(instance, bytes(api.plan.arena.scratch_offset));
+    let symbol = &api.kernels[step.kernel.0 as usize];
+    f.call(symbol, &parallel::kernel_signature(), &[args, begin, tasks, scratch]);
 }
 
 /// `(instance) -> i32`: what `should_stop` says; 0 without that hook.

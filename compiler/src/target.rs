@@ -20,6 +20,8 @@ pub struct TargetRequest {
     pub variants: Vec<String>,
     /// Vector register bits of a machine with vectors of unknown length, 0 = any.
     pub vlen: u32,
+    /// Of this machine's features take those, too, that a process has to ask its system for: who runs the code does.
+    pub asks: bool,
 }
 
 /// A machine to compile for.
@@ -122,11 +124,15 @@ pub fn resolve(request: &TargetRequest, host_features: impl Fn() -> Vec<&'static
     let is_host = name == "host";
     let (backend, triple) = if is_host { host()? } else { parse(name)? };
     let desc = backend.desc();
+    let of_host = || {
+        let all = named(desc, &host_features());
+        if request.asks { all } else { all.without(desc.granted) }
+    };
     let mut features = match &request.cpu {
-        Some(cpu) if cpu == "host" => named(desc, &host_features()),
+        Some(cpu) if cpu == "host" => of_host(),
         Some(cpu) => cpu_features(desc, cpu)?,
         // Variants say what they add, and to be carried elsewhere they start from every machine's features.
-        None if is_host && request.variants.is_empty() => named(desc, &host_features()),
+        None if is_host && request.variants.is_empty() => of_host(),
         None => desc.baseline,
     };
     features = change(desc, desc.close(features.with(desc.baseline)), request.features.as_deref().unwrap_or(""))?;

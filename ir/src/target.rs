@@ -100,6 +100,8 @@ pub struct TargetDesc {
     pub task_rows: &'static [(Encoding, usize)],
     /// Layout of quantized activations.
     pub activations: QuantForm,
+    /// Features that a process has to ask its system for: code cannot find out by itself whether they were granted.
+    pub granted: Features,
     /// Encoding that the ternary product with float activations reads.
     pub float_encoding: Encoding,
 }

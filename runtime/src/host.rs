@@ -1,6 +1,7 @@
 //! What this machine's processor can do, by the feature names of our targets.
 
-/// Names of the features the operating system and the processor offer, in no order that matters.
+/// Names of the features the operating system and the processor offer this process, in no order that matters. Asks the
+/// system for those that it grants to who asks.
 ///
 /// Unknown processors offer none beyond their target's baseline.
 pub fn features() -> Vec<&'static str> {
@@ -25,6 +26,9 @@ pub fn features() -> Vec<&'static str> {
         if std::arch::is_x86_feature_detected!("avxvnni") {
             found.push("avxvnni");
         }
+        if tiles::are_granted() {
+            found.push("amxint8");
+        }
     }
     #[cfg(target_arch = "aarch64")]
     {
@@ -45,4 +49,28 @@ pub fn features() -> Vec<&'static str> {
         }
     }
     found
+}
+
+/// The matrix extension of x86-64.
+#[cfg(target_arch = "x86_64")]
+mod tiles {
+    /// Whether this process may use tiles, and they multiply bytes. Linux grants tiles to processes that ask
+    /// (`Documentation/arch/x86/xstate.rst`).
+    #[cfg(target_os = "linux")]
+    pub fn are_granted() -> bool {
+        const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
+        const XFEATURE_XTILEDATA: libc::c_ulong = 18;
+        const AMX_INT8: u32 = 1 << 25;
+        let has_leaf = std::arch::x86_64::__cpuid(0).eax >= 7;
+        if !has_leaf || std::arch::x86_64::__cpuid_count(7, 0).edx & AMX_INT8 == 0 {
+            return false;
+        }
+        // SAFETY: the call takes numbers alone, and only lets this process use more registers.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub fn are_granted() -> bool {
+        false
+    }
 }

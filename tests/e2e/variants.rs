@@ -24,6 +24,7 @@ const FATS: &[Fat] = &[
             ("avx512", Some("avx512")),
             ("avx512vnni", Some("avx512vnni")),
             ("avx512vnni+avx512vbmi", Some("avx512vbmi")),
+            ("amxint8", Some("amxint8")),
         ],
         cores: &[],
     },

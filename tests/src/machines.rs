@@ -144,8 +144,8 @@ impl Machine {
     pub fn features(&self, backend: &dyn Backend) -> Result<Features, RunError> {
         let desc = backend.desc();
         let Some(names) = self.features else {
-            let runner = Runner::new(backend, desc.baseline, vec![backend.probe()])?;
-            return Ok(Features(runner.start(self.emulator_args)?.call("probe", &[0], &mut Memory::new())?));
+            let runner = Runner::new(backend, desc.baseline, vec![backend.hwcap()])?;
+            return Ok(Features(runner.start(self.emulator_args)?.call("hwcap", &[0, 0], &mut Memory::new())?));
         };
         if names.contains(&"sme") {
             let (found, least) = (emulator_version(self.target)?, SME_EMULATOR);

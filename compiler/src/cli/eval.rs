@@ -114,7 +114,7 @@ fn model(cx: &Cx, args: &EvalArgs) -> Result<Evaluated, Error> {
         Engine::Compiled if matrix::is_target(args.target.as_deref()) => simulated(cx, args, &front)?,
         Engine::Compiled => {
             prepare::no_matrix_unit(&args.matrix)?;
-            let target = prepare::target(args.target.as_deref(), &args.machine)?;
+            let target = prepare::own_target(args.target.as_deref(), &args.machine)?;
             let logits = compiled(cx, args, &front, &target)?;
             (logits, format!("{} ({})", target.triple, target.machine.desc.feature_names(target.machine.features)))
         }

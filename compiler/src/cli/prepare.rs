@@ -65,14 +65,24 @@ pub fn front<'m>(model: &'m Model, args: &ModelArgs) -> Result<Front<'m>, Error>
     driver::front(model, &build_options(args), None, |_, _| {})
 }
 
-/// The machine of `-t name` (host if `None`) with the CPU arguments.
+/// The machine of `-t name` (host if `None`) with the CPU arguments, for objects that anybody may run.
 pub fn target(name: Option<&str>, machine: &MachineArgs) -> Result<Target, Error> {
+    resolve(name, machine, false)
+}
+
+/// The same for code that this process runs itself, which asks the system for all that the processor has.
+pub fn own_target(name: Option<&str>, machine: &MachineArgs) -> Result<Target, Error> {
+    resolve(name, machine, true)
+}
+
+fn resolve(name: Option<&str>, machine: &MachineArgs, asks: bool) -> Result<Target, Error> {
     let request = TargetRequest {
         target: name.map(str::to_owned),
         cpu: machine.cpu.clone(),
         features: machine.features.clone(),
         variants: machine.variants.clone(),
         vlen: machine.vlen,
+        asks,
     };
     let target = target::resolve(&request, host::features)?;
     let Some(path) = &machine.profile else { return Ok(target) };
@@ -88,7 +98,7 @@ pub fn target(name: Option<&str>, machine: &MachineArgs) -> Result<Target, Error
 
 /// Names of those features of `target` among `needs` that this machine, of its instruction set, lacks.
 pub fn missing_here(target: &Target, needs: Features) -> Result<String, Error> {
-    let here = self::target(None, &MachineArgs::default())?.machine.features;
+    let here = own_target(None, &MachineArgs::default())?.machine.features;
     Ok(target.machine.desc.feature_names(needs.without(here)))
 }
 
@@ -99,7 +109,7 @@ pub fn variant<'b>(back: &'b Back, forced: Option<&str>) -> Result<&'b Variant, 
         return forced.map_or(Ok(&back.variants[0]), |name| back.variant(name));
     }
     let Some(name) = forced else {
-        let here = self::target(None, &MachineArgs::default())?.machine.features;
+        let here = own_target(None, &MachineArgs::default())?.machine.features;
         return Ok(back.variants.iter().find(|v| here.contains(v.plan.needs)).unwrap_or(&back.variants[0]));
     };
     let variant = back.variant(name)?;

@@ -141,7 +141,7 @@ fn finish(cx: &Cx, stdout: &mut dyn Write, text: &[u8], stats: &Stats, threads: 
 
 /// The cache's entry for this model, machine and arguments: `model.o` and `model.weights`.
 fn compiled(cx: &Cx, args: &RunArgs, model: &Model) -> Result<PathBuf, Error> {
-    let target = prepare::target(None, &args.machine)?;
+    let target = prepare::own_target(None, &args.machine)?;
     let cache = cache::open()?;
     let config = model.folder().join("config.json");
     let choices =

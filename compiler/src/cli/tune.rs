@@ -39,7 +39,7 @@ pub(super) fn run(cx: &Cx, args: TuneArgs) -> Result<(), Error> {
     if !(1..=256).contains(&args.threads) {
         return Err(Error::usage(format!("{} threads were asked for", args.threads), "give 1 to 256"));
     }
-    let target = prepare::target(None, &MachineArgs::default())?;
+    let target = prepare::own_target(None, &MachineArgs::default())?;
     let bar = Progress::spinner(cx, "measuring");
     let profile = tune::measure(&target, args.threads as usize, |what| bar.message(format!("measuring {what}")))?;
     drop(bar);

@@ -3,13 +3,16 @@
 use std::path::Path;
 
 use tcc_backends::image::Image;
+use tcc_ir::target::Features;
 use tcc_runtime::arena::Arena;
+use tcc_runtime::host;
 use tcc_runtime::module::Module;
 use tcc_runtime::pool::Pool;
 use tcc_runtime::session::{HookSet, Session};
 
 use crate::driver::{Back, Variant};
 use crate::error::Error;
+use crate::target::{self, TargetRequest};
 
 /// A compiled model loaded into this process.
 pub struct HostModel {
@@ -36,6 +39,13 @@ impl From<Error> for HostError {
     }
 }
 
+/// This machine's features, if some are among them that code cannot find out by itself; else 0.
+fn granted() -> u64 {
+    let request = TargetRequest { asks: true, ..TargetRequest::default() };
+    let here = target::resolve(&request, host::features).map(|target| target.machine);
+    here.ok().filter(|here| here.features.and(here.desc.granted) != Features::NONE).map_or(0, |here| here.features.0)
+}
+
 impl HostModel {
     /// Loads the code of `back` with the weights at `weights`.
     pub fn load(back: &Back, weights: &Path) -> Result<Self, HostError> {
@@ -57,7 +67,7 @@ impl HostModel {
     pub fn open(object: &Path, weights: &Path) -> Result<Self, Error> {
         let module = Module::open(object, Some(weights))
             .map_err(|error| Error::Module { path: object.to_owned(), reason: error.to_string() })?;
-        Ok(HostModel { module, cpu: (0, 0) })
+        Ok(HostModel { module, cpu: (granted(), 0) })
     }
 
     /// The same model, run by the code of `variant`, whatever other code this machine can run.

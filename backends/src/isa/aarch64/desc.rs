@@ -224,5 +224,6 @@ pub(super) const DESC: TargetDesc = TargetDesc {
     menu: MENU,
     task_rows: &[],
     activations: QuantForm::Rows,
+    granted: Features::NONE,
     float_encoding: float_ternary::ENCODING,
 };

@@ -50,5 +50,6 @@ pub static DESC: TargetDesc = TargetDesc {
     menu: MENU,
     task_rows: &[],
     activations: QuantForm::Strips,
+    granted: Features::NONE,
     float_encoding: Encoding::W2Nz(Panel { parts: 4, nr: 64, kp: 512 }),
 };

@@ -111,5 +111,6 @@ pub static DESC: TargetDesc = TargetDesc {
     menu: MENU,
     task_rows: &[],
     activations: QuantForm::Rows,
+    granted: Features::NONE,
     float_encoding: float_ternary::ENCODING,
 };

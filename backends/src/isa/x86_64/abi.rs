@@ -6,7 +6,7 @@ use iced_x86::code_asm::registers::gpr64::*;
 use iced_x86::code_asm::{AsmRegister32, CodeAssembler, qword_ptr};
 use tcc_ir::target::Features;
 
-use super::desc::{AVX2, AVX512, AVX512VBMI, AVX512VNNI, AVXVNNI, BMI, F16C, FMA};
+use super::desc::{AMXINT8, AVX2, AVX512, AVX512VBMI, AVX512VNNI, AVXVNNI, BMI, F16C, FMA};
 use super::function;
 use crate::code::{Function, Reloc, RelocKind, Target};
 use crate::isa::{ElfAbi, Syscalls};
@@ -39,10 +39,23 @@ pub(super) fn apply(kind: RelocKind, code: &mut [u8], at: usize, place: u64, tar
     }
 }
 
-/// `_start`: passes the initial stack pointer to `exe_main` on an aligned stack.
+/// Asks Linux for the tiles of the matrix extension, which a process has to before it may use them: 0 in eax if they are
+/// granted. Kernels and processors without them refuse (Linux `Documentation/arch/x86/xstate.rst`).
+fn ask_for_tiles(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    const ARCH_PRCTL: u32 = 158;
+    const ARCH_REQ_XCOMP_PERM: u32 = 0x1023;
+    const XFEATURE_XTILEDATA: u32 = 18;
+    a.mov(eax, ARCH_PRCTL)?;
+    a.mov(edi, ARCH_REQ_XCOMP_PERM)?;
+    a.mov(esi, XFEATURE_XTILEDATA)?;
+    a.syscall()
+}
+
+/// `_start`: passes the initial stack pointer to `exe_main` on an aligned stack, after it has asked for what `hwcap` says.
 pub(super) fn start() -> Function {
     const CALL_REL32: u8 = 0xE8;
     let mut function = function("_start", 8, |a| {
+        ask_for_tiles(a)?;
         a.mov(rdi, rsp)?;
         a.xor(ebp, ebp)?;
         a.and(rsp, -16)
@@ -72,22 +85,34 @@ pub(super) fn syscall() -> Function {
     })
 }
 
-/// `probe(hint)`: the hint, or what CPUID and XCR0 say where it is 0.
+/// `probe(hint)`: the hint, or what CPUID and XCR0 say where it is 0. Nothing that has to be asked for is among it.
 pub(super) fn probe() -> Function {
-    function("probe", 16, |a| {
+    function("probe", 24, |a| {
         let mut ask = a.create_label();
         a.mov(rax, rdi)?;
         a.test(rdi, rdi)?;
         a.je(ask)?;
         a.ret()?;
         a.set_label(&mut ask)?;
+        a.push(rbp)?;
+        a.xor(ebp, ebp)?;
         ask_cpu(a)
     })
 }
 
-/// `hwcap(hwcap, hwcap2)`: the auxiliary vector says nothing that CPUID does not, so this asks the CPU.
+/// `hwcap(hwcap, hwcap2)`: the auxiliary vector says nothing that CPUID does not, so this asks the CPU, and the system.
 pub(super) fn hwcap() -> Function {
-    function("hwcap", 16, ask_cpu)
+    function("hwcap", 24, |a| {
+        let mut refused = a.create_label();
+        a.push(rbp)?;
+        ask_for_tiles(a)?;
+        a.xor(ebp, ebp)?;
+        a.test(eax, eax)?;
+        a.jne(refused)?;
+        a.inc(ebp)?;
+        a.set_label(&mut refused)?;
+        ask_cpu(a)
+    })
 }
 
 /// A CPUID or XCR0 word, in the register where [`ask_cpu`] leaves it.
@@ -105,6 +130,8 @@ enum Word {
     ExtendedC,
     /// The register state that the operating system saves.
     Xcr0,
+    /// 1 if this process may use tiles, and they multiply bytes (leaf 7, EDX).
+    Tiles,
 }
 
 impl Word {
@@ -116,6 +143,7 @@ impl Word {
             Word::Leaf71A => r11d,
             Word::ExtendedC => esi,
             Word::Xcr0 => edi,
+            Word::Tiles => ebp,
         }
     }
 }
@@ -136,12 +164,14 @@ const RULES: &[(Features, &[(Word, u32)])] = &[
     (AVX512, &[ZMM_STATE, (Word::Leaf7B, 1 << 16 | 1 << 17 | 1 << 28 | 1 << 30 | 1 << 31)]),
     (AVX512VNNI, &[ZMM_STATE, (Word::Leaf7C, 1 << 11)]),
     (AVX512VBMI, &[ZMM_STATE, (Word::Leaf7C, 1 << 1)]),
+    (AMXINT8, &[ZMM_STATE, (Word::Tiles, 1)]),
 ];
 
-/// Returns the features of this core in rax.
+/// Returns the features of this core in rax; ebp, whose old value lies on the stack, says if tiles are granted.
 fn ask_cpu(a: &mut CodeAssembler) -> Result<(), IcedError> {
     let [mut no_xsave, mut no_leaf7, mut no_extended] = std::array::from_fn(|_| a.create_label());
     const OSXSAVE: u32 = 1 << 27;
+    const AMX_INT8_BIT: u32 = 25;
     a.push(rbx)?;
     for zero in [edi, esi, r9d, r10d, r11d] {
         a.xor(zero, zero)?;
@@ -166,6 +196,8 @@ fn ask_cpu(a: &mut CodeAssembler) -> Result<(), IcedError> {
     cpuid(a, 7, 0)?;
     a.mov(r9d, ebx)?;
     a.mov(r10d, ecx)?;
+    a.shr(edx, AMX_INT8_BIT)?;
+    a.and(ebp, edx)?;
     a.test(eax, eax)?;
     a.je(no_leaf7)?;
     cpuid(a, 7, 1)?;
@@ -184,6 +216,7 @@ fn ask_cpu(a: &mut CodeAssembler) -> Result<(), IcedError> {
         a.set_label(&mut lacking)?;
     }
     a.pop(rbx)?;
+    a.pop(rbp)?;
     a.ret()
 }
 

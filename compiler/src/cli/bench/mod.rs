@@ -111,7 +111,7 @@ pub(super) fn run(cx: &Cx, args: BenchArgs) -> Result<(), Error> {
     }
     args.plot.as_deref().map_or(Ok(()), plot::check)?;
     prepare::no_matrix_unit(&args.matrix)?;
-    let target = prepare::target(args.target.as_deref(), &args.machine)?;
+    let target = prepare::own_target(args.target.as_deref(), &args.machine)?;
     if target.is_host_isa && !target.runs_here {
         let message = format!("this machine lacks {}", prepare::missing_here(&target, target.machine.features)?);
         return Err(Error::usage(message, "leave out --cpu and --features"));

@@ -98,7 +98,13 @@ impl Sums<'_> {
         bind(a, &mut done)
     }
 
-    fn finish(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
+    /// Reads all sums from memory.
+    pub fn load(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
+        self.in_memory().try_for_each(|(sum, place)| a.vmovdqu64(sum, place))
+    }
+
+    /// Writes the outputs of the sums in the registers, which are those of all runs.
+    pub fn finish(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
         self.load_scales(a)?;
         self.row(a)?;
         self.outputs(a)?;

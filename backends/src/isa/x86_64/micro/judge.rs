@@ -10,7 +10,7 @@ use tcc_ir::ty::DType;
 
 use crate::code::Function;
 use crate::isa::x86_64::X86_64;
-use crate::isa::x86_64::desc::{AVX512, AVX512VBMI, AVX512VNNI, AVXVNNI, DESC};
+use crate::isa::x86_64::desc::{AMXINT8, AVX512, AVX512VBMI, AVX512VNNI, AVXVNNI, DESC};
 use crate::isa::{AttentionPart, Backend, RowPart};
 
 /// Registers of the System V calling convention that a function leaves as they were.
@@ -82,6 +82,7 @@ fn needed(used: CpuidFeature) -> Option<Features> {
         }
         CpuidFeature::AVX512_VNNI => Some(AVX512VNNI),
         CpuidFeature::AVX512_VBMI => Some(AVX512VBMI),
+        CpuidFeature::AMX_TILE | CpuidFeature::AMX_INT8 => Some(AMXINT8),
         _ => None,
     }
 }

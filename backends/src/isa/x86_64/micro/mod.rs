@@ -1,5 +1,6 @@
 //! The assembled micro-kernels: `extern "C" fn(args: *const MicroArgs)` (see [`tcc_ir::target::micro_args`]).
 
+mod amx;
 mod avx;
 mod avx512;
 mod bitmap;
@@ -13,12 +14,13 @@ mod tile;
 use tcc_ir::encoding::Encoding;
 use tcc_ir::target::MicroKernel;
 
+pub(super) use self::amx::SCRATCH_BYTES as AMX_SCRATCH_BYTES;
 use self::avx::Product;
 pub(super) use self::bitmap::SCRATCH_BYTES as BITMAP_SCRATCH_BYTES;
 use self::source::Source;
 pub(super) use self::source::TABLE_BYTES;
 pub(super) use self::tile::{MRS as TILE_MRS, SCRATCH_BYTES as TILE_SCRATCH_BYTES};
-use super::desc::{AVX2, AVX512VNNI, AVXVNNI};
+use super::desc::{AMXINT8, AVX2, AVX512VNNI, AVXVNNI};
 use crate::code::Function;
 
 /// The code of a menu row; `None` for portable ones, which need nothing.
@@ -29,6 +31,9 @@ pub(super) fn emit(row: &MicroKernel) -> Option<Function> {
             return Some(avx512::emit_bitmap(row.name, row.mr));
         }
         let source = Source::of(row.encoding)?;
+        if row.needs.contains(AMXINT8) {
+            return Some(amx::emit(row.name, row.mr, source));
+        }
         let is_tile = TILE_MRS.contains(&row.mr);
         Some(if is_tile { tile::emit(row.name, row.mr, source) } else { avx512::emit(row.name, row.mr, source) })
     } else if row.needs.contains(AVXVNNI) {

@@ -249,7 +249,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
         code: "TCC-E0502",
         title: "the compiled model returned a status",
         text: "The status is one of those in the generated header. TCC_E_CPU means that this processor lacks a \
-               feature the code was compiled for; TCC_E_CTX_FULL that the context is full; TCC_E_NONFINITE that an \
+               feature the code was compiled for, or that nobody said that the system granted it; TCC_E_CTX_FULL that the context is full; TCC_E_NONFINITE that an \
                activation overflowed, which a damaged checkpoint can cause.",
     },
     Explanation {

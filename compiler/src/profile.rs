@@ -146,7 +146,7 @@ mod tests {
         Machine { desc, features, vlen: 0 }
     }
 
-    const FEATURES: &str = "avx2,fma,bmi,f16c,avxvnni,avx512,avx512vnni,avx512vbmi";
+    const FEATURES: &str = "avx2,fma,bmi,f16c,avxvnni,avx512,avx512vnni,avx512vbmi,amxint8";
 
     fn profile(change: impl FnOnce(&mut Profile)) -> Profile {
         let mut profile = Profile {
@@ -188,7 +188,9 @@ mod tests {
         let unknown = apply(profile(|p| _ = p.task_rows.insert("i2x5".into(), 64)));
         assert!(matches!(unknown, Err(ProfileError::Name { what: "encoding", .. })), "{unknown:?}");
         let fewer = apply(profile(|p| p.features = "avx2,fma,bmi,f16c,avx512,avx512vnni".into()));
-        assert!(matches!(fewer, Err(ProfileError::Features { missing, .. }) if missing == "avxvnni, avx512vbmi"));
+        assert!(
+            matches!(fewer, Err(ProfileError::Features { missing, .. }) if missing == "avxvnni, avx512vbmi, amxint8")
+        );
         let empty = parse(profile(|p| _ = p.bytes.insert("L1".into(), 0)));
         assert_eq!(empty, Err(ProfileError::Rate { name: "L1".into(), found: "0".into() }));
     }

@@ -20,8 +20,9 @@ pub struct TargetRequest {
     pub variants: Vec<String>,
     /// Vector register bits of a machine with vectors of unknown length, 0 = any.
     pub vlen: u32,
-    /// Of this machine's features take those, too, that a process has to ask its system for: who runs the code does.
-    pub asks: bool,
+    /// Of this machine's features take those, too, that a system grants to processes that ask: for code that the asking
+    /// process runs.
+    pub takes_granted: bool,
 }
 
 /// A machine to compile for.
@@ -126,7 +127,7 @@ pub fn resolve(request: &TargetRequest, host_features: impl Fn() -> Vec<&'static
     let desc = backend.desc();
     let of_host = || {
         let all = named(desc, &host_features());
-        if request.asks { all } else { all.without(desc.granted) }
+        if request.takes_granted { all } else { all.without(desc.granted) }
     };
     let mut features = match &request.cpu {
         Some(cpu) if cpu == "host" => of_host(),
@@ -240,4 +241,25 @@ fn change(desc: &'static TargetDesc, mut features: Features, changes: &str) -> R
         }
     }
     Ok(features)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn granted_features_are_for_the_process_that_asked() {
+        for desc in BACKENDS.iter().map(|backend| backend.desc()).filter(|desc| desc.name == std::env::consts::ARCH) {
+            let names = || desc.features.iter().map(|feature| feature.name).collect();
+            let features = |takes_granted, cpu: Option<&str>| {
+                let request = TargetRequest { takes_granted, cpu: cpu.map(str::to_owned), ..TargetRequest::default() };
+                resolve(&request, names).expect("the host is a target").machine.features
+            };
+            let all = desc.features.iter().fold(Features::NONE, |set, feature| set.with(feature.bit));
+            for cpu in [None, Some("host")] {
+                assert_eq!(features(true, cpu), all);
+                assert_eq!(features(false, cpu), all.without(desc.granted));
+            }
+        }
+    }
 }

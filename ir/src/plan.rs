@@ -67,8 +67,8 @@ pub struct Step {
     pub label: String,
     /// True where `should_stop` is asked before the step (once a layer).
     pub layer_start: bool,
-    /// True where the step may run at the same time as the one before it and those that that one is joined to, of which
-    /// there are at most [`MAX_JOINED`]: none touches what another writes.
+    /// True where the step may run at the same time as the one before it and those that that one is joined to; with it they
+    /// are at most [`MAX_JOINED`], and none touches what another writes.
     pub joined: bool,
     /// Bytes read and written, for reports and for the choice to run serially.
     pub bytes: u64,

@@ -122,7 +122,7 @@ pub struct Hooks {
     pub op_begin: Option<OpMark>,
     pub op_end: Option<OpMark>,
     pub should_stop: Option<ShouldStop>,
-    /// `TCC_CPU_*` bits; 0 = probe where the ISA lets user code probe.
+    /// `TCC_CPU_*` bits; 0 = probe where the ISA lets user code probe. What a process asks its system for is never probed.
     pub cpu_features: u64,
     /// Vector register bits where they vary (riscv64 V); 0 = ask the core.
     pub vlen: u32,

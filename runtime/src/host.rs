@@ -26,7 +26,8 @@ pub fn features() -> Vec<&'static str> {
         if std::arch::is_x86_feature_detected!("avxvnni") {
             found.push("avxvnni");
         }
-        if tiles::are_granted() {
+        // Kernels with tiles unpack weights with the others.
+        if ["avx512", "avx512vnni", "avx512vbmi"].iter().all(|name| found.contains(name)) && tiles::are_granted() {
             found.push("amxint8");
         }
     }

@@ -219,7 +219,7 @@ pub trait Backend: Sync {
     }
 
     /// `extern "C" fn(hint: u64) -> u64`: the features of this core, from `hint` where it is not 0, else probed
-    /// where the ISA lets user code probe, else 0 beyond the baseline.
+    /// where the ISA lets user code probe, else 0 beyond the baseline; [`TargetDesc::granted`] is never probed.
     fn probe(&self) -> Function;
 
     /// Linux entry point `_start`: passes the initial stack pointer to `extern "C" fn exe_main(sp) -> !`.
@@ -229,7 +229,8 @@ pub trait Backend: Sync {
     fn syscall(&self) -> Function;
 
     /// Features of the core from a Linux auxiliary vector's `AT_HWCAP` and `AT_HWCAP2` words, as a function
-    /// `extern "C" fn(hwcap: u64, hwcap2: u64) -> u64`; used by executables, which pass the result as the hint.
+    /// `extern "C" fn(hwcap: u64, hwcap2: u64) -> u64`; used by executables, which pass the result as the hint. Asks the
+    /// system for what it grants, as `start` does.
     fn hwcap(&self) -> Function;
 
     /// `extern "C" fn() -> u64`: bytes of a vector register, called only where vectors are known to be there.

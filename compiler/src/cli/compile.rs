@@ -52,7 +52,7 @@ pub struct CompileArgs {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Emit::Obj, Emit::Header])]
     emit: Vec<Emit>,
 
-    /// Call the hooks op_begin and op_end around every op
+    /// Call the hooks op_begin and op_end around every op; ops that may run at the same time run within the last of them
     #[arg(long)]
     op_hooks: bool,
 

@@ -70,19 +70,19 @@ pub fn target(name: Option<&str>, machine: &MachineArgs) -> Result<Target, Error
     resolve(name, machine, false)
 }
 
-/// The same for code that this process runs itself, which asks the system for all that the processor has.
+/// The same for code that this process runs itself, with what the system grants it.
 pub fn own_target(name: Option<&str>, machine: &MachineArgs) -> Result<Target, Error> {
     resolve(name, machine, true)
 }
 
-fn resolve(name: Option<&str>, machine: &MachineArgs, asks: bool) -> Result<Target, Error> {
+fn resolve(name: Option<&str>, machine: &MachineArgs, takes_granted: bool) -> Result<Target, Error> {
     let request = TargetRequest {
         target: name.map(str::to_owned),
         cpu: machine.cpu.clone(),
         features: machine.features.clone(),
         variants: machine.variants.clone(),
         vlen: machine.vlen,
-        asks,
+        takes_granted,
     };
     let target = target::resolve(&request, host::features)?;
     let Some(path) = &machine.profile else { return Ok(target) };

@@ -88,7 +88,7 @@ pub(super) fn run(cx: &Cx, args: RunArgs) -> Result<(), Error> {
     let machine = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let threads = args.threads.unwrap_or(machine).min(info.max_threads);
     let pool = Pool::new(threads).map_err(Error::io("started", "a thread"))?;
-    let hooks = pool.hooks();
+    let hooks = host.hooks(pool.hooks());
     let mut session = Session::new(host.module().model(), arena.bytes_mut(), Some(&hooks))
         .map_err(|status| Error::Status { status })?;
     let stop = &model.generation.eos;

@@ -27,7 +27,7 @@ typedef struct tcc_hooks { /* members may be 0; members past `size` count as 0 *
   void (*op_begin)(void *user, uint32_t op); /* profiling builds only */
   void (*op_end)(void *user, uint32_t op);
   int (*should_stop)(void *user);            /* asked once a layer */
-  uint64_t cpu_features;                     /* TCC_CPU_* bits; 0 = probe where the ISA lets user code probe */
+  uint64_t cpu_features;                     /* TCC_CPU_* bits; 0 = probe where the ISA lets user code probe (never for what a system grants) */
   uint32_t vlen;                             /* bits of a vector register where they vary, 0 = ask the core */
 } tcc_hooks;
 typedef struct tcc_blob {

@@ -15,8 +15,10 @@ pub enum CheckError {
     Clobbered { graph: String, step: String, bytes: Range<u64>, expected: String, found: String },
     #[error("graph '{graph}', step '{step}': bytes {}..{} lie outside the {limit} planned", bytes.start, bytes.end)]
     Outside { graph: String, step: String, bytes: Range<u64>, limit: u64 },
-    #[error("graph '{graph}', step '{step}': bytes {}..{} are written and read at different offsets", bytes.start, bytes.end)]
+    #[error("graph '{graph}', step '{step}': bytes {}..{} meet others that it, or a step beside it, writes", bytes.start, bytes.end)]
     Overlap { graph: String, step: String, bytes: Range<u64> },
+    #[error("graph '{graph}', step '{step}': a step beside it writes {place:?}, too")]
+    Shared { graph: String, step: String, place: Operand },
     #[error("graph '{graph}', step '{step}': offset {at} is not aligned to 64")]
     Misaligned { graph: String, step: String, at: u64 },
 }
@@ -104,8 +106,8 @@ impl<'a> Touched<'a> {
                 return overlap(w);
             }
         }
-        let theirs = others.iter().flat_map(|other| &other.writes);
-        if let Some((bytes, _)) = theirs.clone().find(|(bytes, _)| self.touches(bytes)) {
+        let mut theirs = others.iter().flat_map(|other| &other.writes);
+        if let Some((bytes, _)) = theirs.find(|(bytes, _)| self.touches(bytes)) {
             return overlap(bytes);
         }
         // Places outside the planned activations are apart from these, and from each other.
@@ -113,7 +115,12 @@ impl<'a> Touched<'a> {
             let is_written = matches!(operand, Operand::Fixed(fixed) if fixed.is_written());
             is_written && others.iter().any(|other| other.step.operands.contains(operand))
         };
-        if self.step.operands.iter().any(|operand| shared(&operand)) { overlap(&(0..0)) } else { Ok(()) }
+        match self.step.operands.iter().find(shared) {
+            Some(place) => {
+                Err(CheckError::Shared { graph: self.graph.into(), step: self.step.label.clone(), place: *place })
+            }
+            None => Ok(()),
+        }
     }
 
     fn touches(&self, bytes: &Range<u64>) -> bool {
@@ -203,7 +210,8 @@ mod tests {
         overlaps(together(vec![read_a, write_b], vec![write_c], &[0, 64, 0]));
         overlaps(together(vec![write_c], vec![read_a, write_b], &[0, 64, 0]));
         let cache = Operand::Fixed(Fixed::State(StateId(0)));
-        overlaps(together(vec![cache, write_b], vec![cache, write_c], &[0, 64, 128]));
+        let shared = together(vec![cache, write_b], vec![cache, write_c], &[0, 64, 128]);
+        assert!(matches!(shared, Err(CheckError::Shared { .. })), "{shared:?}");
         let chain = together(vec![write_b], vec![read_b, write_c], &[0, 64, 128]);
         assert!(matches!(chain, Err(CheckError::Clobbered { .. })));
     }

@@ -41,7 +41,7 @@ impl From<Error> for HostError {
 
 /// This machine's features, if some are among them that code cannot find out by itself; else 0.
 fn granted() -> u64 {
-    let request = TargetRequest { asks: true, ..TargetRequest::default() };
+    let request = TargetRequest { takes_granted: true, ..TargetRequest::default() };
     let here = target::resolve(&request, host::features).map(|target| target.machine);
     here.ok().filter(|here| here.features.and(here.desc.granted) != Features::NONE).map_or(0, |here| here.features.0)
 }

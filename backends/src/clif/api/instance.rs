@@ -111,14 +111,14 @@ pub(super) const SEARCH_ROWS_EXACT: Field = Field::u64_at(SEARCHES.offset + 16);
 pub(super) const FULL_HEADS: Field = Field::u64_at(SEARCHES.offset + 24);
 
 /// Bytes of what every instance has, a multiple of 64.
-const SERIAL_BYTES: usize = (FULL_HEADS.offset + 8).next_multiple_of(BUFFER_ALIGN);
+const COMMON_BYTES: usize = (FULL_HEADS.offset + 8).next_multiple_of(BUFFER_ALIGN);
 
 /// Where the parts of a loop begin that threads claim tasks from.
-const CLAIMS: usize = (SERIAL_BYTES + (MAX_JOINED - 1) * ARGS_BYTES).next_multiple_of(BUFFER_ALIGN);
+const CLAIMS: usize = (COMMON_BYTES + (MAX_JOINED - 1) * ARGS_BYTES).next_multiple_of(BUFFER_ALIGN);
 
 /// Bytes of the instance block of a model whose steps at most `max_threads` threads work off; a multiple of 64.
 pub const fn state_bytes(max_threads: u32) -> usize {
-    if max_threads > 1 { CLAIMS + max_threads as usize * BUFFER_ALIGN } else { SERIAL_BYTES }
+    if max_threads > 1 { CLAIMS + max_threads as usize * BUFFER_ALIGN } else { COMMON_BYTES }
 }
 
 /// Argument blocks in use where at most `max_threads` threads work.
@@ -129,7 +129,7 @@ pub(super) const fn blocks(max_threads: u32) -> usize {
 /// Argument word `i` of block `block`: that of the kernel that runs, or of one of those that run at the same time.
 pub(super) const fn arg(block: usize, i: usize) -> Field {
     assert!(block < MAX_JOINED && i < args::FIRST + MAX_OPERANDS);
-    let begin = if block == 0 { ARGS } else { SERIAL_BYTES + (block - 1) * ARGS_BYTES };
+    let begin = if block == 0 { ARGS } else { COMMON_BYTES + (block - 1) * ARGS_BYTES };
     Field::u64_at(begin + 8 * i)
 }
 

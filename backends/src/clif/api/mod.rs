@@ -51,6 +51,8 @@ pub(crate) struct Api<'a> {
 /// What all variants of an object share, for cores of the bare baseline: every function and data block but probes and
 /// what depends on the stack bound, in layout order.
 pub(crate) fn shared(api: &Api<'_>) -> Result<Vec<Function>, EmitError> {
+    let arena = &api.plan.arena;
+    assert!(arena.state_bytes >= instance::state_bytes(arena.max_threads) as u64, "room for the instance block");
     let mut functions = vec![
         tables::info(api)?,
         tables::strerror(api)?,

@@ -3,8 +3,8 @@
 //! A loop covers the tasks of one step, or of several that may run at the same time, one step's after the other's. `run`
 //! divides them in parts of neighbors, one for each thread. A thread claims runs of tasks from the front of its own part,
 //! so that the weights it reads are one stream that fetching ahead follows; with nothing left there it claims from the
-//! back of the others'. Each claim is a part of what is left, so that slow cores leave the most to fast ones, and all end
-//! within a task of each other. Threads never wait for each other, and any number of them, one included, completes a
+//! back of the others'. Each claim is a part of what is left, so that slow cores leave the most to fast ones, and the last
+//! claims are single tasks. Threads never wait for each other, and any number of them, one included, completes a
 //! loop. With one thread no atomic operation executes.
 
 use std::ops::Range;
@@ -46,8 +46,8 @@ pub(super) fn turns<'a>(plan: &Plan, list: &'a StepList) -> impl Iterator<Item =
     list.steps.chunk_by(|step, next| next.joined && is_parallel(plan, step) && is_parallel(plan, next))
 }
 
-/// The kernels of every loop, one by one where loops are alike.
-fn loops(plan: &Plan) -> Vec<Vec<KernelId>> {
+/// The kernels of every loop, ascending, each once.
+pub(super) fn loops(plan: &Plan) -> Vec<Vec<KernelId>> {
     let turns = plan.lists().flat_map(|list| turns(plan, list));
     let parallel = turns.filter(|turn| is_parallel(plan, &turn[0]));
     let mut loops: Vec<Vec<_>> = parallel.map(|turn| turn.iter().map(|step| step.kernel).collect()).collect();
@@ -69,10 +69,10 @@ fn dispatch_signature() -> Signature {
     signature(&[I64, I64, I64, I64, I64], &[])
 }
 
-/// Works off the steps of `turn`, whose operands are in the argument blocks of these numbers.
-pub(super) fn call_run(api: &Api<'_>, f: &mut FunctionCx, instance: Value, turn: &[Step]) {
+/// Works off the steps of `turn`; the operands of its i-th step are in argument block i. `loops` are those of the plan.
+pub(super) fn call_run(api: &Api<'_>, f: &mut FunctionCx, instance: Value, turn: &[Step], loops: &[Vec<KernelId>]) {
     let kernels: Vec<_> = turn.iter().map(|step| step.kernel).collect();
-    let index = loops(api.plan).binary_search(&kernels).expect("every turn of parallel steps is a loop");
+    let index = loops.binary_search(&kernels).expect("every turn of parallel steps is a loop");
     let tasks = kernels.iter().map(|kernel| api.plan.kernel(*kernel).tasks()).sum();
     let operands = [instance, f.size(index), f.size(tasks)];
     f.call(RUN, &run_signature(), &operands);
@@ -135,7 +135,8 @@ fn task(api: &Api<'_>) -> Result<Function, EmitError> {
             let is_past = f.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, part, parts);
             let part = f.ins().select(is_past, wrapped, part);
             let claims = instance::claims(f, instance, part);
-            claim_all(f, claims, others, |f, begin, end| {
+            let is_other = f.ins().icmp_imm_s(IntCC::NotEqual, others, 0);
+            claim_all(f, claims, is_other, |f, begin, end| {
                 f.call(DISPATCH, &dispatch_signature(), &[instance, looped, begin, end, scratch]);
             });
         });

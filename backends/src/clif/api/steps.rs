@@ -6,7 +6,7 @@
 use cranelift_codegen::ir::Value;
 use cranelift_codegen::ir::types::{I32, I64};
 use tcc_ir::kernel::args;
-use tcc_ir::plan::{Arg, Plan, Step, StepList};
+use tcc_ir::plan::{Arg, KernelId, Plan, Step, StepList};
 use tcc_runtime::abi::Status;
 
 use super::instance::{self, Field, HEAD_IN, HEAD_OUT, OP_BEGIN, OP_END, SHOULD_STOP, USER, WEIGHTS};
@@ -54,6 +54,7 @@ pub(super) fn list(api: &Api<'_>, name: &str, list: &StepList, role: Role) -> Re
     api.cx.function(name, &status_signature(&[I64]), |f| {
         let instance = f.param(0);
         let weights = WEIGHTS.load(f, instance);
+        let loops = parallel::loops(api.plan);
         for turn in parallel::turns(api.plan, list) {
             for (block, step) in turn.iter().enumerate() {
                 f.mark(&op_symbol(api.plan, list, step));
@@ -67,7 +68,7 @@ pub(super) fn list(api: &Api<'_>, name: &str, list: &StepList, role: Role) -> Re
                     instance::arg(block, args::FIRST + i).store(f, address, instance);
                 }
                 if block + 1 == turn.len() {
-                    call_kernels(api, f, instance, turn);
+                    call_kernels(api, f, instance, turn, &loops);
                 }
                 call_op_hook(api, f, instance, OP_END, step);
             }
@@ -104,10 +105,10 @@ fn address(api: &Api<'_>, f: &mut FunctionCx, instance: Value, weights: Value, a
 }
 
 /// Runs the steps of `turn`, whose operands are stored in the argument blocks.
-fn call_kernels(api: &Api<'_>, f: &mut FunctionCx, instance: Value, turn: &[Step]) {
+fn call_kernels(api: &Api<'_>, f: &mut FunctionCx, instance: Value, turn: &[Step], loops: &[Vec<KernelId>]) {
     let step = &turn[0];
     if parallel::is_parallel(api.plan, step) {
-        return parallel::call_run(api, f, instance, turn);
+        return parallel::call_run(api, f, instance, turn, loops);
     }
     let (args, begin) = (instance::arg(0, 0).address(f, instance), f.i64(0));
     let tasks = f.size(api.plan.kernel(step.kernel).tasks());

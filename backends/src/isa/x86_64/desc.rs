@@ -105,9 +105,8 @@ const SHIFTED_PLANES_MAX_K: usize = 8_388_608;
 
 /// Rates are those of Zen 5 from its second-level cache (`cargo bench -p tcc-tests --bench micro`, k = 2560); those of
 /// the `avx512vbmi` rows and of the rows for 32 and 64 tokens are estimates for it (`docs/performance.md` has another
-/// core's). Those of tiles are higher than they in the proportion that an Intel
-/// Xeon (model 167) measured; those of bitmaps are of an Intel Xeon (model 207); cores whose `pdep` is microcode (Zen 1 and 2) are far
-/// slower.
+/// core's), those of tiles in the proportion to them that an Intel Xeon (model 167) measured. Those of bitmaps are of an
+/// Intel Xeon (model 207); cores whose `pdep` is microcode (Zen 1 and 2) are far slower.
 const MENU: &[MicroKernel] = &[
     amx(base3_row("amxint8-base3-m64", 64, SHIFTED_PLANES_MAX_K, 480.0)),
     amx(base3_row("amxint8-base3-m32", 32, SHIFTED_PLANES_MAX_K, 420.0)),

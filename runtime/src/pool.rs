@@ -1,7 +1,8 @@
 //! A thread pool for `parallel_for`: persistent threads that spin, then park; the calling thread takes part.
 //!
-//! A job is published in one atomic word, `(epoch, next task)`; claiming a task is one compare-and-swap on it, so a
-//! thread that wakes late can only claim tasks of the job whose word it read. Every task runs exactly once.
+//! A job is published in one atomic word, `(epoch, tasks left)`; claiming a task is one compare-and-swap on it, so a
+//! thread that wakes late can only claim tasks of the job whose word it read. Every task runs exactly once. The word
+//! alone says that a job is used up: what the next one writes beside it before it is published must not revive it.
 //!
 //! **Invariant:** a job's task and argument are not replaced while a claimed task of it is running: a new job is
 //! published only after `unfinished` reached 0, under the lock `running`.
@@ -17,7 +18,7 @@ use crate::abi::{Hooks, Task};
 use crate::gate::Gate;
 use crate::session::HookSet;
 
-/// Bits of the word that hold the next task's index.
+/// Bits of the word that hold the number of tasks left.
 const INDEX_BITS: u32 = 24;
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
 /// Most tasks published at once; a longer loop is several jobs.
@@ -35,7 +36,7 @@ pub struct Pool {
 struct Padded<T>(T);
 
 struct Shared {
-    /// `epoch << INDEX_BITS | next task`.
+    /// `epoch << INDEX_BITS | tasks left`.
     word: Padded<AtomicU64>,
     unfinished: Padded<AtomicU32>,
     job: Padded<Job>,
@@ -206,7 +207,7 @@ impl Shared {
         self.unfinished.0.store(tasks, Ordering::Relaxed);
         let epoch = self.epoch() + 1;
         // Publishes the stores above to whoever reads the word.
-        self.word.0.store(epoch << INDEX_BITS, Ordering::SeqCst);
+        self.word.0.store(epoch << INDEX_BITS | u64::from(tasks), Ordering::SeqCst);
         self.work.open();
         self.drain(epoch);
         self.done.wait(|| self.unfinished.0.load(Ordering::SeqCst) == 0);
@@ -231,15 +232,18 @@ impl Shared {
             let job = &self.job.0;
             let (task, arg) = (job.task.load(Ordering::Relaxed), job.arg.load(Ordering::Relaxed));
             let (first, tasks) = (job.first.load(Ordering::Relaxed), job.tasks.load(Ordering::Relaxed));
-            // The index is below 2^24.
-            let next = (word & INDEX_MASK) as u32;
-            if word >> INDEX_BITS != epoch || next >= tasks {
+            // Below 2^24.
+            let left = (word & INDEX_MASK) as u32;
+            if word >> INDEX_BITS != epoch || left == 0 {
                 return None;
             }
-            match self.word.0.compare_exchange_weak(word, word + 1, Ordering::AcqRel, Ordering::Acquire) {
-                // SAFETY: the word did not change, so the job read above is job `epoch`, whose `task` field was
-                // stored from a `Task`.
-                Ok(_) => return Some((unsafe { std::mem::transmute::<*mut c_void, Task>(task) }, arg, first + next)),
+            match self.word.0.compare_exchange_weak(word, word - 1, Ordering::AcqRel, Ordering::Acquire) {
+                // SAFETY: the word did not change, and with tasks left nobody replaces the job, so the one read above is
+                // job `epoch`, whose `task` field was stored from a `Task`.
+                Ok(_) => {
+                    let task = unsafe { std::mem::transmute::<*mut c_void, Task>(task) };
+                    return Some((task, arg, first + (tasks - left)));
+                }
                 Err(now) => word = now,
             }
         }

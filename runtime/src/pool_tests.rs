@@ -32,6 +32,20 @@ fn short_jobs_in_a_row() {
     }
 }
 
+/// Jobs of two and three tasks by turns: a thread that is late for one must not take a task of the next, which is more,
+/// before that is published.
+#[test]
+fn late_threads_leave_the_next_job_alone() {
+    let pool = Pool::new(3).expect("threads start");
+    let ran = AtomicU32::new(0);
+    for i in 0..200_000 {
+        ran.store(0, Ordering::Relaxed);
+        let n = 2 + i % 2;
+        pool.run(n, |_| _ = ran.fetch_add(1, Ordering::Relaxed));
+        assert_eq!(ran.load(Ordering::Relaxed), n);
+    }
+}
+
 /// Pauses longer than the spin, so that threads sleep and must be woken.
 #[test]
 fn sleeping_threads_wake() {

@@ -128,18 +128,24 @@ fn choices_of_split_machines_are_printed_and_forced() {
     let machine = ["-t", "ascend", "--machine", "ascend950pr", "--ctx", "64", "--prefill", "8"];
     let printed = ok(&[&["inspect", model, "--schedules"], &machine[..]].concat());
     let lines: Vec<&str> = printed.lines().filter(|line| !line.starts_with(';')).collect();
-    let first = lines.iter().find(|line| line.starts_with("m1 ")).expect("a product of decode");
-    let (product, _) = first.split_once(": ").expect("a choice");
-    let file = folder.path().join("tiles");
-    let forced = |choice: &str| {
-        std::fs::write(&file, format!("{product}: {choice}\n")).expect("a file");
-        [&["eval", model, "--ids", "1,2", "--tiles", file.to_str().expect("UTF-8")], &machine[..]].concat()
+    let product = |rows: &str| {
+        let line = lines.iter().find(|line| line.starts_with(rows)).expect("a product of so many rows");
+        line.split_once(": ").expect("a choice").0
     };
-    let plain = hash(&example(), "1,2", &["--engine", "interpreter"]);
-    for choice in ["vector", "m1 p1", "stream i8 r16", "stream i8 r64"] {
-        let found = ok(&forced(choice));
-        assert!(found.starts_with(&plain), "{choice}: {found}");
+    let file = folder.path().join("tiles");
+    let of = |rows, choice: &str, ids| {
+        std::fs::write(&file, format!("{}: {choice}\n", product(rows))).expect("a file");
+        [&["eval", model, "--ids", ids, "--tiles", file.to_str().expect("UTF-8")], &machine[..]].concat()
+    };
+    let (token, chunk) = ("1,2", "1,2,3,4,5,6,7,8");
+    let decode = ["vector", "m1 p1", "stream i8 r16", "stream i8 r64"].map(|choice| ("m1 ", choice, token));
+    let plain = [token, chunk].map(|ids| (ids, hash(&example(), ids, &["--engine", "interpreter"])));
+    for (rows, choice, ids) in decode.into_iter().chain([("m8 ", "m8 p1 pass", chunk)]) {
+        let found = ok(&of(rows, choice, ids));
+        let (_, plain) = plain.iter().find(|(of, _)| *of == ids).expect("hashed above");
+        assert!(found.starts_with(plain), "{choice}: {found}");
     }
+    let forced = |choice| of("m1 ", choice, token);
     // Its cube has no four-bit mode; sizes that nothing has.
     for choice in ["stream i4hl r16", "stream i8 r24", "m18446744073709551615 p1", "m1 p99999999999999999"] {
         let output = tcc(&forced(choice));

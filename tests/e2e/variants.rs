@@ -212,3 +212,33 @@ fn wrong_variants_are_refused() {
     let output = harness::tcc(&args);
     assert!(String::from_utf8_lossy(&output.stderr).contains("known: dotprod, baseline"));
 }
+
+/// Nobody but the caller knows what the system grants a process.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn granted_features_are_the_callers_word() {
+    use tcc_backends::isa::backend;
+    use tcc_runtime::abi::Status;
+    use tcc_runtime::arena::Arena;
+    use tcc_runtime::host;
+    use tcc_runtime::module::Module;
+    use tcc_runtime::pool::Pool;
+    use tcc_runtime::session::Session;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    compile(folder.path(), &["-t", "x86_64", "--features", "+amxint8"]);
+    let module = Module::open(&folder.path().join("model.o"), None).expect("loads");
+    let model = module.model();
+    let mut arena = Arena::new(model.info().arena_bytes).expect("memory");
+    let status = |arena: &mut Arena, hooks| Session::new(model, arena.bytes_mut(), hooks).err();
+    assert_eq!(status(&mut arena, None), Some(Status::CPU));
+    let here = host::features();
+    if here.contains(&"amxint8") {
+        let desc = backend("x86_64").expect("a backend").desc();
+        let found =
+            desc.features.iter().filter(|f| here.contains(&f.name)).fold(desc.baseline, |set, f| set.with(f.bit));
+        let pool = Pool::new(1).expect("threads start");
+        let hooks = pool.hooks().with_cpu(found.0, 0);
+        assert_eq!(status(&mut arena, Some(&hooks)), None);
+    }
+}

@@ -1,16 +1,20 @@
 //! `KvWrite`: valid rows of keys or values go to their positions in the cache.
 
-use cranelift_codegen::ir::types::{I8, I16};
+use cranelift_codegen::ir::types::{I8, I16, I64};
 use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
 use tcc_ir::cache::{BLOCK, CacheLayout, CacheOrder, PART, element_bytes};
 use tcc_ir::ty::DType;
 
-use super::func::FunctionCx;
+use super::func::{FunctionCx, signature};
 use super::kernel::Kernel;
 use super::lanes::Lanes;
 use super::math::to_f16_bits;
 use super::quantize::{Scales, absmax_or_flag, quantize_run, scales_of};
 use super::rows::for_elements;
+use crate::isa::RowPart;
+
+/// Elements of a row that are copied one after the other to a block of keys, most first.
+const SCATTERED: [usize; 2] = [8, 1];
 
 pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, cache: &CacheLayout, order: CacheOrder) {
     let (x, base) = (kernel.operand(f, 0), kernel.operand(f, 1));
@@ -83,6 +87,11 @@ fn write_row(f: &mut FunctionCx, cache: &CacheLayout, row: &Row, runs: &[Run]) {
 
 /// Stores the f32 elements at `from` as elements of a cache of type `dtype` without scales.
 fn store_run(f: &mut FunctionCx, dtype: DType, run: &Run, from: Value) {
+    if dtype == DType::F16 && f.has_row_loop(RowPart::Narrow) {
+        let n = f.size(run.count);
+        f.call(RowPart::Narrow.symbol(), &signature(&[I64; 3], &[]), &[from, n, run.to]);
+        return;
+    }
     for_elements(f, run.count, |f, shape, i| {
         let from = f.index(from, i, 4);
         let x = Lanes::load(f, shape, from);
@@ -104,13 +113,22 @@ fn scatter(f: &mut FunctionCx, cache: &CacheLayout, from: Value, elements: Value
     let first = f.ins().isub(t, lane);
     let to = f.index(elements, first, cache.row_bytes());
     let to = f.index(to, lane, cache.element_bytes());
-    let (begin, end) = (f.i64(0), f.size(cache.d));
-    let ty = integer(cache.element_bytes());
-    f.for_range(begin, end, 1, |f, i| {
-        let (from, to) = (f.index(from, i, cache.element_bytes()), f.index(to, i, BLOCK * cache.element_bytes()));
-        let element = f.load(ty, from, 0);
-        f.store(element, to, 0);
-    });
+    let bytes = cache.element_bytes();
+    let ty = integer(bytes);
+    let mut first = 0;
+    for step in SCATTERED {
+        let end = cache.d / step * step;
+        let range = [first, end].map(|at| f.size(at));
+        f.for_range(range[0], range[1], step, |f, i| {
+            let (from, to) = (f.index(from, i, bytes), f.index(to, i, BLOCK * bytes));
+            for j in 0..step {
+                let offset = |stride: usize| i32::try_from(j * stride).expect("a few elements");
+                let element = f.load(ty, from, offset(bytes));
+                f.store(element, to, offset(BLOCK * bytes));
+            }
+        });
+        first = end;
+    }
 }
 
 /// The integer type of `bytes` bytes.

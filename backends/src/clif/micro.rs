@@ -110,6 +110,7 @@ fn parts_of_rows(spec: &KernelSpec) -> Vec<RowPart> {
         KernelSpec::GluQuant { act, .. } => [&[RowPart::Gate(*act)][..], &QUANTIZE].concat(),
         KernelSpec::GluNormQuant { act, .. } => [&[RowPart::Gate(*act)][..], &NORM, &QUANTIZE].concat(),
         KernelSpec::KvWrite { cache, .. } if cache.has_scales() => QUANTIZE.to_vec(),
+        KernelSpec::KvWrite { cache, .. } if cache.dtype == DType::F16 => vec![RowPart::Narrow],
         KernelSpec::KvWrite { .. }
         | KernelSpec::Embed { .. }
         | KernelSpec::CodedEmbed { .. }

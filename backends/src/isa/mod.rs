@@ -102,16 +102,20 @@ pub enum RowPart {
     /// `extern "C" fn(g: *const f32, u: *const f32, n: u64, out: *mut f32)`: the gate of `g`, times `u`;
     /// `out` may be `g` or `u`.
     Gate(Act),
+    /// `extern "C" fn(x: *const f32, n: u64, out: *mut f16)`: `numerics::f32_to_f16_saturating` of each element, what is
+    /// no number as if it were infinite.
+    Narrow,
 }
 
 impl RowPart {
-    pub const ALL: [RowPart; 6] = [
+    pub const ALL: [RowPart; 7] = [
         RowPart::Squares,
         RowPart::Scale,
         RowPart::Absmax,
         RowPart::Codes,
         RowPart::Gate(Act::Relu2),
         RowPart::Gate(Act::Silu),
+        RowPart::Narrow,
     ];
 
     /// Name of the function in an image.
@@ -123,6 +127,7 @@ impl RowPart {
             RowPart::Codes => "row_codes",
             RowPart::Gate(Act::Relu2) => "row_relu2",
             RowPart::Gate(Act::Silu) => "row_silu",
+            RowPart::Narrow => "row_narrow",
         }
     }
 }
@@ -135,18 +140,21 @@ pub(crate) struct RowBodies<F> {
     pub codes: F,
     pub relu2: F,
     pub silu: F,
+    /// `None` where halves are no matter of course.
+    pub narrow: Option<F>,
 }
 
 impl<F> RowBodies<F> {
     /// The body of `part`.
-    pub fn of(self, part: RowPart) -> F {
+    pub fn of(self, part: RowPart) -> Option<F> {
         match part {
-            RowPart::Squares => self.squares,
-            RowPart::Scale => self.scale,
-            RowPart::Absmax => self.absmax,
-            RowPart::Codes => self.codes,
-            RowPart::Gate(Act::Relu2) => self.relu2,
-            RowPart::Gate(Act::Silu) => self.silu,
+            RowPart::Squares => Some(self.squares),
+            RowPart::Scale => Some(self.scale),
+            RowPart::Absmax => Some(self.absmax),
+            RowPart::Codes => Some(self.codes),
+            RowPart::Gate(Act::Relu2) => Some(self.relu2),
+            RowPart::Gate(Act::Silu) => Some(self.silu),
+            RowPart::Narrow => self.narrow,
         }
     }
 }

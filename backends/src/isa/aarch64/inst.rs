@@ -189,6 +189,7 @@ forms! {
         add_s(d: V, n: V, m: V) NEON "add v{d}.4s, v{n}.4s, v{m}.4s" "01001110101 mmmmm 100001 nnnnn ddddd"; // ADD (vector)
         addv_s(d: V, n: V) NEON "addv s{d}, v{n}.4s" "0100111010 11000 11011 10 nnnnn ddddd";           // ADDV
         smax_s(d: V, n: V, m: V) NEON "smax v{d}.4s, v{n}.4s, v{m}.4s" "01001110101 mmmmm 011001 nnnnn ddddd"; // SMAX
+        smin_s(d: V, n: V, m: V) NEON "smin v{d}.4s, v{n}.4s, v{m}.4s" "01001110101 mmmmm 011011 nnnnn ddddd"; // SMIN
         smaxv_s(d: V, n: V) NEON "smaxv s{d}, v{n}.4s" "0100111010 11000 01010 10 nnnnn ddddd";         // SMAXV
         uzp1_b(d: V, n: V, m: V) NEON "uzp1 v{d}.16b, v{n}.16b, v{m}.16b" "01001110000 mmmmm 000110 nnnnn ddddd"; // UZP1
         uzp1_h(d: V, n: V, m: V) NEON "uzp1 v{d}.8h, v{n}.8h, v{m}.8h" "01001110010 mmmmm 000110 nnnnn ddddd"; // the same
@@ -201,6 +202,7 @@ forms! {
         sdot_lane(d: V, n: V, m: V, i: i64) DOTPROD "sdot v{d}.4s, v{n}.16b, v{m}.4b[{i}]" "0100111110 I mmmmm 1110 i 0 nnnnn ddddd"; // SDOT (by element)
         orr_v(d: V, n: V, m: V) NEON "orr v{d}.16b, v{n}.16b, v{m}.16b" "01001110101 mmmmm 000111 nnnnn ddddd"; // ORR (vector, register)
         bic_v(d: V, n: V, m: V) NEON "bic v{d}.16b, v{n}.16b, v{m}.16b" "01001110011 mmmmm 000111 nnnnn ddddd"; // BIC (vector, register)
+        bit_v(d: V, n: V, m: V) NEON "bit v{d}.16b, v{n}.16b, v{m}.16b" "01101110101 mmmmm 000111 nnnnn ddddd"; // BIT
         shl_s(d: V, n: V, i: i64) NEON "shl v{d}.4s, v{n}.4s, #{i}" "010011110 01 iiiii 010101 nnnnn ddddd"; // SHL
         ext(d: V, n: V, m: V, i: i64) NEON "ext v{d}.16b, v{n}.16b, v{m}.16b, #{i}" "01101110000 mmmmm 0 iiii 0 nnnnn ddddd"; // EXT
         dup_s(d: V, n: V) NEON "dup v{d}.4s, v{n}.s[0]" "01001110000 00100 000001 nnnnn ddddd";         // DUP (element)
@@ -215,6 +217,8 @@ forms! {
         // Floats in vectors: C7.2.
         fcvtl(d: V, n: V) NEON "fcvtl v{d}.4s, v{n}.4h" "0000111000 10000 10111 10 nnnnn ddddd";        // FCVTL, FCVTL2
         fcvtl2(d: V, n: V) NEON "fcvtl2 v{d}.4s, v{n}.8h" "0100111000 10000 10111 10 nnnnn ddddd";      // the same
+        fcvtn(d: V, n: V) NEON "fcvtn v{d}.4h, v{n}.4s" "0000111000 10000 10110 10 nnnnn ddddd";        // FCVTN, FCVTN2
+        fcvtn2(d: V, n: V) NEON "fcvtn2 v{d}.8h, v{n}.4s" "0100111000 10000 10110 10 nnnnn ddddd";      // the same
         scvtf(d: V, n: V) NEON "scvtf v{d}.4s, v{n}.4s" "0100111000 10000 11101 10 nnnnn ddddd";        // SCVTF (vector, integer)
         fcvtns(d: V, n: V) NEON "fcvtns v{d}.4s, v{n}.4s" "0100111000 10000 11010 10 nnnnn ddddd";      // FCVTNS (vector)
         fmov_w(d: X, n: V) NEON "fmov w{d}, s{n}" "00011110001 00110 000000 nnnnn ddddd";               // FMOV (general)

@@ -65,7 +65,7 @@ impl Backend for Aarch64 {
     }
 
     fn row_loop(&self, part: RowPart, features: Features) -> Option<Function> {
-        features.contains(desc::NEON).then(|| rows::emit(part))
+        if features.contains(desc::NEON) { rows::emit(part) } else { None }
     }
 
     fn probe(&self) -> Function {

@@ -1,6 +1,6 @@
 //! The loops over rows of floats with NEON (see [`RowPart`]): sixteen elements at a time, the rest one by one.
 
-use tcc_ir::numerics::EXP_MAX;
+use tcc_ir::numerics::{EXP_MAX, F16_MAX};
 
 use super::abi::{function, saving};
 use super::exp::{ARGUMENTS, ONE, exp, load_constants};
@@ -21,7 +21,7 @@ const RIGHT: usize = 16;
 const FACTOR: V = V(20);
 
 /// The function of `part`.
-pub(super) fn emit(part: RowPart) -> Function {
+pub(super) fn emit(part: RowPart) -> Option<Function> {
     let bodies: RowBodies<fn(&str) -> Function> = RowBodies {
         squares: |name| leaf(name, squares),
         scale: |name| leaf(name, scale),
@@ -29,8 +29,9 @@ pub(super) fn emit(part: RowPart) -> Function {
         codes: |name| leaf(name, codes),
         relu2: |name| leaf(name, relu2),
         silu: |name| saving(name, silu),
+        narrow: Some(|name| leaf(name, narrow)),
     };
-    bodies.of(part)(part.symbol())
+    Some(bodies.of(part)?(part.symbol()))
 }
 
 /// A function of `body` that saves nothing.
@@ -185,6 +186,31 @@ fn codes(a: &mut A64) {
     join_gathered(a, A64::add_s);
     a.addv_s(V(0), V(0));
     a.fmov_w(X(0), V(0));
+}
+
+/// `extern "C" fn(x, n, out)`. Magnitudes are limited as integers: so is what is no number.
+fn narrow(a: &mut A64) {
+    let [x, n, out] = [0, 1, 2].map(X);
+    let (sign, largest) = (FACTOR, V(21));
+    splat(a, sign, -0.0, SCRATCH);
+    splat(a, largest, F16_MAX, SCRATCH);
+    for_elements(a, n, |a, step| {
+        step.load(a, LEFT, x);
+        step.registers(LEFT).zip(step.registers(RIGHT)).for_each(|(x, magnitude)| a.bic_v(magnitude, x, sign));
+        step.registers(RIGHT).for_each(|magnitude| a.smin_s(magnitude, magnitude, largest));
+        step.registers(LEFT).zip(step.registers(RIGHT)).for_each(|(x, magnitude)| a.bit_v(magnitude, x, sign));
+        let [first, second, third, fourth] = [0, 1, 2, 3].map(|i| V(RIGHT as u8 + i));
+        a.fcvtn(first, first);
+        match step {
+            Step::Block => {
+                a.fcvtn2(first, second);
+                a.fcvtn(third, third);
+                a.fcvtn2(third, fourth);
+                a.stp_q_post(first, third, out, 32);
+            }
+            Step::One => a.str_h_post(first, out, 2),
+        }
+    });
 }
 
 /// `extern "C" fn(g, u, n, out)`.

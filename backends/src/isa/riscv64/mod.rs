@@ -63,7 +63,7 @@ impl Backend for Riscv64 {
     }
 
     fn row_loop(&self, part: RowPart, features: Features) -> Option<Function> {
-        features.contains(desc::V).then(|| rows::emit(part))
+        if features.contains(desc::V) { rows::emit(part) } else { None }
     }
 
     fn probe(&self) -> Function {

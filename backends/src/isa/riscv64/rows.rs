@@ -31,11 +31,13 @@ fn gathered() -> V {
 }
 
 /// The function of `part`.
-pub(super) fn emit(part: RowPart) -> Function {
-    let bodies: RowBodies<fn(&mut Asm)> = RowBodies { squares, scale, absmax, codes, relu2, silu };
+///
+/// Narrowing to halves is an extension of its own (Zvfhmin).
+pub(super) fn emit(part: RowPart) -> Option<Function> {
+    let bodies: RowBodies<fn(&mut Asm)> = RowBodies { squares, scale, absmax, codes, relu2, silu, narrow: None };
     let mut asm = Asm::new();
-    bodies.of(part)(&mut asm);
-    function(part.symbol(), asm, 0)
+    bodies.of(part)?(&mut asm);
+    Some(function(part.symbol(), asm, 0))
 }
 
 /// `extern "C" fn(x, n) -> f32`.

@@ -66,7 +66,7 @@ impl Backend for X86_64 {
     }
 
     fn row_loop(&self, part: RowPart, features: Features) -> Option<Function> {
-        Some(if features.contains(desc::AVX512) { rows::emit(part) } else { rows_avx2::emit(part) })
+        if features.contains(desc::AVX512) { rows::emit(part) } else { rows_avx2::emit(part) }
     }
 
     fn probe(&self) -> Function {

@@ -9,9 +9,9 @@ use iced_x86::code_asm::registers::ymm::*;
 use iced_x86::code_asm::registers::zmm::*;
 use iced_x86::code_asm::{
     AsmMemoryOperand, AsmRegister64, AsmRegisterXmm, AsmRegisterYmm, AsmRegisterZmm, CodeAssembler, xmmword_ptr,
-    zmmword_ptr,
+    ymmword_ptr, zmmword_ptr,
 };
-use tcc_ir::numerics::{EXP_MAX, LANES};
+use tcc_ir::numerics::{EXP_MAX, F16_MAX, LANES};
 
 use super::exp::{ARGUMENT, ONE, RESULT, exp, load_constants, splat};
 use super::function;
@@ -21,6 +21,9 @@ use crate::isa::{RowBodies, RowPart};
 
 /// Blocks of an iteration, most first.
 const UNROLL: [usize; 2] = [4, 1];
+
+/// How conversions to halves round, whatever the mode of other instructions is.
+pub(super) const ROUND_TO_EVEN: u32 = 0;
 
 /// What a block is loaded to, block by block of an iteration.
 const BLOCK: [AsmRegisterZmm; 4] = [zmm0, zmm1, zmm2, zmm3];
@@ -32,9 +35,10 @@ const GATHERED: AsmRegisterZmm = zmm4;
 pub(super) type Body = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
 /// The function of `part`.
-pub(super) fn emit(part: RowPart) -> Function {
-    let bodies: RowBodies<Body> = RowBodies { squares, scale, absmax, codes, relu2, silu };
-    leaf(part.symbol(), bodies.of(part))
+pub(super) fn emit(part: RowPart) -> Option<Function> {
+    let narrow: Body = narrow;
+    let bodies: RowBodies<Body> = RowBodies { squares, scale, absmax, codes, relu2, silu, narrow: Some(narrow) };
+    Some(leaf(part.symbol(), bodies.of(part)?))
 }
 
 /// A function of `body` that uses no stack.
@@ -178,6 +182,23 @@ fn codes(a: &mut CodeAssembler) -> Result<(), IcedError> {
         a.vpmovdb(block.masked(xmmword_ptr(codes + int(block.index * LANES))), register)
     })?;
     join_gathered(a, CodeAssembler::vpaddd, CodeAssembler::vpaddd)
+}
+
+/// `extern "C" fn(x, n, out)`. Magnitudes are limited as integers: so is what is no number.
+fn narrow(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let (x, n, out) = (rdi, rsi, rdx);
+    let (sign, largest, magnitude) = (FACTOR, zmm17, zmm5);
+    splat(a, sign, -0.0)?;
+    splat(a, largest, F16_MAX)?;
+    for_blocks(a, n, &[(x, 4), (out, 2)], |a, block| {
+        let register = BLOCK[block.index];
+        a.vmovups(block.register(), block.floats(x))?;
+        a.vpandnd(magnitude, sign, register)?;
+        a.vpminsd(magnitude, magnitude, largest)?;
+        // The sign where `sign` has a bit, the magnitude elsewhere.
+        a.vpternlogd(register, magnitude, sign, 0b1110_0100)?;
+        a.vcvtps2ph(block.masked(ymmword_ptr(out + int(block.index * LANES * 2))), register, ROUND_TO_EVEN)
+    })
 }
 
 /// `extern "C" fn(g, u, n, out)`.

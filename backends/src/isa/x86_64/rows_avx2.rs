@@ -8,13 +8,14 @@ use iced_x86::code_asm::registers::gpr64::*;
 use iced_x86::code_asm::registers::xmm::*;
 use iced_x86::code_asm::registers::ymm::*;
 use iced_x86::code_asm::{
-    AsmRegister64, AsmRegisterXmm, AsmRegisterYmm, CodeAssembler, byte_ptr, dword_ptr, xmmword_ptr, ymmword_ptr,
+    AsmRegister64, AsmRegisterXmm, AsmRegisterYmm, CodeAssembler, byte_ptr, dword_ptr, word_ptr, xmmword_ptr,
+    ymmword_ptr,
 };
-use tcc_ir::numerics::{EXP_MAX, LANES};
+use tcc_ir::numerics::{EXP_MAX, F16_MAX, LANES};
 
 use super::exp_avx2::{ARGUMENT, RESULT, exp, one, own, with_constants};
 use super::pieces::{int, reduce_halves, while_left};
-use super::rows::{Op, join_halves, leaf};
+use super::rows::{Op, ROUND_TO_EVEN, join_halves, leaf};
 use crate::code::Function;
 use crate::isa::{RowBodies, RowPart};
 
@@ -31,7 +32,7 @@ const GATHERED: [AsmRegisterYmm; 2] = [ymm4, ymm5];
 const FACTOR: AsmRegisterYmm = ymm6;
 
 /// The function of `part`.
-pub(super) fn emit(part: RowPart) -> Function {
+pub(super) fn emit(part: RowPart) -> Option<Function> {
     let bodies: RowBodies<fn(&str) -> Function> = RowBodies {
         squares: |name| leaf(name, squares),
         scale: |name| leaf(name, scale),
@@ -39,8 +40,9 @@ pub(super) fn emit(part: RowPart) -> Function {
         codes: |name| leaf(name, codes),
         relu2: |name| leaf(name, relu2),
         silu: |name| with_constants(name, &[-EXP_MAX, -0.0], silu),
+        narrow: Some(|name| leaf(name, narrow)),
     };
-    bodies.of(part)(part.symbol())
+    Some(bodies.of(part)?(part.symbol()))
 }
 
 /// Elements that a step takes.
@@ -198,6 +200,34 @@ fn codes(a: &mut CodeAssembler) -> Result<(), IcedError> {
         }
     })?;
     join_halves(a, CodeAssembler::vpaddd, CodeAssembler::vpaddd)
+}
+
+/// `extern "C" fn(x, n, out)`. Magnitudes are limited as integers: so is what is no number.
+fn narrow(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let (x, n, out) = (rdi, rsi, rdx);
+    let (sign, largest) = (FACTOR, ymm7);
+    for (to, lowest, value) in [(sign, xmm6, -0.0), (largest, xmm7, F16_MAX)] {
+        a.mov(eax, f32::to_bits(value))?;
+        a.vmovd(lowest, eax)?;
+        a.vpbroadcastd(to, lowest)?;
+    }
+    for_elements(a, n, &[(x, 4), (out, 2)], |a, step| {
+        step.load(a, LEFT, x)?;
+        step.both(a, RIGHT.0, LEFT.0, |a, magnitude, _, x| a.vpandn(magnitude, FACTOR, x))?;
+        step.both(a, RIGHT.0, [largest; 2], CodeAssembler::vpminsd)?;
+        step.both(a, LEFT.0, [sign; 2], CodeAssembler::vpand)?;
+        step.both(a, LEFT.0, RIGHT.0, CodeAssembler::vpor)?;
+        match step {
+            Step::Block => {
+                a.vcvtps2ph(xmmword_ptr(out), ymm0, ROUND_TO_EVEN)?;
+                a.vcvtps2ph(xmmword_ptr(out + int(WIDTH / 2)), ymm1, ROUND_TO_EVEN)
+            }
+            Step::One => {
+                a.vcvtps2ph(xmm0, xmm0, ROUND_TO_EVEN)?;
+                a.vpextrw(word_ptr(out), xmm0, 0)
+            }
+        }
+    })
 }
 
 /// `extern "C" fn(g, u, n, out)`.

@@ -63,7 +63,8 @@ impl AttentionStep {
     }
 }
 
-/// The buffer that the steps share: `f32[heads, positions]` scores and then weights, at offset 0.
+/// The buffer that the steps share: `f32[heads, positions]` scores and then weights, at offset 0,
+/// [`CacheLayout::scores_stride_bytes`] apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionWeights {
     /// Offset of `f32[heads]`, the sums of exponentials, bytes.
@@ -73,7 +74,7 @@ pub struct AttentionWeights {
 
 impl AttentionWeights {
     pub fn new(heads: usize, cache: &CacheLayout) -> AttentionWeights {
-        let totals = 4 * heads * cache.positions();
+        let totals = heads * cache.scores_stride_bytes();
         AttentionWeights { totals, bytes: (totals + 4 * heads).next_multiple_of(BUFFER_ALIGN) }
     }
 }

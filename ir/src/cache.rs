@@ -49,6 +49,9 @@ pub fn element_bytes(dtype: DType) -> usize {
 }
 
 impl CacheLayout {
+    /// Of rows this many bytes apart, or a multiple, more than a few would meet in one set of a first-level cache.
+    const FEW_SETS: usize = 1024;
+
     /// The layout of a state of type `ty`. Panics on a type that no cache has.
     pub fn of(ty: &ValueType) -> CacheLayout {
         let [heads, ctx, d] = ty.shape[..] else { panic!("a cache has three extents, found {ty}") };
@@ -102,6 +105,13 @@ impl CacheLayout {
         self.positions() * PART * self.element_bytes()
     }
 
+    /// Bytes from the scores of one query, `f32[positions]`, to those of the next: such that the same
+    /// positions of a tile's queries stay in a first-level cache together.
+    pub fn scores_stride_bytes(&self) -> usize {
+        let bytes = 4 * self.positions();
+        if bytes.is_multiple_of(Self::FEW_SETS) { bytes + BUFFER_ALIGN } else { bytes }
+    }
+
     /// Offset of the scales, bytes.
     pub fn scales_offset_bytes(&self) -> usize {
         (self.heads * self.head_bytes()).next_multiple_of(BUFFER_ALIGN)
@@ -131,14 +141,15 @@ pub struct QueryTile {
 impl QueryTile {
     /// Query heads at most: enough to share the reading, few enough to share the work among threads.
     const MAX_HEADS: usize = 8;
-    /// Queries aimed at: widening a block then costs a small part of its use. Twice as many would widen half as often,
-    /// but each thread's scores would take twice the RAM, and there would be half as many tiles to share.
-    const QUERIES: usize = 16;
+    /// Queries aimed at, least and most, one for every two token rows between: the more, the less often a block is
+    /// widened, but the more RAM each thread's scores take, and the fewer tiles there are to share.
+    const QUERIES: [usize; 2] = [16, 32];
 
     /// The tile for `m` token rows and `group` query heads for each KV head.
     pub fn new(m: usize, group: usize) -> QueryTile {
         let heads = group.min(Self::MAX_HEADS);
-        QueryTile { heads, rows: (Self::QUERIES / heads).clamp(1, m) }
+        let queries = (m / 2).clamp(Self::QUERIES[0], Self::QUERIES[1]);
+        QueryTile { heads, rows: (queries / heads).clamp(1, m) }
     }
 
     /// Most queries of a task.
@@ -158,7 +169,7 @@ pub struct AttentionScratch {
     pub totals: usize,
     /// `f32[chunk, d]`, widened elements; empty where the cache is f32.
     pub widened: usize,
-    /// `f32[queries, positions]`, scores and then exponentials.
+    /// `f32[queries, positions]`, scores and then exponentials, [`CacheLayout::scores_stride_bytes`] apart.
     pub scores: usize,
     /// Bytes of all parts; the queries `f32[queries, d]` lie at offset 0.
     pub bytes: usize,
@@ -183,7 +194,7 @@ impl AttentionScratch {
             4 * queries * cache.d.min(PART),
             4 * queries,
             widened_bytes,
-            4 * queries * cache.positions(),
+            queries * cache.scores_stride_bytes(),
         ]
         .map(&mut place);
         AttentionScratch { chunk, sums, totals, widened, scores, bytes: end }
@@ -219,5 +230,6 @@ mod tests {
             (rows, heads)
         };
         assert_eq!([tile(1, 4), tile(32, 4), tile(32, 1), tile(32, 40)], [(1, 4), (4, 4), (16, 1), (2, 8)]);
+        assert_eq!([tile(64, 4), tile(64, 1), tile(256, 4)], [(8, 4), (32, 1), (8, 4)]);
     }
 }

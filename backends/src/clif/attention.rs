@@ -174,11 +174,6 @@ impl<'a> Cx<'a> {
         });
     }
 
-    /// Bytes from the scores or weights of one query to the next.
-    pub fn stride_bytes(&self) -> usize {
-        4 * self.cache.positions()
-    }
-
     /// Address of the first element of the task's head in the cache at `base`.
     fn elements(&self, f: &mut FunctionCx, task: &Task, base: Value) -> Value {
         f.index(base, task.kv_head, self.cache.head_bytes())
@@ -207,7 +202,7 @@ impl<'a> Cx<'a> {
     /// blocks; to `to`, the scores of the first query.
     pub fn scores(&self, f: &mut FunctionCx, task: &Task, [q, k, to]: [Value; 3], [first, end]: [Value; 2]) {
         let keys = self.elements(f, task, k);
-        let (d, stride) = (f.size(self.cache.d), f.size(self.stride_bytes()));
+        let (d, stride) = (f.size(self.cache.d), f.size(self.cache.scores_stride_bytes()));
         let chunk = if self.loops.is_some() { POSITIONS } else { self.parts.chunk };
         f.for_range(first, end, chunk, |f, t| {
             let left = f.ins().isub(end, t);
@@ -231,7 +226,7 @@ impl<'a> Cx<'a> {
         f.for_range(zero, task.queries, 1, |f, query| {
             let row = f.ins().udiv(query, task.heads);
             let seen = f.ins().iadd(task.seen, row);
-            let at = f.index(weights, query, self.stride_bytes());
+            let at = f.index(weights, query, self.cache.scores_stride_bytes());
             let to = f.index(totals, query, 4);
             self.softmax_of(f, task.kv_head, [at, seen, k, v, to], scale);
         });
@@ -292,7 +287,7 @@ impl<'a> Cx<'a> {
         let weights = f.index(weights, task.seen, 4);
         f.for_range(one, task.rows, 1, |f, row| {
             let query = f.ins().imul(row, task.heads);
-            let weights = f.index(weights, query, self.stride_bytes());
+            let weights = f.index(weights, query, self.cache.scores_stride_bytes());
             let of_query = f.ins().imul(query, part.lanes);
             let sums = f.index(part.sums, of_query, 4);
             self.add_values(f, part, [weights, values, task.heads, sums, row]);
@@ -308,7 +303,7 @@ impl<'a> Cx<'a> {
     }
 
     fn add_values(&self, f: &mut FunctionCx, part: &Part, [weights, values, queries, sums, count]: [Value; 5]) {
-        let stride = f.size(self.stride_bytes());
+        let stride = f.size(self.cache.scores_stride_bytes());
         let own = self.loops.map(|loops| &loops.values);
         call(f, AttentionPart::Values, own, &[weights, values, part.lanes, queries, sums, stride, count]);
     }

@@ -43,7 +43,7 @@ fn scores(f: &mut FunctionCx, kernel: &Kernel, cx: &Cx, index: Value) {
     });
     let end = f.min(end, task.seen);
     let q = f.index(q, task.head, 4 * cx.cache.d);
-    let to = f.index(weights, task.head, cx.stride_bytes());
+    let to = f.index(weights, task.head, cx.cache.scores_stride_bytes());
     cx.scores(f, &task, [q, k, to], [first, end]);
 }
 
@@ -52,7 +52,7 @@ fn softmax(f: &mut FunctionCx, kernel: &Kernel, cx: &Cx, head: Value, scale: f32
     let (_, kv_head) = split(f, head, cx.group);
     let pos = kernel.pos(f);
     let seen = f.offset(pos, 1);
-    let at = f.index(weights, head, cx.stride_bytes());
+    let at = f.index(weights, head, cx.cache.scores_stride_bytes());
     let totals = f.offset(weights, AttentionWeights::new(cx.heads, cx.cache).totals);
     let to = f.index(totals, head, 4);
     cx.softmax_of(f, kv_head, [at, seen, k, v, to], scale);
@@ -64,6 +64,6 @@ fn values(f: &mut FunctionCx, kernel: &Kernel, cx: &Cx, index: Value) {
     let task = task(f, kernel, cx, tile);
     let totals = f.offset(weights, AttentionWeights::new(cx.heads, cx.cache).totals);
     let totals = f.index(totals, task.head, 4);
-    let at = f.index(weights, task.head, cx.stride_bytes());
+    let at = f.index(weights, task.head, cx.cache.scores_stride_bytes());
     cx.values(f, &task, part, [at, v, totals, out]);
 }

@@ -169,7 +169,9 @@ fn shape_name(spec: &KernelSpec) -> String {
         | KernelSpec::Quantize { m, layout }
         | KernelSpec::GluQuant { m, layout, .. }
         | KernelSpec::GluNormQuant { m, layout, .. } => format!("{family}_m{m}_k{}", layout.k),
-        KernelSpec::TernaryMatmul { m, n, layout, .. } => format!("{family}_m{m}_n{n}_k{}", layout.k),
+        KernelSpec::TernaryMatmul { m, n, layout, .. } | KernelSpec::TernaryGlu { m, n, layout, .. } => {
+            format!("{family}_m{m}_n{n}_k{}", layout.k)
+        }
         KernelSpec::FloatTernaryMatmul { m, n, k, .. } | KernelSpec::DenseMatmul { m, n, k, .. } => {
             format!("{family}_m{m}_n{n}_k{k}")
         }

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tcc_ir::coded::RowCode;
-use tcc_ir::kernel::KernelSpec;
+use tcc_ir::kernel::{KernelSpec, TernaryProducts};
 use tcc_ir::plan::{Plan, WeightLayout};
+use tcc_ir::schedule::MatmulSchedule;
 
 use crate::driver::{Back, VERSION, Variant};
 use crate::golden;
@@ -89,16 +90,14 @@ fn encodings(plan: &Plan) -> Value {
 }
 
 fn schedules(plan: &Plan) -> Vec<Value> {
-    plan.kernels.iter().filter_map(schedule).collect()
+    plan.kernels.iter().flat_map(schedules_of).collect()
 }
 
-fn schedule(kernel: &KernelSpec) -> Option<Value> {
-    match kernel {
-        KernelSpec::TernaryMatmul { m, n, layout, schedule, .. } => {
-            Some(json!({ "m": m, "n": n, "k": layout.k, "schedule": schedule.to_string() }))
-        }
-        _ => None,
-    }
+fn schedules_of(kernel: &KernelSpec) -> Vec<Value> {
+    let (KernelSpec::TernaryMatmul { m, .. } | KernelSpec::TernaryGlu { m, .. }) = kernel else { return vec![] };
+    let Some(TernaryProducts { n, k, schedules }) = kernel.ternary_products() else { return vec![] };
+    let line = |schedule: &MatmulSchedule| json!({ "m": m, "n": n, "k": k, "schedule": schedule.to_string() });
+    schedules.into_iter().map(line).collect()
 }
 
 /// Says that a build's head is lossy.

@@ -92,6 +92,40 @@ pub enum ScaleKind {
     },
 }
 
+/// One of the two products of a gate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatedProduct {
+    pub scale: ScaleKind,
+    pub schedule: MatmulSchedule,
+}
+
+impl GatedProduct {
+    /// Private memory that either of `products` needs, bytes (a multiple of 64).
+    pub fn scratch_bytes(products: &[GatedProduct; 2]) -> usize {
+        let [gate, up] = products.each_ref().map(|product| product_scratch_bytes(&product.schedule));
+        gate.max(up).next_multiple_of(64)
+    }
+}
+
+/// Private memory of a task of a ternary product, bytes: the argument block of the micro-kernel, the accumulators of one
+/// task for the widest kernel, one task's group results, and the micro-kernel's own scratch.
+fn product_scratch_bytes(schedule: &MatmulSchedule) -> usize {
+    let rows = schedule.task_rows().next_multiple_of(64);
+    let mr = schedule.micro.iter().map(|k| k.mr).max().unwrap_or(1);
+    let own = schedule.micro.iter().map(|k| k.scratch_bytes).max().unwrap_or(0);
+    let block = usize::try_from(micro_args::BYTES).expect("a few words");
+    block + 2 * 4 * rows * mr + own.next_multiple_of(64)
+}
+
+/// Products of ternary weights `[n, k]` with int8 activations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TernaryProducts<'a> {
+    pub n: usize,
+    pub k: usize,
+    /// One for each product.
+    pub schedules: Vec<&'a MatmulSchedule>,
+}
+
 /// What a kernel computes, with every number fixed. Operand addresses follow in the order given for each variant.
 #[derive(Clone, Debug, PartialEq)]
 pub enum KernelSpec {
@@ -122,6 +156,9 @@ pub enum KernelSpec {
         residual: bool,
         schedule: MatmulSchedule,
     },
+    /// q, act_scale, then w (packed) and scale of the product g, w and scale of the product u, out `f32[m, n]`: the gate
+    /// of g, times u, where both are products as above with nothing added. Both schedules have tasks of as many outputs.
+    TernaryGlu { m: usize, n: usize, layout: QuantLayout, act: Act, products: [GatedProduct; 2] },
     /// x, w (packed `encoding`), scale, [bias], [residual], out. Tasks: `task_rows` outputs.
     FloatTernaryMatmul {
         m: usize,
@@ -171,6 +208,7 @@ impl KernelSpec {
             KernelSpec::Quantize { .. } | KernelSpec::Glu { .. } | KernelSpec::Add { .. } => 3,
             KernelSpec::GluNormQuant { .. } => 5,
             KernelSpec::TernaryMatmul { bias, residual, .. } => 5 + usize::from(*bias) + usize::from(*residual),
+            KernelSpec::TernaryGlu { .. } => 7,
             KernelSpec::FloatTernaryMatmul { bias, residual, .. } => 4 + usize::from(*bias) + usize::from(*residual),
             KernelSpec::DenseMatmul { bias, residual, .. } => 3 + usize::from(*bias) + usize::from(*residual),
             KernelSpec::Rope { .. } | KernelSpec::Attention { .. } => 4,
@@ -196,6 +234,7 @@ impl KernelSpec {
             | KernelSpec::GluQuant { .. }
             | KernelSpec::GluNormQuant { .. }
             | KernelSpec::TernaryMatmul { .. }
+            | KernelSpec::TernaryGlu { .. }
             | KernelSpec::FloatTernaryMatmul { .. }
             | KernelSpec::CodedMatmul { .. }
             | KernelSpec::Rope { .. }
@@ -206,6 +245,37 @@ impl KernelSpec {
             | KernelSpec::Screen { .. } => return None,
         }
         Some(spec)
+    }
+
+    /// The schedules of the products of ternary weights with int8 activations that the kernel computes, each of
+    /// `[n, k]`.
+    pub fn ternary_products(&self) -> Option<TernaryProducts<'_>> {
+        match self {
+            KernelSpec::TernaryMatmul { n, layout, schedule, .. } => {
+                Some(TernaryProducts { n: *n, k: layout.k, schedules: vec![schedule] })
+            }
+            KernelSpec::TernaryGlu { n, layout, products, .. } => {
+                let schedules = products.iter().map(|product| &product.schedule).collect();
+                Some(TernaryProducts { n: *n, k: layout.k, schedules })
+            }
+            KernelSpec::Embed { .. }
+            | KernelSpec::CodedEmbed { .. }
+            | KernelSpec::Norm { .. }
+            | KernelSpec::NormQuant { .. }
+            | KernelSpec::Quantize { .. }
+            | KernelSpec::Glu { .. }
+            | KernelSpec::GluQuant { .. }
+            | KernelSpec::GluNormQuant { .. }
+            | KernelSpec::FloatTernaryMatmul { .. }
+            | KernelSpec::DenseMatmul { .. }
+            | KernelSpec::CodedMatmul { .. }
+            | KernelSpec::Rope { .. }
+            | KernelSpec::KvWrite { .. }
+            | KernelSpec::Attention { .. }
+            | KernelSpec::AttentionStep { .. }
+            | KernelSpec::Add { .. }
+            | KernelSpec::Screen { .. } => None,
+        }
     }
 
     /// Number of tasks of the outer axis.
@@ -222,6 +292,7 @@ impl KernelSpec {
             | KernelSpec::Rope { m, .. }
             | KernelSpec::Add { m, .. } => *m,
             KernelSpec::TernaryMatmul { n, schedule, .. } => n.div_ceil(schedule.task_rows()),
+            KernelSpec::TernaryGlu { n, products, .. } => n.div_ceil(products[0].schedule.task_rows()),
             KernelSpec::FloatTernaryMatmul { n, task_rows, .. } | KernelSpec::DenseMatmul { n, task_rows, .. } => {
                 n.div_ceil(*task_rows)
             }
@@ -248,14 +319,10 @@ impl KernelSpec {
                 AttentionScratch::new(QueryTile::new(*m, heads / cache.heads), cache).bytes
             }
             KernelSpec::AttentionStep { heads, cache, step } => step.scratch_bytes(*heads, cache),
-            // The argument block of the micro-kernel, the accumulators of one task for the widest kernel, one
-            // task's group results, and the micro-kernel's own scratch.
-            KernelSpec::TernaryMatmul { schedule, .. } => {
-                let rows = schedule.task_rows().next_multiple_of(64);
-                let mr = schedule.micro.iter().map(|k| k.mr).max().unwrap_or(1);
-                let own = schedule.micro.iter().map(|k| k.scratch_bytes).max().unwrap_or(0);
-                let block = usize::try_from(micro_args::BYTES).expect("a few words");
-                block + 2 * 4 * rows * mr + own.next_multiple_of(64)
+            KernelSpec::TernaryMatmul { schedule, .. } => product_scratch_bytes(schedule),
+            // The outputs of a task of the second product follow.
+            KernelSpec::TernaryGlu { m, products, .. } => {
+                GatedProduct::scratch_bytes(products) + 4 * m * products[0].schedule.task_rows()
             }
             KernelSpec::Embed { .. }
             | KernelSpec::CodedEmbed { .. }
@@ -285,6 +352,7 @@ impl KernelSpec {
             KernelSpec::GluQuant { .. } => "glu_quant",
             KernelSpec::GluNormQuant { .. } => "glu_norm_quant",
             KernelSpec::TernaryMatmul { .. } => "ternary",
+            KernelSpec::TernaryGlu { .. } => "ternary_glu",
             KernelSpec::FloatTernaryMatmul { .. } => "float_ternary",
             KernelSpec::DenseMatmul { .. } => "dense",
             KernelSpec::Rope { .. } => "rope",

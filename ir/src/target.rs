@@ -100,6 +100,10 @@ pub struct TargetDesc {
     pub task_rows: &'static [(Encoding, usize)],
     /// Layout of quantized activations.
     pub activations: QuantForm,
+    /// Whether the gate between two products is part of their kernel ([`KernelSpec::TernaryGlu`]).
+    ///
+    /// [`KernelSpec::TernaryGlu`]: crate::kernel::KernelSpec::TernaryGlu
+    pub has_gated_products: bool,
     /// Features that a process has to ask its system for: code cannot find out by itself whether they were granted.
     pub granted: Features,
     /// Encoding that the ternary product with float activations reads.

@@ -1,4 +1,5 @@
-//! A `parallel_for` for tests: one thread, every order. Results that depend on the order of tasks show here.
+//! `parallel_for`s for tests: one thread, every order. Results that depend on the order of tasks show here, and whether
+//! a thread takes what others leave.
 
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,6 +41,19 @@ impl ShuffledSerial {
         }
         order
     }
+}
+
+/// Hooks for `threads` threads of which the first alone comes: each loop runs its first task. An object whose threads
+/// take what others leave has done all when that returns.
+pub fn first_alone(threads: u32) -> HookSet<'static> {
+    let hooks = Hooks { threads, parallel_for: Some(first_task), ..Hooks::NONE };
+    // SAFETY: `first_task` needs no state; tasks that it leaves out can only make results wrong.
+    unsafe { HookSet::new(hooks) }
+}
+
+unsafe extern "C" fn first_task(_: *mut c_void, _: u32, task: Task, arg: *mut c_void) {
+    // SAFETY: the object's task may be called with its argument until this returns.
+    unsafe { task(arg, 0) };
 }
 
 unsafe extern "C" fn parallel_for(user: *mut c_void, n: u32, task: Task, arg: *mut c_void) {

@@ -20,13 +20,18 @@ use tcc_runtime::module::Module;
 use tcc_runtime::op_clock::OpClock;
 use tcc_runtime::pool::Pool;
 use tcc_runtime::session::{Draft, HookSet, Session};
-use tcc_runtime::shuffled::ShuffledSerial;
+use tcc_runtime::shuffled::{ShuffledSerial, first_alone};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/rust-docs-6m");
+/// Token rows of the largest body: as many as make steps of several products large enough for threads.
+const PREFILL: usize = 32;
 /// More than one chunk and a ragged rest.
-const TOKENS: [u32; 13] = [17, 3, 250, 1999, 4095, 0, 42, 42, 7, 1024, 512, 9, 77];
+const TOKENS: [u32; PREFILL + 7] = [
+    17, 3, 250, 1999, 4095, 0, 42, 42, 7, 1024, 512, 9, 77, 5, 5, 640, 31, 2048, 4, 3000, 12, 99, 100, 101, 1, 2, 8,
+    16, 33, 64, 129, 257, 513, 1025, 2049, 4094, 6, 10, 11,
+];
 const MAX_THREADS: u32 = 3;
-const CTX: usize = 24;
+const CTX: usize = 48;
 
 /// The example model compiled for this machine, and what the interpreter says.
 struct Compiled {
@@ -38,7 +43,7 @@ struct Compiled {
 /// Compiles the example model; none where this machine cannot run its own target.
 fn compiled(head: HeadChoice) -> Option<Compiled> {
     let model = load::open(Path::new(MODEL), &LoadOptions::default()).expect("the example model loads");
-    let options = BuildOptions { ctx: Some(CTX), prefill: 8, ..BuildOptions::default() };
+    let options = BuildOptions { ctx: Some(CTX), prefill: PREFILL, ..BuildOptions::default() };
     let front = driver::front(&model, &options, None, |_, _| {}).expect("the example model builds");
     let request = TargetRequest::default();
     let target = target::resolve(&request, host::features).expect("the host is a target");
@@ -100,7 +105,7 @@ fn op_hooks_bracket_every_op() {
     let hooks = clock.hooks();
     let begin = Instant::now();
     // A chunk and a rest of one token: both kinds of body.
-    assert_eq!(bits(&logits(&compiled, Some(&hooks), 12)), bits(&compiled.expected));
+    assert_eq!(bits(&logits(&compiled, Some(&hooks), TOKENS.len() - 1)), bits(&compiled.expected));
     let (all, spent) = (begin.elapsed(), clock.take());
     let inside: Duration = spent.iter().sum();
     assert!(inside <= all, "brackets overlap: {inside:?} of {all:?}");
@@ -122,14 +127,23 @@ fn every_way_of_running_gives_the_same_bits() {
     }
     for threads in [2, MAX_THREADS] {
         let pool = Pool::new(threads).expect("threads start");
-        same(Some(&pool.hooks()), 8, "a pool");
+        same(Some(&pool.hooks()), PREFILL, "a pool");
     }
     for seed in 0..4 {
         let shuffled = ShuffledSerial::new(MAX_THREADS, seed);
-        same(Some(&shuffled.hooks()), 8, "tasks in another order");
+        same(Some(&shuffled.hooks()), PREFILL, "tasks in another order");
     }
     let pool = Pool::new(MAX_THREADS + 2).expect("threads start");
-    same(Some(&pool.hooks().with_max_threads(MAX_THREADS)), 8, "a pool larger than the object allows");
+    same(Some(&pool.hooks().with_max_threads(MAX_THREADS)), PREFILL, "a pool larger than the object allows");
+}
+
+#[test]
+fn a_thread_takes_what_others_leave() {
+    let Some(compiled) = compiled(HeadChoice::Auto) else { return };
+    for threads in [2, MAX_THREADS] {
+        let hooks = first_alone(threads);
+        assert!(bits(&logits(&compiled, Some(&hooks), PREFILL)) == bits(&compiled.expected), "{threads} threads");
+    }
 }
 
 #[test]

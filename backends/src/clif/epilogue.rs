@@ -32,6 +32,27 @@ impl Epilogue {
         Epilogue { n, bias, residual, out }
     }
 
+    /// Rows of `n` outputs at `out`, nothing added.
+    pub fn plain(n: usize, out: Value) -> Epilogue {
+        Epilogue { n, bias: None, residual: None, out }
+    }
+
+    /// Address of output `column` of token row `row`.
+    pub fn address(&self, f: &mut FunctionCx, row: Value, column: Value) -> Value {
+        let at = self.number(f, row, column);
+        f.index(self.out, at, 4)
+    }
+
+    /// The number of output `column` of token row `row` among all.
+    fn number(&self, f: &mut FunctionCx, row: Value, column: Value) -> Value {
+        let first = f.scaled(row, self.n);
+        f.ins().iadd(first, column)
+    }
+
+    pub fn row_bytes(&self) -> usize {
+        4 * self.n
+    }
+
     pub fn has_bias(&self) -> bool {
         self.bias.is_some()
     }
@@ -39,8 +60,7 @@ impl Epilogue {
     /// Addresses of the result and of the residual, which is null where there is none, of the output `column` of token
     /// row `row`.
     pub fn addresses(&self, f: &mut FunctionCx, row: Value, column: Value) -> [Value; 2] {
-        let first = f.scaled(row, self.n);
-        let at = f.ins().iadd(first, column);
+        let at = self.number(f, row, column);
         let residual = self.residual.map(|residual| f.index(residual, at, 4));
         [f.index(self.out, at, 4), residual.unwrap_or_else(|| f.i64(0))]
     }
@@ -53,8 +73,7 @@ impl Epilogue {
             let bias = Lanes::load(f, y.shape(), bias);
             y = y.add(f, &bias);
         }
-        let first = f.scaled(row, self.n);
-        let at = f.ins().iadd(first, column);
+        let at = self.number(f, row, column);
         if let Some(residual) = self.residual {
             let residual = f.index(residual, at, 4);
             let residual = Lanes::load(f, y.shape(), residual);

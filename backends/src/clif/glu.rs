@@ -1,4 +1,5 @@
-//! `Glu`, `GluQuant`, `GluNormQuant`: the gated activation, alone or with what follows it.
+//! `Glu`, `GluQuant`, `GluNormQuant`: the gated activation, alone or with what follows it; products that end in it call
+//! [`glu_run`].
 
 use cranelift_codegen::ir::Value;
 use cranelift_codegen::ir::types::I64;
@@ -11,7 +12,7 @@ use super::lanes::Lanes;
 use super::math::exp;
 use super::norm::norm_run;
 use super::quantize::{Quantizer, quantize_row};
-use super::rows::for_elements;
+use super::rows::for_count;
 use crate::isa::RowPart;
 
 pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, k: usize, act: Act) {
@@ -45,13 +46,18 @@ pub(super) fn build_norm_quant(f: &mut FunctionCx, kernel: &Kernel, act: Act, ep
 }
 
 fn glu_row(f: &mut FunctionCx, k: usize, act: Act, g: Value, u: Value, out: Value) {
+    let n = f.size(k);
+    glu_run(f, n, act, [g, u, out]);
+}
+
+/// Writes the gate of `n` elements g, times u, to `out`, which may be either.
+pub(super) fn glu_run(f: &mut FunctionCx, n: Value, act: Act, [g, u, out]: [Value; 3]) {
     let part = RowPart::Gate(act);
     if f.has_row_loop(part) {
-        let n = f.size(k);
         f.call(part.symbol(), &signature(&[I64; 4], &[]), &[g, u, n, out]);
         return;
     }
-    for_elements(f, k, |f, shape, i| {
+    for_count(f, n, |f, shape, i| {
         let [g, u, out] = [g, u, out].map(|base| f.index(base, i, 4));
         let (g, u) = (Lanes::load(f, shape, g), Lanes::load(f, shape, u));
         let gated = gate(f, act, &g);

@@ -2,7 +2,7 @@
 
 use cranelift_codegen::ir::Value;
 use cranelift_codegen::ir::types::I64;
-use tcc_ir::kernel::{KernelSpec, args};
+use tcc_ir::kernel::{GatedProduct, KernelSpec, args};
 
 use super::func::{FunctionCx, signature};
 use super::isa::ClifContext;
@@ -76,6 +76,9 @@ pub fn emit_kernel(cx: &ClifContext, spec: &KernelSpec, name: &str) -> Result<Fu
 fn check(cx: &ClifContext, spec: &KernelSpec) -> Result<(), EmitError> {
     let problem = match spec {
         KernelSpec::TernaryMatmul { layout, scale, schedule, .. } => ternary::problem(*layout, *scale, schedule),
+        KernelSpec::TernaryGlu { layout, products, .. } => {
+            products.iter().find_map(|product| ternary::problem(*layout, product.scale, &product.schedule))
+        }
         KernelSpec::FloatTernaryMatmul { k, encoding, scale, .. } => float_ternary::problem(*k, *encoding, *scale),
         KernelSpec::Embed { .. }
         | KernelSpec::CodedEmbed { .. }
@@ -103,7 +106,7 @@ fn check(cx: &ClifContext, spec: &KernelSpec) -> Result<(), EmitError> {
     }
 }
 
-fn build(f: &mut FunctionCx, cx: &ClifContext, kernel: &Kernel, spec: &KernelSpec) {
+fn build<'a>(f: &mut FunctionCx, cx: &ClifContext, kernel: &Kernel, spec: &'a KernelSpec) {
     match spec {
         KernelSpec::Embed { h, table, scale, .. } => embed::build(f, kernel, *h, *table, *scale),
         KernelSpec::CodedEmbed { table, scale, .. } => coded::build_embed(f, kernel, table, *scale),
@@ -117,6 +120,16 @@ fn build(f: &mut FunctionCx, cx: &ClifContext, kernel: &Kernel, spec: &KernelSpe
         KernelSpec::TernaryMatmul { n, layout, scale, bias, residual, schedule, .. } => {
             let has = super::epilogue::Operands { bias: *bias, residual: *residual };
             ternary::build(f, kernel, &ternary::Product { n: *n, layout: *layout, scale: *scale, schedule }, has);
+        }
+        KernelSpec::TernaryGlu { n, layout, act, products, .. } => {
+            let up = f.offset(kernel.scratch, GatedProduct::scratch_bytes(products));
+            let product = |of: &'a GatedProduct| ternary::Product {
+                n: *n,
+                layout: *layout,
+                scale: of.scale,
+                schedule: &of.schedule,
+            };
+            ternary::build_glu(f, kernel, &products.each_ref().map(product), up, *act);
         }
         KernelSpec::FloatTernaryMatmul { n, k, encoding, scale, bias, residual, task_rows, .. } => {
             let has = super::epilogue::Operands { bias: *bias, residual: *residual };

@@ -48,10 +48,9 @@ pub fn emit_callees<'a>(
     let mut row_parts = BTreeSet::new();
     for spec in specs {
         row_parts.extend(parts_of_rows(spec));
+        let schedules = spec.ternary_products().into_iter().flat_map(|products| products.schedules);
+        rows.extend(schedules.flat_map(|schedule| &schedule.micro).map(|row| (row.name, *row)));
         match spec {
-            KernelSpec::TernaryMatmul { schedule, .. } => {
-                rows.extend(schedule.micro.iter().map(|row| (row.name, *row)))
-            }
             KernelSpec::DenseMatmul { weight, .. } => weights.extend([*weight]),
             KernelSpec::Attention { heads, cache, .. } | KernelSpec::AttentionStep { heads, cache, .. } => {
                 let m = if let KernelSpec::Attention { m, .. } = spec { *m } else { 1 };
@@ -79,6 +78,8 @@ pub fn emit_callees<'a>(
             | KernelSpec::Glu { .. }
             | KernelSpec::GluQuant { .. }
             | KernelSpec::GluNormQuant { .. }
+            | KernelSpec::TernaryMatmul { .. }
+            | KernelSpec::TernaryGlu { .. }
             | KernelSpec::FloatTernaryMatmul { .. }
             | KernelSpec::Rope { .. }
             | KernelSpec::KvWrite { .. }
@@ -106,7 +107,7 @@ fn parts_of_rows(spec: &KernelSpec) -> Vec<RowPart> {
         KernelSpec::Norm { .. } => NORM.to_vec(),
         KernelSpec::NormQuant { .. } => [NORM, QUANTIZE].concat(),
         KernelSpec::Quantize { .. } => QUANTIZE.to_vec(),
-        KernelSpec::Glu { act, .. } => vec![RowPart::Gate(*act)],
+        KernelSpec::Glu { act, .. } | KernelSpec::TernaryGlu { act, .. } => vec![RowPart::Gate(*act)],
         KernelSpec::GluQuant { act, .. } => [&[RowPart::Gate(*act)][..], &QUANTIZE].concat(),
         KernelSpec::GluNormQuant { act, .. } => [&[RowPart::Gate(*act)][..], &NORM, &QUANTIZE].concat(),
         KernelSpec::KvWrite { cache, .. } if cache.has_scales() => QUANTIZE.to_vec(),

@@ -1,4 +1,4 @@
-//! `TernaryMatmul`: the driver around the micro-kernels, from tiles of output rows down to finished outputs.
+//! `TernaryMatmul` and `TernaryGlu`: the driver around the micro-kernels, from tiles of output rows down to finished outputs.
 //!
 //! A task is one tile. All token rows pass over it, in groups as tall as the micro-kernels of the schedule, so its
 //! weights are read from memory once. Weights are stored as codes w + 1, so accumulators start at minus the sum of
@@ -9,11 +9,13 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 use tcc_ir::encoding::Encoding;
 use tcc_ir::kernel::{QuantLayout, ScaleKind};
 use tcc_ir::numerics::LANES;
+use tcc_ir::ops::Act;
 use tcc_ir::schedule::MatmulSchedule;
 use tcc_ir::target::{MicroKernel, micro_args};
 
 use super::epilogue::{Epilogue, Operands, Scales, task_range};
 use super::func::{FunctionCx, signature};
+use super::glu::glu_run;
 use super::kernel::Kernel;
 use super::lanes::{Lanes, Shape};
 use super::micro::micro_symbol;
@@ -80,23 +82,57 @@ pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, product: &Product, has:
     let driver = Driver { product, q, act_scale, w, scales, epilogue, scratch: kernel.scratch };
     let valid = kernel.valid(f);
     f.for_range(kernel.begin, kernel.end, 1, |f, task| {
-        let (begin, end) = task_range(f, task, product.schedule.task_rows(), product.n);
-        let rows = f.ins().isub(end, begin);
-        let nr = f.size(driver.nr());
-        let rounded_up = f.offset(rows, driver.nr() - 1);
-        let tile = Tile { begin, end, panels: f.ins().udiv(rounded_up, nr) };
-        let mut row = f.i64(0);
-        for kernel in &product.schedule.micro {
-            let last = f.ins().iadd_imm_s(valid, 1 - i64::try_from(kernel.mr).expect("a few rows"));
-            row = f.for_carried(row, last, kernel.mr, &[row], |f, row, _| {
-                driver.row_group(f, &RowGroup { kernel, row, tile });
-                vec![f.offset(row, kernel.mr)]
-            })[0];
-        }
+        let range = task_range(f, task, product.schedule.task_rows(), product.n);
+        driver.task(f, range, valid);
+    });
+}
+
+/// A gate and its two products. The outputs of a task of the second one wait at `up`, `f32[m, task rows]`, which lies
+/// behind what products use of the scratch.
+pub(super) fn build_glu(f: &mut FunctionCx, kernel: &Kernel, products: &[Product; 2], up: Value, act: Act) {
+    let [q, act_scale, out] = [0, 1, 6].map(|i| kernel.operand(f, i));
+    let weights = [[2, 3], [4, 5]].map(|of| of.map(|i| kernel.operand(f, i)));
+    let (task_rows, n) = (products[0].schedule.task_rows(), products[0].n);
+    let valid = kernel.valid(f);
+    f.for_range(kernel.begin, kernel.end, 1, |f, task| {
+        let (begin, end) = task_range(f, task, task_rows, n);
+        // Where output 0 would be.
+        let before = f.scaled(begin, 4);
+        let up = f.ins().isub(up, before);
+        let epilogues = [Epilogue::plain(n, out), Epilogue::plain(task_rows, up)];
+        let drivers: Vec<_> = std::iter::zip(products, weights)
+            .zip(epilogues)
+            .map(|((product, [w, scale]), epilogue)| {
+                let scales = Scales { kind: product.scale, k: product.layout.k, base: scale };
+                Driver { product, q, act_scale, w, scales, epilogue, scratch: kernel.scratch }
+            })
+            .collect();
+        drivers.iter().for_each(|driver| driver.task(f, (begin, end), valid));
+        let (first, count) = (f.i64(0), f.ins().isub(end, begin));
+        f.for_range(first, valid, 1, |f, row| {
+            let addresses: Vec<_> = drivers.iter().map(|driver| driver.epilogue.address(f, row, begin)).collect();
+            glu_run(f, count, act, [addresses[0], addresses[1], addresses[0]]);
+        });
     });
 }
 
 impl Driver<'_> {
+    /// Outputs `begin..end` of `valid` token rows.
+    fn task(&self, f: &mut FunctionCx, (begin, end): (Value, Value), valid: Value) {
+        let rows = f.ins().isub(end, begin);
+        let nr = f.size(self.nr());
+        let rounded_up = f.offset(rows, self.nr() - 1);
+        let tile = Tile { begin, end, panels: f.ins().udiv(rounded_up, nr) };
+        let mut row = f.i64(0);
+        for kernel in &self.product.schedule.micro {
+            let last = f.ins().iadd_imm_s(valid, 1 - i64::try_from(kernel.mr).expect("a few rows"));
+            row = f.for_carried(row, last, kernel.mr, &[row], |f, row, _| {
+                self.row_group(f, &RowGroup { kernel, row, tile });
+                vec![f.offset(row, kernel.mr)]
+            })[0];
+        }
+    }
+
     fn nr(&self) -> usize {
         self.product.schedule.micro[0].encoding.nr()
     }
@@ -174,7 +210,7 @@ impl Driver<'_> {
         };
         let words = [
             (micro_args::OUT, out),
-            (micro_args::OUT_STRIDE, f.size(4 * self.product.n)),
+            (micro_args::OUT_STRIDE, f.size(self.epilogue.row_bytes())),
             (micro_args::RESIDUAL, residual),
             (micro_args::SUMS, f.offset(q, layout.sums_offset_bytes())),
             (micro_args::ACT_SCALE, f.index(self.act_scale, rows.row, 4)),

@@ -2,6 +2,7 @@
 
 pub mod arena;
 pub mod check;
+mod gate;
 mod join;
 pub mod layout;
 mod search;
@@ -12,12 +13,14 @@ mod weights;
 use tcc_ir::cache::CacheLayout;
 use tcc_ir::encoding::Encoding;
 use tcc_ir::graph::Graph;
-use tcc_ir::kernel::{DENSE_ROWS, KernelSpec};
+use tcc_ir::kernel::{DENSE_ROWS, KernelSpec, TernaryProducts};
 use tcc_ir::plan::{ArenaPlan, HeadRows, Plan, StateSlot};
 use tcc_ir::program::{Program, StateId};
+use tcc_ir::schedule::MatmulSchedule;
 use tcc_ir::target::Features;
 use thiserror::Error;
 
+use self::gate::Gates;
 use crate::schedule::density::Densities;
 use crate::schedule::{ChooseError, Machine};
 
@@ -88,12 +91,10 @@ pub fn build_all(
 /// Cycles of all ternary products of one token row in every step list, at the rate of the widest kernel of each.
 pub fn product_cycles(plan: &Plan) -> f64 {
     let steps = plan.lists().flat_map(|list| &list.steps);
-    let cycles = |spec: &KernelSpec| match spec {
-        KernelSpec::TernaryMatmul { n, layout, schedule, .. } => {
-            let rate = schedule.micro.first().map_or(1.0, |row| row.macs_per_cycle);
-            Some((n * layout.k) as f64 / f64::from(rate))
-        }
-        _ => None,
+    let cycles = |spec: &KernelSpec| {
+        let TernaryProducts { n, k, schedules } = spec.ternary_products()?;
+        let rate = |schedule: &MatmulSchedule| schedule.micro.first().map_or(1.0, |row| row.macs_per_cycle);
+        Some(schedules.into_iter().map(|schedule| (n * k) as f64 / f64::from(rate(schedule))).sum::<f64>())
     };
     steps.filter_map(|step| cycles(plan.kernel(step.kernel))).sum()
 }
@@ -109,7 +110,9 @@ fn build_over(
     let mut kernels = Vec::new();
     let mut lists = Vec::new();
     for graph in program.graphs() {
-        let cx = select::SelectCx { graph, program, machine, max_threads: options.max_threads, layouts };
+        let gates = if machine.desc.has_gated_products { Gates::find(graph, &graph.order()) } else { Gates::default() };
+        let max_threads = options.max_threads;
+        let cx = select::SelectCx { graph, program, machine, max_threads, layouts, gates: &gates };
         let mut list = steps::lower(&cx, &mut kernels)?;
         if options.max_threads > 1 {
             join::steps(&mut list);
@@ -176,10 +179,8 @@ fn head_rows(
 
 /// CPU features and vector length that the chosen kernels need.
 fn requirements(machine: &Machine, kernels: &[KernelSpec]) -> (Features, u32) {
-    let rows = kernels.iter().flat_map(|kernel| match kernel {
-        KernelSpec::TernaryMatmul { schedule, .. } => schedule.micro.as_slice(),
-        _ => &[],
-    });
+    let schedules = kernels.iter().filter_map(KernelSpec::ternary_products).flat_map(|products| products.schedules);
+    let rows = schedules.flat_map(|schedule| &schedule.micro);
     // Portable code uses every enabled feature it can, so the object needs them all.
     rows.fold((machine.features, 0), |(needs, vlen), row| (needs.with(row.needs), vlen.max(row.vlen)))
 }

@@ -4,16 +4,18 @@ use tcc_ir::attention::{AttentionStep, AttentionWeights};
 use tcc_ir::cache::{CacheLayout, CacheOrder};
 use tcc_ir::coded::CodedLayout;
 use tcc_ir::graph::{Graph, NodeId, ValueId};
-use tcc_ir::kernel::KernelSpec;
+use tcc_ir::kernel::{GatedProduct, KernelSpec};
 use tcc_ir::ops::Op;
 use tcc_ir::plan::WeightLayout;
 use tcc_ir::program::Program;
+use tcc_ir::schedule::MatmulSchedule;
 use tcc_ir::screen::kernel::ScreenKernel;
 use tcc_ir::screen::query::QueryLayout;
 
 use super::PlanError;
+use super::gate::{Gate, Gates};
 use super::layout::{Layouts, scale_kind};
-use super::steps::quant_layout;
+use super::steps::{gcd, quant_layout};
 use crate::schedule::{self, Machine};
 
 /// What selection looks at.
@@ -24,6 +26,8 @@ pub(super) struct SelectCx<'a> {
     /// Most tasks that may run at once.
     pub max_threads: u32,
     pub layouts: &'a Layouts,
+    /// The gates of the graph that are one kernel with their products.
+    pub gates: &'a Gates,
 }
 
 /// A kernel, the values its operand words read (results follow in order), and the read operand, by index, that the
@@ -66,6 +70,9 @@ const TASKS_PER_THREAD: usize = 8;
 /// The kernel of node `id`.
 pub(super) fn kernel(cx: &SelectCx, id: NodeId) -> Result<Selected, PlanError> {
     let graph = cx.graph;
+    if let Some(gate) = cx.gates.at(id) {
+        return gated(cx, gate);
+    }
     let operands = graph.operands(id);
     let shape = |v: ValueId| &graph.ty(v).shape[..];
     let result = |i| quant_layout(graph, ValueId { node: id, result: i });
@@ -89,8 +96,14 @@ pub(super) fn kernel(cx: &SelectCx, id: NodeId) -> Result<Selected, PlanError> {
             let k = shape(operands[0])[1];
             Selected { in_place: Some(0), ..plain(KernelSpec::Glu { m, k, act }, 2) }
         }
-        Op::GluQuant { act } => plain(KernelSpec::GluQuant { m, act, layout: result(0) }, 2),
-        Op::GluNormQuant { act, eps } => plain(KernelSpec::GluNormQuant { m, act, eps, layout: result(0) }, 3),
+        Op::GluQuant { act } => match cx.gates.of(id) {
+            Some(gate) => after_gate(gate, KernelSpec::Quantize { m, layout: result(0) }, &[]),
+            None => plain(KernelSpec::GluQuant { m, act, layout: result(0) }, 2),
+        },
+        Op::GluNormQuant { act, eps } => match cx.gates.of(id) {
+            Some(gate) => after_gate(gate, KernelSpec::NormQuant { m, eps, layout: result(0) }, &operands[2..]),
+            None => plain(KernelSpec::GluNormQuant { m, act, eps, layout: result(0) }, 3),
+        },
         Op::TernaryLinear { bias, residual } => ternary(cx, id, bias, residual)?,
         Op::FloatTernaryLinear { bias, residual } => float_ternary(cx, id, bias, residual)?,
         Op::DenseLinear { scale, bias, residual } => {
@@ -185,14 +198,48 @@ fn with_residual(spec: KernelSpec, operands: Vec<ValueId>, residual: bool) -> Se
     Selected { spec, operands, in_place, before: None }
 }
 
+/// The kernel of a gate and its products.
+fn gated(cx: &SelectCx, gate: Gate) -> Result<Selected, PlanError> {
+    let [g, u] = gate.products.map(|product| cx.graph.operands(product));
+    let layout = quant_layout(cx.graph, g[0]);
+    let n = cx.graph.ty(g[2]).shape[0];
+    let product = |operands: &[ValueId]| -> Result<GatedProduct, PlanError> {
+        let scale = scale_kind(cx.graph.ty(operands[3]), layout.k);
+        Ok(GatedProduct { scale, schedule: ternary_schedule(cx, operands[2], layout.k)? })
+    };
+    let mut products = [product(&g)?, product(&u)?];
+    let [first, second] = products.each_ref().map(|product| &product.schedule);
+    let [a, b] = [first, second].map(|schedule| schedule.micro[0].encoding.nr());
+    // Whole panels of both.
+    let unit = a / gcd(a, b) * b;
+    let rows = first.task_rows().max(second.task_rows()).next_multiple_of(unit);
+    for product in &mut products {
+        product.schedule.levels[0].rows = rows;
+    }
+    let spec = KernelSpec::TernaryGlu { m: cx.graph.m, n, layout, act: gate.act, products };
+    let operands = [&g[..4], &u[2..4]].concat();
+    Ok(Selected { spec, operands, in_place: None, before: None })
+}
+
+/// What follows a gate whose rows a product left; `others` are its operands behind them.
+fn after_gate(gate: Gate, spec: KernelSpec, others: &[ValueId]) -> Selected {
+    let rows = ValueId { node: gate.last, result: 0 };
+    Selected { spec, operands: [&[rows], others].concat(), in_place: None, before: None }
+}
+
+/// The schedule of the product with the trit matrix `weight` of `k` columns.
+fn ternary_schedule(cx: &SelectCx, weight: ValueId, k: usize) -> Result<MatmulSchedule, PlanError> {
+    let n = cx.graph.ty(weight).shape[0];
+    schedule::choose(cx.machine, cx.graph.m, n, k, encoding(cx, weight)?)
+        .map_err(|source| PlanError::Schedule { weight: cx.graph.node(weight.node).label.clone(), source })
+}
+
 fn ternary(cx: &SelectCx, id: NodeId, bias: bool, residual: bool) -> Result<Selected, PlanError> {
     let operands = cx.graph.operands(id);
     let layout = quant_layout(cx.graph, operands[0]);
     let (n, k, m) = (cx.graph.ty(operands[2]).shape[0], layout.k, cx.graph.m);
-    let encoding = encoding(cx, operands[2])?;
     let scale = scale_kind(cx.graph.ty(operands[3]), k);
-    let schedule = schedule::choose(cx.machine, m, n, k, encoding)
-        .map_err(|source| PlanError::Schedule { weight: cx.graph.node(operands[2].node).label.clone(), source })?;
+    let schedule = ternary_schedule(cx, operands[2], k)?;
     let spec = KernelSpec::TernaryMatmul { m, n, layout, scale, bias, residual, schedule };
     Ok(with_residual(spec, operands, residual))
 }

@@ -150,13 +150,14 @@ pub(super) fn lower(cx: &SelectCx, kernels: &mut Vec<KernelSpec>) -> Result<Unbo
         }
     }
     for (at, id) in lowering.order.clone().into_iter().enumerate() {
-        if graph.node(id).op.is_leaf() {
+        if graph.node(id).op.is_leaf() || cx.gates.is_merged(id) {
             continue;
         }
         let selected = select::kernel(cx, id)?;
         let before = selected.before.as_ref().map(|before| lowering.steps_before(id, before, kernels));
         let kernel = intern(kernels, selected.spec.clone());
-        lowering.step(at, id, kernel, &selected, before)?;
+        let label = cx.gates.at(id).map_or_else(|| graph.node(id).label.clone(), |gate| gate.label(graph));
+        lowering.step(at, id, kernel, &selected, (label, before))?;
     }
     Ok(lowering.list)
 }
@@ -187,7 +188,7 @@ impl Lowering<'_> {
         id: NodeId,
         kernel: KernelId,
         selected: &Selected,
-        before: Option<Version>,
+        (label, before): (String, Option<Version>),
     ) -> Result<(), PlanError> {
         let reads = &selected.operands;
         let mut operands: Vec<_> = before.into_iter().map(Operand::Read).collect();
@@ -210,7 +211,7 @@ impl Lowering<'_> {
         }
         let made_bytes = before.map_or(0, |made| self.list.buffers[made.buffer.0]);
         let bytes = self.traffic_bytes(id, reads) + made_bytes;
-        self.list.steps.push(UnboundStep::new(kernel, operands, node.label.clone(), bytes));
+        self.list.steps.push(UnboundStep::new(kernel, operands, label, bytes));
         Ok(())
     }
 
@@ -324,7 +325,7 @@ pub(super) fn quant_layout(graph: &Graph, value: ValueId) -> QuantLayout {
     QuantLayout { k, sum_group: groups.fold(k, gcd) }
 }
 
-fn gcd(a: usize, b: usize) -> usize {
+pub(super) fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 

@@ -4,7 +4,7 @@ use std::ops::AddAssign;
 
 use tcc_ir::attention::AttentionStep;
 use tcc_ir::cache::CacheLayout;
-use tcc_ir::kernel::KernelSpec;
+use tcc_ir::kernel::{KernelSpec, TernaryProducts};
 use tcc_ir::plan::{Arg, Plan, Step, StepList};
 use tcc_ir::screen::ScreenLayout;
 use tcc_ir::screen::kernel::ScreenKernel;
@@ -54,6 +54,7 @@ impl Group {
     pub fn of(plan: &Plan, list: &StepList, step: &Step) -> Group {
         let label = step.label.split_once('.').map_or(step.label.as_str(), |(_, label)| label);
         match plan.kernel(step.kernel) {
+            KernelSpec::TernaryGlu { .. } => Group::GateUp,
             KernelSpec::TernaryMatmul { .. }
             | KernelSpec::FloatTernaryMatmul { .. }
             | KernelSpec::DenseMatmul { .. } => match label {
@@ -176,26 +177,8 @@ fn lows_bytes(layout: &ScreenLayout) -> u64 {
 
 /// Products of ternary weights with int8 activations that `step` adds up for one token row.
 pub fn int8_macs(plan: &Plan, step: &Step) -> u64 {
-    match plan.kernel(step.kernel) {
-        KernelSpec::TernaryMatmul { n, layout, .. } => (n * layout.k) as u64,
-        KernelSpec::FloatTernaryMatmul { .. }
-        | KernelSpec::DenseMatmul { .. }
-        | KernelSpec::Attention { .. }
-        | KernelSpec::AttentionStep { .. }
-        | KernelSpec::Embed { .. }
-        | KernelSpec::CodedEmbed { .. }
-        | KernelSpec::CodedMatmul { .. }
-        | KernelSpec::Norm { .. }
-        | KernelSpec::NormQuant { .. }
-        | KernelSpec::Quantize { .. }
-        | KernelSpec::Glu { .. }
-        | KernelSpec::GluQuant { .. }
-        | KernelSpec::GluNormQuant { .. }
-        | KernelSpec::Rope { .. }
-        | KernelSpec::KvWrite { .. }
-        | KernelSpec::Add { .. }
-        | KernelSpec::Screen { .. } => 0,
-    }
+    let products = plan.kernel(step.kernel).ternary_products();
+    products.map_or(0, |TernaryProducts { n, k, schedules }| (n * k * schedules.len()) as u64)
 }
 
 /// Sums over the ops of one group.

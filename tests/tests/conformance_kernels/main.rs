@@ -106,6 +106,11 @@ fn add() {
 }
 
 #[test]
+fn ternary_glu() {
+    conform("ternary_glu", matmul::ternary_glu);
+}
+
+#[test]
 fn quantize() {
     conform("quantize", |_, _, _| quant::quantize());
 }

@@ -3,8 +3,8 @@
 use tcc_backends::clif::ternary_portable::{PORTABLE, PORTABLE_ROWS};
 use tcc_backends::isa::Backend;
 use tcc_ir::encoding::{ENCODINGS, Encoding};
-use tcc_ir::kernel::{KernelSpec, QuantLayout, ScaleKind};
-use tcc_ir::ops::Op;
+use tcc_ir::kernel::{GatedProduct, KernelSpec, QuantLayout, ScaleKind};
+use tcc_ir::ops::{Act, Op};
 use tcc_ir::schedule::{Level, MatmulSchedule};
 use tcc_ir::target::{Features, MicroKernel};
 use tcc_ir::tensor::Tensor;
@@ -239,4 +239,46 @@ fn ternary_case(
     let packed = encoding.fitted_to(w.as_i8(), k).pack(w.as_i8(), n, k);
     let operands = vec![Operand::Input(quantized(layout, &q, m)), input(&act_scale), Operand::Input(packed), input(&s)];
     finish(op, spec, [m, n, valid], end, (vec![&q, &act_scale, &w, &s], operands), rng)
+}
+
+/// Gates of two products: each schedule with itself and with the next one, whose encoding may be another.
+pub fn ternary_glu(backend: &dyn Backend, features: Features, vlen: u32) -> Vec<Case> {
+    let mut rng = Rng::named("ternary_glu");
+    let all = schedules(backend, features, vlen);
+    let pairs = (0..all.len()).flat_map(|i| [[&all[i], &all[i]], [&all[i], &all[(i + 1) % all.len()]]]);
+    let shapes = [(1, 33), (100, 256), (64, 100), (131, 48)];
+    let cases = pairs.enumerate().map(|(i, pair)| {
+        let tallest = pair[0][0].mr.max(pair[1][0].mr);
+        let (m, valid) = [(1, 1), (8, 5), (tallest + 3, tallest + 2)][i % 3];
+        let (n, k) = shapes[i % shapes.len()];
+        gated_case(pair, [m, n, k, valid], Act::ALL[i / 2 % 2], &mut rng)
+    });
+    cases.collect()
+}
+
+fn gated_case(pair: [&Vec<&'static MicroKernel>; 2], [m, n, k, valid]: [usize; 4], act: Act, rng: &mut Rng) -> Case {
+    let layout = QuantLayout { k, sum_group: k };
+    let q = rng.tensor(&ValueType::new(DType::I8, &[m, k]));
+    let act_scale = rng.tensor(&ValueType::f32(&[m]));
+    let mut operands = vec![Operand::Input(quantized(layout, &q, m)), input(&act_scale)];
+    let task_rows = pair.map(|micro| micro[0].encoding.nr()).into_iter().max().expect("two").max(32);
+    let scales = [ScaleKind::PerTensor, ScaleKind::PerRow];
+    let products = std::array::from_fn(|i| {
+        let levels = vec![Level { memory: "l1", rows: task_rows }];
+        let schedule = MatmulSchedule { micro: pair[i].clone(), levels };
+        schedule.verify(n, k).expect("a schedule as the planner makes them");
+        GatedProduct { scale: scales[(i + m) % 2], schedule }
+    });
+    let mut rows = |product: &GatedProduct| {
+        let encoding = product.schedule.micro[0].encoding;
+        let w = rng.tensor(&ValueType::new(DType::Trit, &[n, k]));
+        let s = rng.tensor(&ValueType::f32(&scale_shape(product.scale, n, k)));
+        operands.push(Operand::Input(encoding.fitted_to(w.as_i8(), k).pack(w.as_i8(), n, k)));
+        operands.push(input(&s));
+        Op::TernaryLinear { bias: false, residual: false }.eval(&[&q, &act_scale, &w, &s]).remove(0)
+    };
+    let [g, u] = products.each_ref().map(&mut rows);
+    let result = Op::Glu { act }.eval(&[&g, &u]).remove(0);
+    operands.push(output(&result, valid));
+    Case::new(KernelSpec::TernaryGlu { m, n, layout, act, products }, valid, operands)
 }

@@ -224,6 +224,7 @@ pub(super) const DESC: TargetDesc = TargetDesc {
     menu: MENU,
     task_rows: &[],
     activations: QuantForm::Rows,
+    has_gated_products: true,
     granted: Features::NONE,
     float_encoding: float_ternary::ENCODING,
 };

@@ -50,6 +50,7 @@ pub static DESC: TargetDesc = TargetDesc {
     menu: MENU,
     task_rows: &[],
     activations: QuantForm::Strips,
+    has_gated_products: false,
     granted: Features::NONE,
     float_encoding: Encoding::W2Nz(Panel { parts: 4, nr: 64, kp: 512 }),
 };

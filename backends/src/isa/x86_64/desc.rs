@@ -166,6 +166,7 @@ pub(super) const DESC: TargetDesc = TargetDesc {
     menu: MENU,
     task_rows: &[],
     activations: QuantForm::Rows,
+    has_gated_products: true,
     granted: AMXINT8,
     float_encoding: float_ternary::ENCODING,
 };

@@ -480,6 +480,9 @@ impl Cx<'_> {
                 dense::dense(e, ub, shape, operands, tables, cores)
             }
             KernelSpec::TernaryMatmul { .. } | KernelSpec::FloatTernaryMatmul { .. } => return self.ternary(e, step),
+            KernelSpec::TernaryGlu { .. } => {
+                return Err(VectorError::Unsupported("products with the gate between them".into()));
+            }
             KernelSpec::CodedEmbed { .. } | KernelSpec::CodedMatmul { .. } => {
                 return Err(VectorError::Unsupported("a lossy head".into()));
             }

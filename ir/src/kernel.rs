@@ -183,7 +183,7 @@ pub enum KernelSpec {
     },
     /// query (as `ScreenKernel::Query` makes it), w (coded), out `f32[n]`. Tasks: `TASK_ROWS` outputs.
     CodedMatmul { table: CodedLayout },
-    /// x, cos, sin, out `f32[m, heads · d]`; out may be x. Tasks: token rows.
+    /// x, cos, sin, out `f32[m, heads · d]`; out may be x. Tasks: heads.
     Rope { m: usize, heads: usize, d: usize },
     /// x, cache; `scratch` holds one row of the cache. Tasks: KV heads.
     KvWrite { m: usize, cache: CacheLayout, order: CacheOrder },
@@ -289,8 +289,8 @@ impl KernelSpec {
             | KernelSpec::Glu { m, .. }
             | KernelSpec::GluQuant { m, .. }
             | KernelSpec::GluNormQuant { m, .. }
-            | KernelSpec::Rope { m, .. }
             | KernelSpec::Add { m, .. } => *m,
+            KernelSpec::Rope { heads, .. } => *heads,
             KernelSpec::TernaryMatmul { n, schedule, .. } => n.div_ceil(schedule.task_rows()),
             KernelSpec::TernaryGlu { n, products, .. } => n.div_ceil(products[0].schedule.task_rows()),
             KernelSpec::FloatTernaryMatmul { n, task_rows, .. } | KernelSpec::DenseMatmul { n, task_rows, .. } => {

@@ -1,4 +1,7 @@
 //! `Rope`: rotation of the pairs (i, i + d/2) of each head; the result may overwrite the input.
+//!
+//! Tasks are heads, not token rows: a thread then has columns, as in the products before and in attention behind, and
+//! finds in its own caches what it left there.
 
 use cranelift_codegen::ir::{InstBuilder, Value};
 
@@ -9,14 +12,14 @@ use super::rows::for_elements;
 
 pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, heads: usize, d: usize) {
     let [x, cos, sin, out] = [0, 1, 2, 3].map(|i| kernel.operand(f, i));
-    let pos = kernel.pos(f);
-    kernel.for_rows(f, |f, row| {
-        let at = f.ins().iadd(pos, row);
-        let table = [cos, sin].map(|base| f.index(base, at, 4 * (d / 2)));
-        let rows = [x, out].map(|base| f.index(base, row, 4 * heads * d));
-        let (first, end) = (f.i64(0), f.size(heads));
-        f.for_range(first, end, 1, |f, head| {
-            let [x, out] = rows.map(|base| f.index(base, head, 4 * d));
+    let (pos, valid) = (kernel.pos(f), kernel.valid(f));
+    f.for_range(kernel.begin, kernel.end, 1, |f, head| {
+        let heads_at = [x, out].map(|base| f.index(base, head, 4 * d));
+        let first = f.i64(0);
+        f.for_range(first, valid, 1, |f, row| {
+            let at = f.ins().iadd(pos, row);
+            let table = [cos, sin].map(|base| f.index(base, at, 4 * (d / 2)));
+            let [x, out] = heads_at.map(|base| f.index(base, row, 4 * heads * d));
             rotate_head(f, d / 2, x, table, out);
         });
     });

@@ -15,9 +15,18 @@ pub(super) struct Operands {
     pub residual: bool,
 }
 
+/// Outputs from one token row to the next.
+#[derive(Clone, Copy)]
+pub(super) enum Stride {
+    Fixed(usize),
+    /// Known at run time.
+    Value(Value),
+}
+
 /// Addresses of the operands after the product: bias `[n]`, residual `[m, n]`, result `[m, n]`.
+#[derive(Clone, Copy)]
 pub(super) struct Epilogue {
-    n: usize,
+    stride: Stride,
     bias: Option<Value>,
     residual: Option<Value>,
     out: Value,
@@ -29,28 +38,29 @@ impl Epilogue {
         let bias = has.bias.then(|| kernel.operand(f, first));
         let residual = has.residual.then(|| kernel.operand(f, first + usize::from(has.bias)));
         let out = kernel.operand(f, first + usize::from(has.bias) + usize::from(has.residual));
-        Epilogue { n, bias, residual, out }
+        Epilogue { stride: Stride::Fixed(n), bias, residual, out }
     }
 
-    /// Rows of `n` outputs at `out`, nothing added.
-    pub fn plain(n: usize, out: Value) -> Epilogue {
-        Epilogue { n, bias: None, residual: None, out }
-    }
-
-    /// Address of output `column` of token row `row`.
-    pub fn address(&self, f: &mut FunctionCx, row: Value, column: Value) -> Value {
-        let at = self.number(f, row, column);
-        f.index(self.out, at, 4)
+    /// Nothing is added to the outputs at `out`.
+    pub fn plain(stride: Stride, out: Value) -> Epilogue {
+        Epilogue { stride, bias: None, residual: None, out }
     }
 
     /// The number of output `column` of token row `row` among all.
     fn number(&self, f: &mut FunctionCx, row: Value, column: Value) -> Value {
-        let first = f.scaled(row, self.n);
+        let first = match self.stride {
+            Stride::Fixed(n) => f.scaled(row, n),
+            Stride::Value(n) => f.ins().imul(row, n),
+        };
         f.ins().iadd(first, column)
     }
 
-    pub fn row_bytes(&self) -> usize {
-        4 * self.n
+    /// Bytes from one token row of outputs to the next.
+    pub fn row_bytes(&self, f: &mut FunctionCx) -> Value {
+        match self.stride {
+            Stride::Fixed(n) => f.size(4 * n),
+            Stride::Value(n) => f.scaled(n, 4),
+        }
     }
 
     pub fn has_bias(&self) -> bool {

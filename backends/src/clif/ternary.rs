@@ -13,13 +13,14 @@ use tcc_ir::ops::Act;
 use tcc_ir::schedule::MatmulSchedule;
 use tcc_ir::target::{MicroKernel, micro_args};
 
-use super::epilogue::{Epilogue, Operands, Scales, task_range};
+use super::epilogue::{Epilogue, Operands, Scales, Stride, task_range};
 use super::func::{FunctionCx, signature};
 use super::glu::glu_run;
 use super::kernel::Kernel;
 use super::lanes::{Lanes, Shape};
 use super::micro::micro_symbol;
 
+#[derive(PartialEq)]
 pub(super) struct Product<'a> {
     pub n: usize,
     pub layout: QuantLayout,
@@ -99,19 +100,31 @@ pub(super) fn build_glu(f: &mut FunctionCx, kernel: &Kernel, products: &[Product
         // Where output 0 would be.
         let before = f.scaled(begin, 4);
         let up = f.ins().isub(up, before);
-        let epilogues = [Epilogue::plain(n, out), Epilogue::plain(task_rows, up)];
-        let drivers: Vec<_> = std::iter::zip(products, weights)
-            .zip(epilogues)
-            .map(|((product, [w, scale]), epilogue)| {
-                let scales = Scales { kind: product.scale, k: product.layout.k, base: scale };
-                Driver { product, q, act_scale, w, scales, epilogue, scratch: kernel.scratch }
-            })
-            .collect();
-        drivers.iter().for_each(|driver| driver.task(f, (begin, end), valid));
+        let epilogues = [Epilogue::plain(Stride::Fixed(n), out), Epilogue::plain(Stride::Fixed(task_rows), up)];
+        let task = |f: &mut FunctionCx, product: &Product, [w, scale]: [Value; 2], epilogue: &Epilogue| {
+            let scales = Scales { kind: product.scale, k: product.layout.k, base: scale };
+            let driver = Driver { product, q, act_scale, w, scales, epilogue: *epilogue, scratch: kernel.scratch };
+            driver.task(f, (begin, end), valid);
+        };
+        if products[0] == products[1] {
+            // One code for both.
+            let (first, count) = (f.i64(0), f.i64(2));
+            f.for_range(first, count, 1, |f, second| {
+                let [w, scale] = [0, 1].map(|i| f.ins().select(second, weights[1][i], weights[0][i]));
+                let strides = [task_rows, n].map(|stride| f.size(stride));
+                let stride = f.ins().select(second, strides[0], strides[1]);
+                let out = f.ins().select(second, up, out);
+                task(f, &products[0], [w, scale], &Epilogue::plain(Stride::Value(stride), out));
+            });
+        } else {
+            for ((product, weights), epilogue) in products.iter().zip(weights).zip(&epilogues) {
+                task(f, product, weights, epilogue);
+            }
+        }
         let (first, count) = (f.i64(0), f.ins().isub(end, begin));
         f.for_range(first, valid, 1, |f, row| {
-            let addresses: Vec<_> = drivers.iter().map(|driver| driver.epilogue.address(f, row, begin)).collect();
-            glu_run(f, count, act, [addresses[0], addresses[1], addresses[0]]);
+            let [g, u] = epilogues.map(|epilogue| epilogue.addresses(f, row, begin)[0]);
+            glu_run(f, count, act, [g, u, g]);
         });
     });
 }
@@ -210,7 +223,7 @@ impl Driver<'_> {
         };
         let words = [
             (micro_args::OUT, out),
-            (micro_args::OUT_STRIDE, f.size(self.epilogue.row_bytes())),
+            (micro_args::OUT_STRIDE, self.epilogue.row_bytes(f)),
             (micro_args::RESIDUAL, residual),
             (micro_args::SUMS, f.offset(q, layout.sums_offset_bytes())),
             (micro_args::ACT_SCALE, f.index(self.act_scale, rows.row, 4)),

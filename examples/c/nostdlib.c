@@ -53,6 +53,7 @@ void _start(void) {
   /* Static, so that the compiler needs no memset to clear it. */
   static tcc_hooks hooks;
   hooks.size = sizeof hooks;
+  /* This core has what the object was compiled for. What a system grants (amxint8) must have been asked for by now. */
   hooks.cpu_features = MODEL_CPU_FEATURE_BITS;
   hooks.vlen = MODEL_VLEN;
   tcc_status status = model_self_test(arena, sizeof arena, 0, &hooks);

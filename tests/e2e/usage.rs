@@ -1,5 +1,7 @@
 //! Wrong input: exit statuses, messages that name what and where, nothing half-written.
 
+use serde_json::Value;
+
 use super::harness::{self, example, ok, tcc};
 
 fn fails(args: &[&str], status: i32, words: &[&str]) {
@@ -142,6 +144,11 @@ fn targets_are_listed() {
     for name in ["x86_64", "aarch64", "riscv64", "cortex-a53", "portable"] {
         assert!(list.contains(name), "{list}");
     }
+    let granted: Vec<_> = list.lines().filter(|line| line.trim_start().starts_with("granted")).collect();
+    assert!(matches!(granted[..], [line] if line.contains("amxint8")), "{list}");
+    let json: Value = serde_json::from_str(&ok(&["targets", "--json"])).expect("JSON");
+    let granted = |target: &Value| target["granted"].as_str().expect("names").to_owned();
+    assert_eq!(json["targets"].as_array().expect("a list").iter().map(granted).collect::<Vec<_>>(), ["amxint8", "", ""]);
 }
 
 /// A reader that has seen enough is no error.

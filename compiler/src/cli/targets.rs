@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tcc_backends::isa::BACKENDS;
 use tcc_backends::isa::matrix::desc::{MENU, NAME};
 use tcc_backends::isa::matrix::machine::preset::PRESETS;
-use tcc_ir::target::TargetDesc;
+use tcc_ir::target::{Features, TargetDesc};
 
 use super::Cx;
 use crate::error::Error;
@@ -21,6 +21,9 @@ pub(super) fn run(cx: &Cx) -> Result<(), Error> {
         println!("{}  (baseline: {})", desc.name, desc.feature_names(desc.baseline));
         let features: Vec<_> = desc.features.iter().map(|f| f.name).collect();
         println!("  features  {}", features.join(" "));
+        if desc.granted != Features::NONE {
+            println!("  granted   {}: by the system, to a process that asks", desc.feature_names(desc.granted));
+        }
         for cpu in desc.cpus {
             println!("  cpu       {:<18} {}", cpu.name, desc.feature_names(cpu.features));
         }
@@ -61,6 +64,7 @@ fn describe(desc: &TargetDesc) -> Value {
         "name": desc.name,
         "baseline": desc.feature_names(desc.baseline),
         "features": desc.features.iter().map(|f| f.name).collect::<Vec<_>>(),
+        "granted": desc.feature_names(desc.granted),
         "cpus": desc.cpus.iter().map(|c| json!({ "name": c.name, "features": desc.feature_names(c.features) })).collect::<Vec<_>>(),
         "kernels": desc.menu.iter().map(|row| json!({
             "name": row.name,

@@ -148,7 +148,10 @@ fn targets_are_listed() {
     assert!(matches!(granted[..], [line] if line.contains("amxint8")), "{list}");
     let json: Value = serde_json::from_str(&ok(&["targets", "--json"])).expect("JSON");
     let granted = |target: &Value| target["granted"].as_str().expect("names").to_owned();
-    assert_eq!(json["targets"].as_array().expect("a list").iter().map(granted).collect::<Vec<_>>(), ["amxint8", "", ""]);
+    assert_eq!(
+        json["targets"].as_array().expect("a list").iter().map(granted).collect::<Vec<_>>(),
+        ["amxint8", "", ""]
+    );
 }
 
 /// A reader that has seen enough is no error.

@@ -267,7 +267,9 @@ fn gated_case(pair: [&Vec<&'static MicroKernel>; 2], [m, n, k, valid]: [usize; 4
         let levels = vec![Level { memory: "l1", rows: task_rows }];
         let schedule = MatmulSchedule { micro: pair[i].clone(), levels };
         schedule.verify(n, k).expect("a schedule as the planner makes them");
-        GatedProduct { scale: scales[(i + m) % 2], schedule }
+        // Products alike share one code: those of one schedule have one kind of scale, too.
+        let other = if pair[0] == pair[1] { 0 } else { i };
+        GatedProduct { scale: scales[(other + m) % 2], schedule }
     });
     let mut rows = |product: &GatedProduct| {
         let encoding = product.schedule.micro[0].encoding;

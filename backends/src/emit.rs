@@ -123,6 +123,7 @@ pub fn functions(
             kernels: kernel_symbols(variant.plan),
             options,
             has_vlen: vlen.is_some(),
+            tuning: backend.desc().tuning,
         })
         .collect();
     let set = |(api, variant): (&Api<'_>, &Variant<'_>)| -> Result<Vec<Function>, EmitError> {

@@ -86,6 +86,7 @@ impl Profile {
             return Err(ProfileError::Target { found: self.target.clone(), expected: desc.name });
         }
         let had: Vec<&str> = self.features.split(',').collect();
+        let features = features.without(desc.tuning);
         let missing = desc.features.iter().filter(|f| features.contains(f.bit) && !had.contains(&f.name));
         let missing: Vec<&str> = missing.map(|f| f.name).collect();
         if !missing.is_empty() {

@@ -140,7 +140,7 @@ pub fn resolve(request: &TargetRequest, host_features: impl Fn() -> Vec<&'static
     let machine = Machine { desc, features, vlen: request.vlen };
     let variants = variants(&machine, &request.variants)?;
     let is_host_isa = desc.name == std::env::consts::ARCH;
-    let here = desc.close(desc.baseline.with(named(desc, &host_features())));
+    let here = desc.close(desc.baseline.with(named(desc, &host_features())).with(desc.tuning));
     let has_one = variants.is_empty() && here.contains(features) || variants.iter().any(|v| here.contains(v.1));
     Ok(Target { triple, backend, machine, variants, profile: None, is_host_isa, runs_here: is_host_isa && has_one })
 }
@@ -157,7 +157,9 @@ fn variants(machine: &Machine, names: &[String]) -> Result<Vec<(String, Features
             known: desc.features.iter().map(|f| f.name).collect::<Vec<_>>().join(", "),
         })?;
         let features = desc.close(features.into_iter().fold(machine.features, Features::with));
-        if let Some((other, _)) = variants.iter().find(|(_, known)| *known == features) {
+        if let Some((other, _)) =
+            variants.iter().find(|(_, known)| known.without(desc.tuning) == features.without(desc.tuning))
+        {
             let features = desc.feature_names(features);
             return Err(TargetError::SameVariant { first: other.clone(), second: name.clone(), features });
         }
@@ -246,6 +248,22 @@ fn change(desc: &'static TargetDesc, mut features: Features, changes: &str) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tuning_is_no_requirement() {
+        for desc in BACKENDS.iter().map(|backend| backend.desc()).filter(|desc| desc.name == std::env::consts::ARCH) {
+            for feature in desc.features.iter().filter(|feature| desc.tuning.contains(feature.bit)) {
+                let (target, features) = (Some(desc.name.to_owned()), Some(format!("+{}", feature.name)));
+                let request = TargetRequest { target, features, ..TargetRequest::default() };
+                let found = resolve(&request, Vec::new).map(|target| (target.machine.features, target.runs_here));
+                assert_eq!(found.ok(), Some((desc.baseline.with(feature.bit), true)));
+            }
+        }
+        let variants = ["zen4", "icelake-server"].map(String::from).to_vec();
+        let request = TargetRequest { target: Some("x86_64".into()), variants, ..TargetRequest::default() };
+        let refused = resolve(&request, Vec::new).err();
+        assert!(matches!(refused, Some(TargetError::SameVariant { .. })), "{refused:?}");
+    }
 
     #[test]
     fn granted_features_are_for_the_process_that_asked() {

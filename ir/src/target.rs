@@ -106,6 +106,8 @@ pub struct TargetDesc {
     pub has_gated_products: bool,
     /// Features that a process has to ask its system for: code cannot find out by itself whether they were granted.
     pub granted: Features,
+    /// Features that say what is faster on a core, not what it can do: every core runs their code, and none is asked.
+    pub tuning: Features,
     /// Encoding that the ternary product with float activations reads.
     pub float_encoding: Encoding,
 }

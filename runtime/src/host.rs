@@ -30,6 +30,9 @@ pub fn features() -> Vec<&'static str> {
         if ["avx512", "avx512vnni", "avx512vbmi"].iter().all(|name| found.contains(name)) && tiles::are_granted() {
             found.push("amxint8");
         }
+        if found.contains(&"avx512") && is_zen4() {
+            found.push("fetchl2");
+        }
     }
     #[cfg(target_arch = "aarch64")]
     {
@@ -50,6 +53,17 @@ pub fn features() -> Vec<&'static str> {
         }
     }
     found
+}
+
+/// True on AMD's family 19h; with AVX-512 that is Zen 4 (Processor Programming Reference, CPUID 1).
+#[cfg(target_arch = "x86_64")]
+fn is_zen4() -> bool {
+    use std::arch::x86_64::__cpuid;
+    let vendor = __cpuid(0);
+    let is_amd = [vendor.ebx, vendor.edx, vendor.ecx] == [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes);
+    let version = __cpuid(1).eax;
+    let (family, extended) = (version >> 8 & 0xf, version >> 20 & 0xff);
+    is_amd && vendor.eax >= 1 && family + extended == 0x19
 }
 
 /// The matrix extension of x86-64.

@@ -51,7 +51,7 @@ fn main() -> Result<(), RunError> {
 
 /// Seconds of one pass over about `bytes` bytes of weights, and their panels; `None` for rows that are not assembled.
 fn measure(host: &dyn Backend, row: &MicroKernel, bytes: usize) -> Result<Option<(f64, usize)>, RunError> {
-    let Some(code) = host.micro(row) else { return Ok(None) };
+    let Some(code) = host.micro(row, row.needs) else { return Ok(None) };
     let name = code.name.clone();
     let mut process = Runner::new(host, host.desc().baseline, vec![code])?.start(&[])?;
     let mut random = Rng::new(1);

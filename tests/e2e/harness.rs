@@ -30,6 +30,7 @@ pub const LEVELS: &[Level] = &[
     host_level("x86_64 avx512vnni", &["-t", "x86_64", "--features", "+avx512vnni"], "avx512vnni"),
     host_level("x86_64 avx512vbmi", &["-t", "x86_64", "--features", "+avx512vnni,+avx512vbmi"], "avx512vbmi"),
     host_level("x86_64 amxint8", &["-t", "x86_64", "--features", "+amxint8"], "amxint8"),
+    level("x86_64 fetchl2", &["-t", "x86_64", "--features", "+fetchl2"]),
     level("aarch64", &["-t", "aarch64"]),
     level("aarch64 dotprod", &["-t", "aarch64", "--features", "+dotprod"]),
     level("aarch64 i8mm", &["-t", "aarch64", "--features", "+dotprod,+i8mm"]),

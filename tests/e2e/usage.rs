@@ -146,12 +146,13 @@ fn targets_are_listed() {
     }
     let granted: Vec<_> = list.lines().filter(|line| line.trim_start().starts_with("granted")).collect();
     assert!(matches!(granted[..], [line] if line.contains("amxint8")), "{list}");
+    let tuning: Vec<_> = list.lines().filter(|line| line.trim_start().starts_with("tuning")).collect();
+    assert!(matches!(tuning[..], [line] if line.contains("fetchl2")), "{list}");
     let json: Value = serde_json::from_str(&ok(&["targets", "--json"])).expect("JSON");
-    let granted = |target: &Value| target["granted"].as_str().expect("names").to_owned();
-    assert_eq!(
-        json["targets"].as_array().expect("a list").iter().map(granted).collect::<Vec<_>>(),
-        ["amxint8", "", ""]
-    );
+    let targets = json["targets"].as_array().expect("a list");
+    for (kind, expected) in [("granted", ["amxint8", "", ""]), ("tuning", ["fetchl2", "", ""])] {
+        assert_eq!(targets.iter().map(|target| target[kind].as_str().expect("names")).collect::<Vec<_>>(), expected);
+    }
 }
 
 /// A reader that has seen enough is no error.

@@ -100,6 +100,27 @@ fn a_core_without_the_features_is_refused() {
     }
 }
 
+#[test]
+fn no_core_is_asked_for_tuning() {
+    for machine in MACHINES {
+        let backend = isa::backend(machine.target).expect("a machine of a known target");
+        let desc = backend.desc();
+        if desc.tuning == Features::NONE {
+            continue;
+        }
+        let needs = desc.tuning.with(desc.baseline);
+        match Toy::start(backend, machine, needs, (&GOLDEN_TOKENS, [0; 32]), &random_weights()) {
+            Ok(mut toy) => {
+                let hooks = [toy.hooks(&[(hooks::CPU_FEATURES, desc.baseline.0)]), toy.hooks(&[])];
+                for hooks in hooks {
+                    assert_eq!(Status(toy.init_with(hooks)), Status::OK, "{}", machine.name);
+                }
+            }
+            Err(error) => report_skipped(machine.name, &error),
+        }
+    }
+}
+
 /// The two logits of `first + token · second` that tell whether it was computed.
 fn has_expected_logits(toy: &mut Toy) {
     let (status, rows) = toy.eval_all(&GOLDEN_TOKENS);

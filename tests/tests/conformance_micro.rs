@@ -8,7 +8,7 @@
 use tcc_backends::isa::{BACKENDS, Backend};
 use tcc_ir::encoding::Encoding;
 use tcc_ir::kernel::QuantLayout;
-use tcc_ir::target::{MicroKernel, micro_args};
+use tcc_ir::target::{Features, MicroKernel, micro_args};
 use tcc_tests::machines::{MACHINES, Machine, report_skipped};
 use tcc_tests::memory::Memory;
 use tcc_tests::random::Rng;
@@ -116,10 +116,13 @@ fn on_every_row(
 ) {
     for backend in BACKENDS {
         let machines: Vec<_> = MACHINES.iter().filter(|m| m.target == backend.desc().name).collect();
-        for row in backend.desc().menu {
-            let Some(code) = backend.micro(row) else { continue };
-            let what = format!("{} {row}", backend.desc().name);
-            let features = backend.desc().baseline.with(row.needs);
+        let desc = backend.desc();
+        let tunings =
+            if desc.tuning == Features::NONE { vec![Features::NONE] } else { vec![Features::NONE, desc.tuning] };
+        for (row, tuning) in desc.menu.iter().flat_map(|row| tunings.iter().map(move |tuning| (row, *tuning))) {
+            let features = desc.baseline.with(row.needs).with(tuning);
+            let Some(code) = backend.micro(row, features) else { continue };
+            let what = format!("{} {row} {}", desc.name, desc.feature_names(tuning));
             let runner = Runner::with_memory(*backend, features, vec![code.clone()], memory_bytes)
                 .unwrap_or_else(|e| panic!("{what}: {e}"));
             let ran = machines.iter().filter(|machine| {

@@ -90,7 +90,7 @@ enum Za {
 fn streaming_mode_and_za_are_off_and_what_a_caller_had_in_za_is_saved() {
     let backend = backend("aarch64").expect("a backend of this name");
     let row = backend.desc().menu.iter().find(|row| row.name == KERNEL).expect("a row of this name");
-    let kernel = backend.micro(row).expect("an assembled row");
+    let kernel = backend.micro(row, row.needs).expect("an assembled row");
     let features = backend.desc().baseline.with(row.needs);
     let runner = Runner::new(backend, features, vec![caller(), kernel]).unwrap_or_else(|e| panic!("{e}"));
     let run = |machine: &Machine, had: Za| -> Result<(), RunError> {

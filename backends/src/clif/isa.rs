@@ -16,6 +16,7 @@ use crate::isa::{AttentionPart, Backend, CacheLoops, RowPart, ScreenLoops};
 pub struct ClifContext {
     pub(super) isa: OwnedTargetIsa,
     target: &'static str,
+    features: Features,
     has_vectors: bool,
     dense_dots: BTreeMap<DType, Function>,
     attention: BTreeMap<AttentionPart, Function>,
@@ -67,7 +68,7 @@ impl ClifContext {
             byte_panels: Function { name: BYTE_PANELS.into(), ..byte_panels },
             rows: Function { name: SCREEN_ROWS.into(), ..rows },
         });
-        Ok(ClifContext { dense_dots, attention, cache_loops, row_loops, screen, ..cx })
+        Ok(ClifContext { features, dense_dots, attention, cache_loops, row_loops, screen, ..cx })
     }
 
     fn with_flags(target: &'static str, triple: &str, flags: &[&str], has_vectors: bool) -> Result<Self, EmitError> {
@@ -83,12 +84,28 @@ impl ClifContext {
         let isa = builder.finish(settings::Flags::new(shared)).map_err(|e| fail(e.to_string()))?;
         let (dense_dots, attention, cache_loops) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let row_loops = BTreeMap::new();
-        Ok(ClifContext { isa, target, has_vectors, dense_dots, attention, cache_loops, row_loops, screen: None })
+        let features = Features::NONE;
+        Ok(ClifContext {
+            isa,
+            target,
+            features,
+            has_vectors,
+            dense_dots,
+            attention,
+            cache_loops,
+            row_loops,
+            screen: None,
+        })
     }
 
     /// Short name of the target, for messages.
     pub fn target(&self) -> &'static str {
         self.target
+    }
+
+    /// What cores have that the code is for.
+    pub fn features(&self) -> Features {
+        self.features
     }
 
     /// True if 128-bit vectors may be used.

@@ -142,7 +142,7 @@ fn emit_micro(cx: &ClifContext, backend: &dyn Backend, row: &MicroKernel) -> Res
     if let Some(portable) = ternary_portable::emit(cx, row) {
         return portable;
     }
-    match backend.micro(row) {
+    match backend.micro(row, cx.features()) {
         Some(code) => Ok(Function { name: micro_symbol(row), ..code }),
         None => Err(EmitError::NoKernel { target: cx.target().to_string(), what: format!("micro-kernel '{row}'") }),
     }

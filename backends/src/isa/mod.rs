@@ -186,8 +186,9 @@ pub trait Backend: Sync {
     /// True if 128-bit vectors may be used in portable code.
     fn has_vectors(&self, features: Features) -> bool;
 
-    /// Code of an assembled menu row; `None` for rows that portable code implements.
-    fn micro(&self, row: &MicroKernel) -> Option<Function>;
+    /// Code of an assembled menu row for cores with `features`, those that it needs among them; `None` for rows that
+    /// portable code implements.
+    fn micro(&self, row: &MicroKernel, features: Features) -> Option<Function>;
 
     /// Assembled dot products with a row of dense weights of the float type `weight`, for cores with `features`;
     /// `None` where portable code does it.

@@ -96,10 +96,15 @@ fn resolve(name: Option<&str>, machine: &MachineArgs, takes_granted: bool) -> Re
     profile.map_err(|source| Error::Profile { path: path.clone(), source })
 }
 
+/// What this machine can run: its own features, and code tuned for any core.
+fn here() -> Result<Features, Error> {
+    let machine = own_target(None, &MachineArgs::default())?.machine;
+    Ok(machine.features.with(machine.desc.tuning))
+}
+
 /// Names of those features of `target` among `needs` that this machine, of its instruction set, lacks.
 pub fn missing_here(target: &Target, needs: Features) -> Result<String, Error> {
-    let here = own_target(None, &MachineArgs::default())?.machine.features;
-    Ok(target.machine.desc.feature_names(needs.without(here)))
+    Ok(target.machine.desc.feature_names(needs.without(here()?)))
 }
 
 /// The variant of `back` called `forced`; else the one that `init` chooses on this machine, or the first for code that
@@ -109,7 +114,7 @@ pub fn variant<'b>(back: &'b Back, forced: Option<&str>) -> Result<&'b Variant, 
         return forced.map_or(Ok(&back.variants[0]), |name| back.variant(name));
     }
     let Some(name) = forced else {
-        let here = own_target(None, &MachineArgs::default())?.machine.features;
+        let here = here()?;
         return Ok(back.variants.iter().find(|v| here.contains(v.plan.needs)).unwrap_or(&back.variants[0]));
     };
     let variant = back.variant(name)?;

@@ -24,6 +24,9 @@ pub(super) fn run(cx: &Cx) -> Result<(), Error> {
         if desc.granted != Features::NONE {
             println!("  granted   {}: by the system, to a process that asks", desc.feature_names(desc.granted));
         }
+        if desc.tuning != Features::NONE {
+            println!("  tuning    {}: what is faster, not what is possible", desc.feature_names(desc.tuning));
+        }
         for cpu in desc.cpus {
             println!("  cpu       {:<18} {}", cpu.name, desc.feature_names(cpu.features));
         }
@@ -65,6 +68,7 @@ fn describe(desc: &TargetDesc) -> Value {
         "baseline": desc.feature_names(desc.baseline),
         "features": desc.features.iter().map(|f| f.name).collect::<Vec<_>>(),
         "granted": desc.feature_names(desc.granted),
+        "tuning": desc.feature_names(desc.tuning),
         "cpus": desc.cpus.iter().map(|c| json!({ "name": c.name, "features": desc.feature_names(c.features) })).collect::<Vec<_>>(),
         "kernels": desc.menu.iter().map(|row| json!({
             "name": row.name,

@@ -75,7 +75,7 @@ pub(super) fn rate(
     threads: usize,
     pace: Pace,
 ) -> Result<Option<f64>, Error> {
-    let Some(code) = backend.micro(row) else { return Ok(None) };
+    let Some(code) = backend.micro(row, row.needs) else { return Ok(None) };
     let words = block(row, k, panels);
     let calls = calls_per_second(&code.bytes, &words, threads, pace).map_err(Error::io("run", row.name))?;
     Ok(Some(calls * (panels * row.encoding.nr() * k * row.mr) as f64))

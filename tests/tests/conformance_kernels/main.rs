@@ -38,11 +38,14 @@ fn conform(family: &str, cases: Cases) {
     }
 }
 
-/// Runs the cases with the machine's own features. The host stands for the smallest core of its target as well;
-/// other targets have a machine for that.
+/// Runs the cases with the machine's own features, tuned for others where the target has such code. The host stands for
+/// the smallest core of its target as well; other targets have a machine for that.
 fn run_on(backend: &dyn Backend, machine: &Machine, cases: Cases) -> Result<(), RunError> {
-    let own = machine.features(backend)?;
+    let (own, tuning) = (machine.features(backend)?, backend.desc().tuning);
     run_with(backend, machine, own, cases)?;
+    if tuning != Features::NONE {
+        run_with(backend, machine, own.with(tuning), cases)?;
+    }
     match machine.features {
         Some(_) => Ok(()),
         None => run_with(backend, machine, backend.desc().baseline, cases),

@@ -241,35 +241,58 @@ fn ternary_case(
     finish(op, spec, [m, n, valid], end, (vec![&q, &act_scale, &w, &s], operands), rng)
 }
 
-/// Gates of two products: each schedule with itself and with the next one, whose encoding may be another.
+/// Gates of two products: each schedule with itself and with the next one, whose encoding may be another; with scales per
+/// tensor and row, and per group.
 pub fn ternary_glu(backend: &dyn Backend, features: Features, vlen: u32) -> Vec<Case> {
     let mut rng = Rng::named("ternary_glu");
     let all = schedules(backend, features, vlen);
     let pairs = (0..all.len()).flat_map(|i| [[&all[i], &all[i]], [&all[i], &all[(i + 1) % all.len()]]]);
     let shapes = [(1, 33), (100, 256), (64, 100), (131, 48)];
-    let cases = pairs.enumerate().map(|(i, pair)| {
+    let cases = pairs.enumerate().flat_map(|(i, pair)| {
         let tallest = pair[0][0].mr.max(pair[1][0].mr);
-        let (m, valid) = [(1, 1), (8, 5), (tallest + 3, tallest + 2)][i % 3];
+        let [m, valid] = [[1, 1], [8, 5], [tallest + 3, tallest + 2]][i % 3];
         let (n, k) = shapes[i % shapes.len()];
-        gated_case(pair, [m, n, k, valid], Act::ALL[i / 2 % 2], &mut rng)
+        let mut scales = [ScaleKind::PerTensor, ScaleKind::PerRow];
+        scales.rotate_left(m % 2);
+        let whole = (QuantLayout { k, sum_group: k }, scales);
+        let act = Act::ALL[i / 2 % 2];
+        let kinds = std::iter::once(whole).chain(grouped_gate(pair));
+        let cases = kinds.map(|(layout, scales)| gated_case(pair, [m, n, valid], (layout, scales), act, &mut rng));
+        cases.collect::<Vec<_>>()
     });
     cases.collect()
 }
 
-fn gated_case(pair: [&Vec<&'static MicroKernel>; 2], [m, n, k, valid]: [usize; 4], act: Act, rng: &mut Rng) -> Case {
-    let layout = QuantLayout { k, sum_group: k };
+/// A layout and scales per group for products of the schedules `pair`, where their encodings have groups.
+fn grouped_gate(pair: [&Vec<&'static MicroKernel>; 2]) -> Option<(QuantLayout, [ScaleKind; 2])> {
+    let encodings = pair.map(|micro| micro[0].encoding);
+    // Of any two units the larger is a multiple of the other.
+    let unit = encodings.iter().map(|encoding| encoding.kr()).max().expect("two").max(16);
+    let layout = QuantLayout { k: 8 * unit, sum_group: unit };
+    let groups = [4 * unit, 2 * unit];
+    let fits = encodings.iter().zip(groups).all(|(encoding, group)| encoding.has_groups(group, layout.k));
+    fits.then(|| (layout, groups.map(|group| ScaleKind::PerGroup { group })))
+}
+
+fn gated_case(
+    pair: [&Vec<&'static MicroKernel>; 2],
+    [m, n, valid]: [usize; 3],
+    (layout, scales): (QuantLayout, [ScaleKind; 2]),
+    act: Act,
+    rng: &mut Rng,
+) -> Case {
+    let k = layout.k;
     let q = rng.tensor(&ValueType::new(DType::I8, &[m, k]));
     let act_scale = rng.tensor(&ValueType::f32(&[m]));
     let mut operands = vec![Operand::Input(quantized(layout, &q, m)), input(&act_scale)];
     let task_rows = pair.map(|micro| micro[0].encoding.nr()).into_iter().max().expect("two").max(32);
-    let scales = [ScaleKind::PerTensor, ScaleKind::PerRow];
     let products = std::array::from_fn(|i| {
         let levels = vec![Level { memory: "l1", rows: task_rows }];
         let schedule = MatmulSchedule { micro: pair[i].clone(), levels };
         schedule.verify(n, k).expect("a schedule as the planner makes them");
         // Products alike share one code: those of one schedule have one kind of scale, too.
         let other = if pair[0] == pair[1] { 0 } else { i };
-        GatedProduct { scale: scales[(other + m) % 2], schedule }
+        GatedProduct { scale: scales[other], schedule }
     });
     let mut rows = |product: &GatedProduct| {
         let encoding = product.schedule.micro[0].encoding;

@@ -23,6 +23,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I32;
 use cranelift_codegen::ir::{InstBuilder, Signature, Type, Value};
 use tcc_ir::plan::Plan;
+use tcc_ir::target::Features;
 use tcc_runtime::abi::Status;
 
 use super::ClifContext;
@@ -46,6 +47,8 @@ pub(crate) struct Api<'a> {
     pub options: &'a EmitOptions<'a>,
     /// True where the backend can ask the core for the bits of a vector register.
     pub has_vlen: bool,
+    /// Features that every core runs the code of, whatever it is asked.
+    pub tuning: Features,
 }
 
 /// What all variants of an object share, for cores of the bare baseline: every function and data block but probes and

@@ -42,7 +42,8 @@ pub(super) fn choose(api: &Api<'_>, f: &mut FunctionCx, caller_hooks: Value) -> 
 
 /// Not 0 if a core with the features `found` has those of `variant`, and vectors of its length.
 fn fits(api: &Api<'_>, f: &mut FunctionCx, variant: &Variant<'_>, found: Value, caller_hooks: Value) -> Value {
-    let needs = f.i64(variant.plan.needs.0.cast_signed());
+    let needs = variant.plan.needs.without(api.tuning);
+    let needs = f.i64(needs.0.cast_signed());
     let missing = f.ins().band_not(needs, found);
     let has_all = f.ins().icmp_imm_s(IntCC::Equal, missing, 0);
     if variant.plan.vlen == 0 {

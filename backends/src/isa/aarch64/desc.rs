@@ -226,5 +226,6 @@ pub(super) const DESC: TargetDesc = TargetDesc {
     activations: QuantForm::Rows,
     has_gated_products: true,
     granted: Features::NONE,
+    tuning: Features::NONE,
     float_encoding: float_ternary::ENCODING,
 };

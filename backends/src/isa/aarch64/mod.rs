@@ -48,7 +48,7 @@ impl Backend for Aarch64 {
         features.contains(desc::NEON)
     }
 
-    fn micro(&self, row: &MicroKernel) -> Option<Function> {
+    fn micro(&self, row: &MicroKernel, _features: Features) -> Option<Function> {
         micro::code(row)
     }
 

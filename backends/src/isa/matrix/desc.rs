@@ -52,5 +52,6 @@ pub static DESC: TargetDesc = TargetDesc {
     activations: QuantForm::Strips,
     has_gated_products: false,
     granted: Features::NONE,
+    tuning: Features::NONE,
     float_encoding: Encoding::W2Nz(Panel { parts: 4, nr: 64, kp: 512 }),
 };

@@ -113,5 +113,6 @@ pub static DESC: TargetDesc = TargetDesc {
     activations: QuantForm::Rows,
     has_gated_products: true,
     granted: Features::NONE,
+    tuning: Features::NONE,
     float_encoding: float_ternary::ENCODING,
 };

@@ -46,7 +46,7 @@ impl Backend for Riscv64 {
         features.contains(desc::V)
     }
 
-    fn micro(&self, row: &MicroKernel) -> Option<Function> {
+    fn micro(&self, row: &MicroKernel, _features: Features) -> Option<Function> {
         micro::micro(row)
     }
 

@@ -20,6 +20,7 @@ use iced_x86::code_asm::{
 use tcc_ir::numerics::LANES;
 use tcc_ir::ty::DType;
 
+use super::fetch::Fetch;
 use super::function;
 use super::pieces::{int, reduce, tail_mask, while_left};
 use crate::code::Function;
@@ -57,8 +58,8 @@ pub(super) const UNROLL: [usize; 2] = [4, 1];
 
 pub(super) const LINE_BYTES: usize = 64;
 
-/// The function named `name` for weights of type `weight`.
-pub(super) fn emit(name: &str, weight: DType) -> Function {
+/// The function named `name` for weights of type `weight`, which asks for later ones as `fetch` says.
+pub(super) fn emit(name: &str, weight: DType, fetch: Fetch) -> Function {
     let frame_bytes = 8 + 2 * 8;
     function(name, frame_bytes, |a| {
         a.push(LEFT)?;
@@ -68,7 +69,7 @@ pub(super) fn emit(name: &str, weight: DType) -> Function {
         a.lea(X_STRIDE, K * 4)?;
         a.lea(X_STRIDE_3, X_STRIDE + X_STRIDE * 2)?;
         for rows in GROUPS {
-            row_loop(a, weight, rows)?;
+            row_loop(a, weight, rows, fetch)?;
         }
         a.vzeroupper()?;
         a.pop(X_STRIDE)?;
@@ -78,7 +79,7 @@ pub(super) fn emit(name: &str, weight: DType) -> Function {
 }
 
 /// Runs while at least `rows` token rows are left.
-fn row_loop(a: &mut CodeAssembler, weight: DType, rows: usize) -> Result<(), IcedError> {
+fn row_loop(a: &mut CodeAssembler, weight: DType, rows: usize, fetch: Fetch) -> Result<(), IcedError> {
     while_left(a, ROWS, rows, |a| {
         let mut reduce = a.create_label();
         a.mov(X, X_ROW)?;
@@ -88,7 +89,7 @@ fn row_loop(a: &mut CodeAssembler, weight: DType, rows: usize) -> Result<(), Ice
             a.vpxord(*partials, *partials, *partials)?;
         }
         for unroll in UNROLL {
-            block_loop(a, weight, rows, unroll)?;
+            block_loop(a, weight, rows, unroll, fetch)?;
         }
         a.test(LEFT, LEFT)?;
         a.je(reduce)?;
@@ -106,11 +107,11 @@ fn row_loop(a: &mut CodeAssembler, weight: DType, rows: usize) -> Result<(), Ice
 }
 
 /// Runs while at least `unroll` whole blocks are left.
-fn block_loop(a: &mut CodeAssembler, weight: DType, rows: usize, unroll: usize) -> Result<(), IcedError> {
+fn block_loop(a: &mut CodeAssembler, weight: DType, rows: usize, unroll: usize, fetch: Fetch) -> Result<(), IcedError> {
     let (columns, bytes) = (unroll * LANES, unroll * LANES * size_bytes(weight));
     while_left(a, LEFT, columns, |a| {
         for line in (0..bytes).step_by(LINE_BYTES) {
-            a.prefetcht0(byte_ptr(W + LATER + int(line)))?;
+            fetch.ask(a, byte_ptr(W + LATER + int(line)))?;
         }
         for block in 0..unroll {
             load_weights(a, weight, WEIGHTS, int(block * LANES * size_bytes(weight)))?;

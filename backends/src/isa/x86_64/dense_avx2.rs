@@ -13,6 +13,7 @@ use tcc_ir::numerics::LANES;
 use tcc_ir::ty::DType;
 
 use super::dense::{LINE_BYTES, UNROLL, size_bytes};
+use super::fetch::Fetch;
 use super::function;
 use super::pieces::{int, reduce_halves, while_left};
 use crate::code::Function;
@@ -51,8 +52,8 @@ const WIDTH: usize = 32;
 const PARTIALS_BYTES: usize = 4 * LANES;
 const STACK_BYTES: usize = GROUPS[0] * PARTIALS_BYTES;
 
-/// The function for weights of type `weight`.
-pub(super) fn emit(weight: DType) -> Function {
+/// The function for weights of type `weight`, which asks for later ones as `fetch` says.
+pub(super) fn emit(weight: DType, fetch: Fetch) -> Function {
     let frame_bytes = u32::try_from(8 + 2 * 8 + STACK_BYTES).expect("a few registers");
     function("dense_dot", frame_bytes, |a| {
         a.push(LEFT)?;
@@ -61,7 +62,7 @@ pub(super) fn emit(weight: DType) -> Function {
         a.sub(rsp, int(STACK_BYTES))?;
         a.lea(X_STRIDE, K * 4)?;
         for rows in GROUPS {
-            while_left(a, ROWS, rows, |a| row_group(a, weight, rows))?;
+            while_left(a, ROWS, rows, |a| row_group(a, weight, rows, fetch))?;
         }
         a.vzeroupper()?;
         a.add(rsp, int(STACK_BYTES))?;
@@ -72,7 +73,7 @@ pub(super) fn emit(weight: DType) -> Function {
 }
 
 /// Dot products of the next `rows` token rows; moves [`X_ROW`] and [`OUT`] past them.
-fn row_group(a: &mut CodeAssembler, weight: DType, rows: usize) -> Result<(), IcedError> {
+fn row_group(a: &mut CodeAssembler, weight: DType, rows: usize, fetch: Fetch) -> Result<(), IcedError> {
     a.mov(X, X_ROW)?;
     a.mov(W, W_ROW)?;
     a.mov(LEFT, K)?;
@@ -80,7 +81,7 @@ fn row_group(a: &mut CodeAssembler, weight: DType, rows: usize) -> Result<(), Ic
         a.vxorps(*half, *half, *half)?;
     }
     for unroll in UNROLL {
-        while_left(a, LEFT, unroll * LANES, |a| blocks(a, weight, rows, unroll))?;
+        while_left(a, LEFT, unroll * LANES, |a| blocks(a, weight, rows, unroll, fetch))?;
     }
     let mut whole = a.create_label();
     a.test(LEFT, LEFT)?;
@@ -96,10 +97,10 @@ fn row_group(a: &mut CodeAssembler, weight: DType, rows: usize) -> Result<(), Ic
 }
 
 /// `unroll` whole blocks of all token rows.
-fn blocks(a: &mut CodeAssembler, weight: DType, rows: usize, unroll: usize) -> Result<(), IcedError> {
+fn blocks(a: &mut CodeAssembler, weight: DType, rows: usize, unroll: usize, fetch: Fetch) -> Result<(), IcedError> {
     let block_bytes = LANES * size_bytes(weight);
     for line in (0..unroll * block_bytes).step_by(LINE_BYTES) {
-        a.prefetcht0(byte_ptr(W + LATER + int(line)))?;
+        fetch.ask(a, byte_ptr(W + LATER + int(line)))?;
     }
     for block in 0..unroll {
         for (half, weights) in WEIGHTS.into_iter().enumerate() {

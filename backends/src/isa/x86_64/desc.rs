@@ -25,6 +25,9 @@ pub(super) const AVX512VBMI: Features = Features::bit(7);
 /// cannot: `probe` never finds them, callers say that they are there.
 pub(super) const AMXINT8: Features = Features::bit(8);
 
+/// What is asked for ahead goes to the second-level cache (`fetch.rs`).
+pub(super) const FETCHL2: Features = Features::bit(9);
+
 /// x86-64-v3: without it Cranelift would need library calls for `fma` and rounding.
 const V3: Features = AVX2.with(FMA).with(BMI).with(F16C);
 const V4: Features = V3.with(AVX512);
@@ -44,6 +47,7 @@ const FEATURES: &[Feature] = &[
     feature("avx512vnni", AVX512VNNI, AVX512),
     feature("avx512vbmi", AVX512VBMI, AVX512),
     feature("amxint8", AMXINT8, AVX512VNNI.with(AVX512VBMI)),
+    feature("fetchl2", FETCHL2, Features::NONE),
 ];
 
 const CPUS: &[Cpu] = &[
@@ -53,7 +57,7 @@ const CPUS: &[Cpu] = &[
     Cpu { name: "alderlake", features: V3.with(AVXVNNI) },
     Cpu { name: "skylake-avx512", features: V4 },
     Cpu { name: "icelake-server", features: ICELAKE },
-    Cpu { name: "zen4", features: ICELAKE },
+    Cpu { name: "zen4", features: ICELAKE.with(FETCHL2) },
     Cpu { name: "zen5", features: ICELAKE.with(AVXVNNI) },
 ];
 
@@ -168,5 +172,6 @@ pub(super) const DESC: TargetDesc = TargetDesc {
     activations: QuantForm::Rows,
     has_gated_products: true,
     granted: AMXINT8,
+    tuning: FETCHL2,
     float_encoding: float_ternary::ENCODING,
 };

@@ -7,6 +7,7 @@ mod dense_avx2;
 mod desc;
 mod exp;
 mod exp_avx2;
+mod fetch;
 mod micro;
 mod pieces;
 mod rows;
@@ -18,6 +19,7 @@ use iced_x86::{Decoder, DecoderOptions, Formatter, IcedError, IntelFormatter};
 use tcc_ir::target::{Features, MicroKernel, TargetDesc};
 use tcc_ir::ty::DType;
 
+use self::fetch::Fetch;
 use super::{AttentionPart, Backend, CacheLoops, ElfAbi, RowPart, ScreenLoops, Syscalls};
 use crate::code::{Function, RelocKind};
 
@@ -43,13 +45,14 @@ impl Backend for X86_64 {
         true
     }
 
-    fn micro(&self, row: &MicroKernel) -> Option<Function> {
-        micro::emit(row)
+    fn micro(&self, row: &MicroKernel, features: Features) -> Option<Function> {
+        micro::emit(row, Fetch::of(features))
     }
 
     fn dense_dot(&self, weight: DType, features: Features) -> Option<Function> {
         let is_wide = features.contains(desc::AVX512);
-        Some(if is_wide { dense::emit("dense_dot", weight) } else { dense_avx2::emit(weight) })
+        let fetch = Fetch::of(features);
+        Some(if is_wide { dense::emit("dense_dot", weight, fetch) } else { dense_avx2::emit(weight, fetch) })
     }
 
     fn screen(&self, features: Features) -> Option<ScreenLoops> {
@@ -62,7 +65,7 @@ impl Backend for X86_64 {
     }
 
     fn cache_loops(&self, cache: DType, features: Features) -> Option<CacheLoops> {
-        features.contains(desc::AVX512).then(|| attention::cache_loops(cache))
+        features.contains(desc::AVX512).then(|| attention::cache_loops(cache, Fetch::of(features)))
     }
 
     fn row_loop(&self, part: RowPart, features: Features) -> Option<Function> {

@@ -15,6 +15,7 @@ use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAs
 use tcc_ir::cache::element_bytes;
 use tcc_ir::ty::DType;
 
+use super::fetch::Fetch;
 use super::function;
 use super::pieces::int;
 use crate::code::Function;
@@ -41,8 +42,8 @@ const REGISTERS: [AsmRegisterZmm; 32] = [
 #[derive(Clone, Copy)]
 struct Elements {
     dtype: DType,
-    /// Bytes from what is read to what is asked for; none where it was just written.
-    ahead: Option<usize>,
+    /// How later ones are asked for, and bytes to them from what is read; none where it was just written.
+    ahead: Option<(Fetch, usize)>,
 }
 
 impl Elements {
@@ -50,8 +51,8 @@ impl Elements {
     const WIDENED: Elements = Elements { dtype: DType::F32, ahead: None };
 
     /// Elements as the cache stores them. 64 rows of 128 cover the latency of a memory; more would not stay near.
-    fn stored(cache: DType) -> Elements {
-        Elements { dtype: cache, ahead: Some((8192 * element_bytes(cache)).min(16384)) }
+    fn stored(cache: DType, fetch: Fetch) -> Elements {
+        Elements { dtype: cache, ahead: Some((fetch, (8192 * element_bytes(cache)).min(16384))) }
     }
 
     /// Bytes of an element.
@@ -61,9 +62,9 @@ impl Elements {
 
     /// Asks for what comes after the `bytes` at `at`, where something is asked for.
     fn ask_ahead(self, a: &mut CodeAssembler, at: AsmRegister64, bytes: usize) -> Result<(), IcedError> {
-        let Some(ahead) = self.ahead else { return Ok(()) };
+        let Some((fetch, ahead)) = self.ahead else { return Ok(()) };
         for line in (0..bytes).step_by(LINE_BYTES) {
-            a.prefetcht0(byte_ptr(at + int(ahead + line)))?;
+            fetch.ask(a, byte_ptr(at + int(ahead + line)))?;
         }
         Ok(())
     }
@@ -90,8 +91,8 @@ pub(super) fn emit(part: AttentionPart) -> Function {
 }
 
 /// The loops that read a cache of type `cache` as it is.
-pub(super) fn cache_loops(cache: DType) -> CacheLoops {
-    let elements = Elements::stored(cache);
+pub(super) fn cache_loops(cache: DType, fetch: Fetch) -> CacheLoops {
+    let elements = Elements::stored(cache, fetch);
     CacheLoops { scores: scores::scores(elements), values: values::values(elements) }
 }
 

@@ -13,8 +13,9 @@ use iced_x86::code_asm::{AsmRegisterXmm, AsmRegisterYmm, CodeAssembler, dword_pt
 use tcc_ir::encoding::i2;
 
 use super::bitmap::{self, Vectors};
-use super::panels::{Body, NR, Walk, acc_address, q_address, w_address};
+use super::panels::{Ahead, Body, NR, Walk, acc_address, q_address, w_address};
 use crate::code::Function;
+use crate::isa::x86_64::fetch::Fetch;
 
 /// The instructions that multiply codes by activations.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,11 +27,11 @@ pub(super) enum Product {
 }
 
 /// The kernel `name` for `mr` token rows, 1 or 4, that reads `i2` or bitmaps.
-pub(super) fn emit(name: &str, mr: usize, product: Product, reads_bitmap: bool) -> Function {
+pub(super) fn emit(name: &str, mr: usize, product: Product, reads_bitmap: bool, fetch: Fetch) -> Function {
     let bitmap = reads_bitmap.then_some(Vectors::Avx2);
     let walk = |unroll, widen_every: Option<i32>| {
         let turn = widen_every.or(bitmap.map(|_| bitmap::TURN_BLOCKS));
-        Walk { mr, kr: i2::KR, panels: &[1], unroll, turn, bitmap }
+        Walk { mr, kr: i2::KR, panels: &[1], unroll, turn, bitmap, ahead: Ahead::new(fetch, i2::KR) }
     };
     match (product, mr) {
         (Product::Vnni, 1) => walk(&[2, 1], None).kernel(name, &Masked),

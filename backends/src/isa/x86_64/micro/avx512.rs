@@ -7,13 +7,15 @@ use iced_x86::code_asm::registers::zmm::*;
 use iced_x86::code_asm::{AsmMemoryOperand, AsmRegisterZmm, CodeAssembler, dword_bcst, dword_ptr, zmmword_ptr};
 
 use super::bitmap::{self, Vectors};
-use super::panels::{Body, Walk, acc_address, q_address};
+use super::panels::{Ahead, Body, Walk, acc_address, q_address};
 use super::source::Source;
 use crate::code::Function;
+use crate::isa::x86_64::fetch::Fetch;
 
 /// The kernel `name` for `mr` token rows.
-pub(super) fn emit(name: &str, mr: usize, source: Source) -> Function {
-    let walk = |panels, unroll| Walk { mr, kr: source.kr(), panels, unroll, turn: None, bitmap: None };
+pub(super) fn emit(name: &str, mr: usize, source: Source, fetch: Fetch) -> Function {
+    let ahead = Ahead::new(fetch, source.kr());
+    let walk = |panels, unroll| Walk { mr, kr: source.kr(), panels, unroll, turn: None, bitmap: None, ahead };
     match mr {
         // One stream of weights, which the hardware follows best; eight chains of sums hide the latency.
         1 => walk(&[1], &[2, 1]).kernel(name, &Masked { source, mr, sets: 2 }),
@@ -23,9 +25,10 @@ pub(super) fn emit(name: &str, mr: usize, source: Source) -> Function {
 }
 
 /// The kernel `name` for `mr` token rows, 1 or 4, that reads bitmaps.
-pub(super) fn emit_bitmap(name: &str, mr: usize) -> Function {
+pub(super) fn emit_bitmap(name: &str, mr: usize, fetch: Fetch) -> Function {
     let (source, bitmap) = (Source::I2, Some(Vectors::Avx512));
-    let walk = |unroll| Walk { mr, kr: source.kr(), panels: &[1], unroll, turn: Some(bitmap::TURN_BLOCKS), bitmap };
+    let (turn, ahead) = (Some(bitmap::TURN_BLOCKS), Ahead::new(fetch, source.kr()));
+    let walk = |unroll| Walk { mr, kr: source.kr(), panels: &[1], unroll, turn, bitmap, ahead };
     match mr {
         1 => walk(&[2, 1]).kernel(name, &Masked { source, mr, sets: 2 }),
         _ => walk(&[1]).kernel(name, &Shifted { source, mr, sets: 2 }),

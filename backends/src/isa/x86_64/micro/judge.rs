@@ -10,7 +10,7 @@ use tcc_ir::ty::DType;
 
 use crate::code::Function;
 use crate::isa::x86_64::X86_64;
-use crate::isa::x86_64::desc::{AMXINT8, AVX512, AVX512VBMI, AVX512VNNI, AVXVNNI, DESC};
+use crate::isa::x86_64::desc::{AMXINT8, AVX512, AVX512VBMI, AVX512VNNI, AVXVNNI, DESC, FETCHL2};
 use crate::isa::{AttentionPart, Backend, RowPart};
 
 /// Registers of the System V calling convention that a function leaves as they were.
@@ -21,37 +21,42 @@ fn instructions(code: &[u8]) -> Vec<Instruction> {
     Decoder::new(64, code, DecoderOptions::NONE).into_iter().collect()
 }
 
-/// Every assembled kernel with what it needs: the rows of the menu, then the dense products, attention, screens and
-/// loops over rows.
+/// Every assembled kernel with what it needs, in every manner of asking for memory.
 fn kernels() -> Vec<(String, Features, Function)> {
-    let rows = DESC.menu.iter().filter_map(|row| Some((row.name.to_string(), row.needs, super::emit(row)?)));
+    [Features::NONE, FETCHL2].into_iter().flat_map(kernels_tuned).collect()
+}
+
+/// The rows of the menu, then the dense products, attention, screens and loops over rows.
+fn kernels_tuned(tuning: Features) -> Vec<(String, Features, Function)> {
+    let of = move |needs| DESC.close(DESC.baseline.with(needs).with(tuning));
+    let rows = DESC.menu.iter();
+    let rows = rows.filter_map(|row| Some((row.name.to_string(), row.needs, X86_64.micro(row, of(row.needs))?)));
     let dense = [Features::NONE, AVX512].into_iter().flat_map(|needs| {
         [DType::F32, DType::F16, DType::Bf16].map(|weight| {
-            let code =
-                X86_64.dense_dot(weight, DESC.close(DESC.baseline.with(needs))).expect("assembled for every level");
+            let code = X86_64.dense_dot(weight, of(needs)).expect("assembled for every level");
             (format!("dense {weight}, {}", DESC.feature_names(needs)), needs, code)
         })
     });
     let attention = [Features::NONE, AVX512].into_iter().flat_map(|needs| {
         let parts = AttentionPart::ALL.into_iter();
         parts.filter_map(move |part| {
-            let code = X86_64.attention(part, DESC.close(DESC.baseline.with(needs)))?;
+            let code = X86_64.attention(part, of(needs))?;
             Some((format!("{}, {}", part.symbol(), DESC.feature_names(needs)), needs, code))
         })
     });
     let as_they_are = CACHE_TYPES.into_iter().flat_map(|cache| {
-        let loops = X86_64.cache_loops(cache, DESC.close(AVX512)).expect("assembled for these features");
+        let loops = X86_64.cache_loops(cache, of(AVX512)).expect("assembled for these features");
         [("scores", loops.scores), ("values", loops.values)]
             .map(|(part, code)| (format!("{part} of {cache}"), AVX512, code))
     });
     let screen = [Features::NONE, AVXVNNI, AVX512VNNI].into_iter().flat_map(|needs| {
-        let loops = X86_64.screen(DESC.close(DESC.baseline.with(needs))).expect("assembled for every level");
+        let loops = X86_64.screen(of(needs)).expect("assembled for every level");
         [("panels", loops.panels), ("byte panels", loops.byte_panels), ("rows", loops.rows)]
             .map(|(part, code)| (format!("screen {part}, {}", DESC.feature_names(needs)), needs, code))
     });
     let over_rows = [Features::NONE, AVX512].into_iter().flat_map(|needs| {
         RowPart::ALL.into_iter().filter_map(move |part| {
-            let code = X86_64.row_loop(part, DESC.close(DESC.baseline.with(needs)))?;
+            let code = X86_64.row_loop(part, of(needs))?;
             Some((format!("{}, {}", part.symbol(), DESC.feature_names(needs)), needs, code))
         })
     });

@@ -3,10 +3,12 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::registers::gpr64::*;
 use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, CodeAssembler, CodeLabel, byte_ptr, qword_ptr};
+use tcc_ir::encoding::base3;
 use tcc_ir::target::micro_args;
 
 use super::bitmap::{self, Vectors};
 use crate::code::Function;
+use crate::isa::x86_64::fetch::Fetch;
 use crate::isa::x86_64::function;
 
 /// Output rows of a panel.
@@ -71,6 +73,33 @@ pub(super) struct Walk {
     /// Where panels are bitmaps: how they become the blocks of `i2` that bodies read, turn by turn. Then panels go one
     /// by one, and there are at most four token rows and a number of blocks in a turn.
     pub bitmap: Option<Vectors>,
+    /// Where panels go one by one and are read as they are: how weights are asked for.
+    pub ahead: Ahead,
+}
+
+/// How the weights of one stream are asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    fetch: Fetch,
+    /// Bytes from what is read to what is asked for.
+    bytes: i32,
+}
+
+impl Ahead {
+    /// For blocks of `kr` columns.
+    ///
+    /// The hardware follows a stream but for the first lines of every page: a page ahead into the first-level cache
+    /// (measured on Zen 5 with pages of 4 KiB: 43 GB/s, without 37). Zen 4 is best left alone where it reads two bits a
+    /// weight, and where unpacking takes longer than reading, with lines two pages ahead in the second-level cache
+    /// (`docs/performance.md`).
+    pub fn new(fetch: Fetch, kr: usize) -> Ahead {
+        let bytes = match fetch {
+            Fetch::First => 4096,
+            Fetch::Second if kr == base3::KR => 8192,
+            Fetch::Second => 512,
+        };
+        Ahead { fetch, bytes }
+    }
 }
 
 impl Walk {
@@ -199,7 +228,7 @@ impl Walk {
             bind(a, &mut top)?;
             for block in 0..unroll {
                 if self.bitmap.is_none() {
-                    fetch_ahead(a, panels, block)?;
+                    self.ask(a, panels, block)?;
                 }
                 body.block(a, panels, block)?;
             }
@@ -213,6 +242,19 @@ impl Walk {
             bind(a, &mut done)?;
         }
         Ok(())
+    }
+
+    /// Asks for the weights that come after those of block `block`.
+    ///
+    /// Two panels at a time are two streams of a few pages each, which the hardware does not follow: both lines of the
+    /// next two panels are asked for (8 token rows from memory: 110 multiply-accumulates per cycle, without 65).
+    fn ask(&self, a: &mut CodeAssembler, panels: usize, block: usize) -> Result<(), IcedError> {
+        let at = BLOCK_BYTES * i32::try_from(block).expect("a few blocks");
+        if panels == 1 {
+            return self.ahead.fetch.ask(a, byte_ptr(W + self.ahead.bytes + at));
+        }
+        Fetch::First.ask(a, byte_ptr(W + W_STRIDE * 2 + at))?;
+        Fetch::First.ask(a, byte_ptr(W + W_STRIDE_3 + at))
     }
 }
 
@@ -241,22 +283,6 @@ pub(super) fn w_address(panel: usize, block: usize, at: i32) -> AsmMemoryOperand
         1 => W + W_STRIDE + at,
         _ => unreachable!("walks process at most two panels together"),
     }
-}
-
-/// Asks for the weights that come after those of block `block`.
-///
-/// One panel at a time is one stream, which the hardware follows but for the first lines of every page: those are
-/// asked for a page ahead (measured on Zen 5 with pages of 4 KiB: 43 GB/s, without 37). Two panels at a time are
-/// two streams of a few pages each, which it does not follow: both lines of the next two panels are asked for
-/// (8 token rows from memory: 110 multiply-accumulates per cycle, without 65). Asking never faults.
-fn fetch_ahead(a: &mut CodeAssembler, panels: usize, block: usize) -> Result<(), IcedError> {
-    const PAGE_BYTES: i32 = 4096;
-    let at = BLOCK_BYTES * i32::try_from(block).expect("a few blocks");
-    if panels == 1 {
-        return a.prefetcht0(byte_ptr(W + PAGE_BYTES + at));
-    }
-    a.prefetcht0(byte_ptr(W + W_STRIDE * 2 + at))?;
-    a.prefetcht0(byte_ptr(W + W_STRIDE_3 + at))
 }
 
 /// Where the argument block holds the address of the kernel's own scratch.

@@ -15,6 +15,7 @@ use super::*;
 
 pub(super) struct Avx {
     pub has_vnni: bool,
+    pub fetch: Fetch,
 }
 
 /// Lanes of one register.
@@ -31,6 +32,10 @@ const ONES: AsmRegisterYmm = ymm11;
 const MASKS: [AsmRegisterYmm; 2] = [ymm12, ymm13];
 
 impl Body for Avx {
+    fn fetch(&self) -> Fetch {
+        self.fetch
+    }
+
     fn clear(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
         clear(a, &LANES)
     }
@@ -42,7 +47,7 @@ impl Body for Avx {
     fn group(&self, a: &mut CodeAssembler, half: usize) -> Result<(), IcedError> {
         clear(a, &SUMS)?;
         for eight in 0..GROUP / 8 {
-            fetch(a, half * GROUP / 8 + eight)?;
+            ask(a, self.fetch, half * GROUP / 8 + eight)?;
             for (part, codes) in CODES_OF_PART.into_iter().enumerate() {
                 a.vpbroadcastd(codes, dword_ptr(four_codes(half, eight, part)))?;
             }
@@ -85,7 +90,7 @@ impl Body for Avx {
             clear(a, &sums)?;
         }
         for four in 0..GROUP / 4 {
-            fetch(a, half * GROUP / 4 + four)?;
+            ask(a, self.fetch, half * GROUP / 4 + four)?;
             a.vpbroadcastd(codes, dword_ptr(four_codes(half, four / 2, four % 2)))?;
             for (register, sum) in sums.into_iter().enumerate() {
                 let bytes = ymmword_ptr(bytes(half, four, register * REGISTER_LANES));
@@ -138,7 +143,7 @@ impl Body for Avx {
             for row in 0..PIECE_ROWS {
                 let step = register * PIECE_ROWS + row;
                 if step < PIECE_LINES {
-                    fetch_piece(a, step)?;
+                    ask_piece(a, self.fetch, step)?;
                 }
                 a.vmovdqu(BYTES, ymmword_ptr(low_bits(row, lane)))?;
                 for half in 0..2 {

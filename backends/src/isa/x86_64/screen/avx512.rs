@@ -11,7 +11,9 @@ use tcc_ir::screen::GROUP;
 
 use super::*;
 
-pub(super) struct Avx512;
+pub(super) struct Avx512 {
+    pub fetch: Fetch,
+}
 
 const LANES: AsmRegisterZmm = zmm0;
 const SUMS: [AsmRegisterZmm; 2] = [zmm1, zmm2];
@@ -20,6 +22,10 @@ const SCALE: AsmRegisterZmm = zmm7;
 const MASKS: [AsmRegisterZmm; 2] = [zmm16, zmm17];
 
 impl Body for Avx512 {
+    fn fetch(&self) -> Fetch {
+        self.fetch
+    }
+
     fn clear(&self, a: &mut CodeAssembler) -> Result<(), IcedError> {
         a.vpxord(LANES, LANES, LANES)
     }
@@ -32,7 +38,7 @@ impl Body for Avx512 {
         let [low, high] = [SUMS[0], SUMS[1]];
         clear_sums(a, 2)?;
         for eight in 0..GROUP / 8 {
-            fetch(a, half * GROUP / 8 + eight)?;
+            ask(a, self.fetch, half * GROUP / 8 + eight)?;
             a.vmovdqu64(BITS[1], zmmword_ptr(nibbles(half, eight, 0)))?;
             a.vpandd(BITS[0], BITS[1], MASKS[0])?;
             a.vpandd(BITS[1], BITS[1], MASKS[1])?;
@@ -61,7 +67,7 @@ impl Body for Avx512 {
         a.vpxord(SUMS[1], SUMS[1], SUMS[1])?;
         for four in 0..GROUP / 4 {
             let sum = SUMS[four % 2];
-            fetch(a, half * GROUP / 4 + four)?;
+            ask(a, self.fetch, half * GROUP / 4 + four)?;
             a.vpxord(BITS[0], signs, zmmword_ptr(bytes(half, four, 0)))?;
             a.vpdpbusd(sum, BITS[0], dword_bcst(four_codes(half, four / 2, four % 2)))?;
         }
@@ -88,7 +94,7 @@ impl Body for Avx512 {
         clear_sums(a, 1)?;
         a.vmovdqu64(sums[1], zmmword_ptr(piece_offsets(0)))?;
         for row in 0..PIECE_ROWS {
-            fetch_piece(a, row)?;
+            ask_piece(a, self.fetch, row)?;
             a.vmovdqu64(BITS[0], zmmword_ptr(low_bits(row, 0)))?;
             for half in 0..2 {
                 if half == 1 {
@@ -101,7 +107,7 @@ impl Body for Avx512 {
                 }
             }
         }
-        fetch_piece(a, PIECE_ROWS)?;
+        ask_piece(a, self.fetch, PIECE_ROWS)?;
         let total = sums[1];
         a.vpslld(sums[0], sums[0], 2)?;
         a.vpaddd(total, total, sums[0])?;

@@ -19,6 +19,7 @@ use tcc_ir::screen::query::{HIGH_OFFSET, LOW_UNIT};
 use tcc_ir::screen::{BLOCK, BLOCK_BYTES, GROUP, LANES_BYTES, PANEL_ROWS, PIECE_BYTES, PIECE_GROUPS};
 use tcc_ir::target::Features;
 
+use super::fetch::Fetch;
 use super::pieces::int;
 use super::{desc, function};
 use crate::code::Function;
@@ -82,6 +83,9 @@ const _: () = assert!(GROUP == CODES_PER_SCALE_BYTE as usize * 4);
 
 /// What one level of features adds to the loops. Sixteen lanes of f32 stay in registers meanwhile.
 trait Body {
+    /// How later lines are asked for.
+    fn fetch(&self) -> Fetch;
+
     /// Clears the sixteen lanes.
     fn clear(&self, a: &mut CodeAssembler) -> Result<(), IcedError>;
 
@@ -89,7 +93,7 @@ trait Body {
     fn group_constants(&self, a: &mut CodeAssembler) -> Result<(), IcedError>;
 
     /// Adds group `half` of the current block: a lane is a row. Asks for lines of a later one meanwhile, one for each
-    /// that it reads nibbles from ([`fetch`]).
+    /// that it reads nibbles from ([`ask`]).
     fn group(&self, a: &mut CodeAssembler, half: usize) -> Result<(), IcedError>;
 
     /// Sets what [`Body::byte_group`] needs.
@@ -107,7 +111,7 @@ trait Body {
     /// Sets what [`Body::piece`] needs.
     fn piece_constants(&self, a: &mut CodeAssembler) -> Result<(), IcedError>;
 
-    /// Adds the current piece: a lane is a group. Asks for the lines of a later row's meanwhile ([`fetch_piece`]).
+    /// Adds the current piece: a lane is a group. Asks for the lines of a later row's meanwhile ([`ask_piece`]).
     fn piece(&self, a: &mut CodeAssembler) -> Result<(), IcedError>;
 
     /// Adds lanes l and l + 8, then + 4: four lanes of xmm0 are left.
@@ -116,12 +120,11 @@ trait Body {
 
 /// The loops for cores with `features`, the baseline included.
 pub(super) fn emit(features: Features) -> ScreenLoops {
+    let fetch = Fetch::of(features);
     if features.contains(desc::AVX512VNNI) {
-        loops(&avx512::Avx512)
-    } else if features.contains(desc::AVXVNNI) {
-        loops(&avx::Avx { has_vnni: true })
+        loops(&avx512::Avx512 { fetch })
     } else {
-        loops(&avx::Avx { has_vnni: false })
+        loops(&avx::Avx { has_vnni: features.contains(desc::AVXVNNI), fetch })
     }
 }
 
@@ -164,7 +167,7 @@ fn panels(body: &impl Body, codes: Codes) -> Function {
                 Codes::Bytes => body.byte_group(a, half)?,
             }
         }
-        (asked..block_bytes / LINE_BYTES).try_for_each(|line| fetch(a, line))?;
+        (asked..block_bytes / LINE_BYTES).try_for_each(|line| ask(a, body.fetch(), line))?;
         a.add(W, int(block_bytes))?;
         a.add(Q, int(BLOCK))?;
         a.add(SCALES, 8)?;
@@ -185,13 +188,13 @@ fn panels(body: &impl Body, codes: Codes) -> Function {
 }
 
 /// Asks for line `line` of a later block.
-fn fetch(a: &mut CodeAssembler, line: usize) -> Result<(), IcedError> {
-    a.prefetcht0(byte_ptr(W + PREFETCH_BYTES + int(line * LINE_BYTES)))
+fn ask(a: &mut CodeAssembler, fetch: Fetch, line: usize) -> Result<(), IcedError> {
+    fetch.ask(a, byte_ptr(W + PREFETCH_BYTES + int(line * LINE_BYTES)))
 }
 
 /// Asks for line `line` of the same piece of a later row; pieces begin anywhere in their first one.
-fn fetch_piece(a: &mut CodeAssembler, line: usize) -> Result<(), IcedError> {
-    a.prefetcht0(byte_ptr(AHEAD + int(line * LINE_BYTES)))
+fn ask_piece(a: &mut CodeAssembler, fetch: Fetch, line: usize) -> Result<(), IcedError> {
+    fetch.ask(a, byte_ptr(AHEAD + int(line * LINE_BYTES)))
 }
 
 /// Registers of [`rows`] that calls preserve.

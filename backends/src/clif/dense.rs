@@ -18,18 +18,15 @@ use super::rows::fold;
 /// Token rows computed together by portable code: each widened weight serves all of them.
 const ROWS_AT_ONCE: usize = 2;
 
-/// Distance from a weight row to what is asked for meanwhile, bytes. Farther, one core has more lines under way than its nearest
-/// cache can wait for (an Intel Xeon of model 167, bf16 rows of 2560 in huge pages: 15 GB/s; 13 at 4 KiB, 11 at 8).
-const AHEAD_BYTES: usize = 2048;
-
 pub(super) struct Product<'a> {
     pub n: usize,
     pub k: usize,
     pub weight: DType,
     pub scale: f32,
     pub task_rows: usize,
-    /// Symbol of the assembled dot product for this type of weight, if there is one.
-    pub dot: Option<&'a str>,
+    /// Of the assembled dot product for this type of weight, if there is one: its symbol, and how many bytes ahead of a row
+    /// it is told to ask ([`Backend::dense_ahead_bytes`](crate::isa::Backend::dense_ahead_bytes)).
+    pub dot: Option<(&'a str, usize)>,
 }
 
 pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, product: &Product, has: Operands) {
@@ -47,7 +44,7 @@ pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, product: &Product, has:
             };
             let operands = Rows { x, w, valid };
             match product.dot {
-                Some(symbol) => assembled(f, product, symbol, &operands, finish),
+                Some(dot) => assembled(f, product, dot, &operands, finish),
                 None => portable(f, product, &operands, finish),
             }
         });
@@ -61,11 +58,11 @@ struct Rows {
     valid: Value,
 }
 
-/// Gives `finish` each token row and its dot product, computed by the function `symbol`.
+/// Gives `finish` each token row and its dot product, computed by the function `symbol`, which asks so many bytes ahead.
 fn assembled(
     f: &mut FunctionCx,
     product: &Product,
-    symbol: &str,
+    (symbol, ahead_bytes): (&str, usize),
     rows: &Rows,
     finish: impl Fn(&mut FunctionCx, Value, Value),
 ) {
@@ -75,7 +72,7 @@ fn assembled(
         let x = f.index(rows.x, first, 4 * product.k);
         let left = f.ins().isub(rows.valid, first);
         let count = f.min(left, most);
-        let later = f.offset(rows.w, AHEAD_BYTES);
+        let later = f.offset(rows.w, ahead_bytes);
         call_dot(f, symbol, &[x, rows.w, k, count, sums, later]);
         f.for_range(zero, count, 1, |f, i| {
             let at = f.index(sums, i, 4);

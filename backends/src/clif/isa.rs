@@ -19,6 +19,7 @@ pub struct ClifContext {
     features: Features,
     has_vectors: bool,
     dense_dots: BTreeMap<DType, Function>,
+    dense_ahead_bytes: usize,
     attention: BTreeMap<AttentionPart, Function>,
     cache_loops: BTreeMap<DType, CacheLoops>,
     row_loops: BTreeMap<RowPart, Function>,
@@ -68,7 +69,8 @@ impl ClifContext {
             byte_panels: Function { name: BYTE_PANELS.into(), ..byte_panels },
             rows: Function { name: SCREEN_ROWS.into(), ..rows },
         });
-        Ok(ClifContext { features, dense_dots, attention, cache_loops, row_loops, screen, ..cx })
+        let dense_ahead_bytes = backend.dense_ahead_bytes(features);
+        Ok(ClifContext { features, dense_ahead_bytes, dense_dots, attention, cache_loops, row_loops, screen, ..cx })
     }
 
     fn with_flags(target: &'static str, triple: &str, flags: &[&str], has_vectors: bool) -> Result<Self, EmitError> {
@@ -84,13 +86,13 @@ impl ClifContext {
         let isa = builder.finish(settings::Flags::new(shared)).map_err(|e| fail(e.to_string()))?;
         let (dense_dots, attention, cache_loops) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let row_loops = BTreeMap::new();
-        let features = Features::NONE;
         Ok(ClifContext {
             isa,
             target,
-            features,
+            features: Features::NONE,
             has_vectors,
             dense_dots,
+            dense_ahead_bytes: 0,
             attention,
             cache_loops,
             row_loops,
@@ -116,6 +118,11 @@ impl ClifContext {
     /// [`Backend::dense_dot`] of these features, under the name that kernels call it by.
     pub fn dense_dot(&self, weight: DType) -> Option<&Function> {
         self.dense_dots.get(&weight)
+    }
+
+    /// [`Backend::dense_ahead_bytes`] of these features.
+    pub fn dense_ahead_bytes(&self) -> usize {
+        self.dense_ahead_bytes
     }
 
     /// [`Backend::screen`] of these features, under the names that kernels call them by.

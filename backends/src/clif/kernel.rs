@@ -139,7 +139,7 @@ fn build<'a>(f: &mut FunctionCx, cx: &ClifContext, kernel: &Kernel, spec: &'a Ke
         }
         KernelSpec::DenseMatmul { n, k, weight, scale, bias, residual, task_rows, .. } => {
             let has = super::epilogue::Operands { bias: *bias, residual: *residual };
-            let dot = cx.dense_dot(*weight).map(|code| code.name.as_str());
+            let dot = cx.dense_dot(*weight).map(|code| (code.name.as_str(), cx.dense_ahead_bytes()));
             let product = dense::Product { n: *n, k: *k, weight: *weight, scale: *scale, task_rows: *task_rows, dot };
             dense::build(f, kernel, &product, has);
         }

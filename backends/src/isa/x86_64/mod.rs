@@ -55,6 +55,14 @@ impl Backend for X86_64 {
         Some(if is_wide { dense::emit("dense_dot", weight, fetch) } else { dense_avx2::emit(weight, fetch) })
     }
 
+    fn dense_ahead_bytes(&self, features: Features) -> usize {
+        match Fetch::of(features) {
+            Fetch::First => 2048,
+            // On Zen 4, 8 KiB read 657 MB of bf16 at 26.5 GB/s, 2 KiB at 21.
+            Fetch::Second => 8192,
+        }
+    }
+
     fn screen(&self, features: Features) -> Option<ScreenLoops> {
         Some(screen::emit(features))
     }

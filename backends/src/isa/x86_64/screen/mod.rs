@@ -70,8 +70,14 @@ const PIECE_OFFSETS: AsmRegister64 = r15;
 /// Bytes of codes for a byte of scales: a group has one f32.
 const CODES_PER_SCALE_BYTE: i32 = 8;
 
-/// Rows between the current one and the one that is fetched: a few kilobytes.
-const ROWS_AHEAD: usize = 3;
+/// Rows between the current one and the one that is asked for: a few kilobytes. On Zen 4 refining rows and reading them
+/// overlap only with more (`docs/performance.md`).
+const fn rows_ahead(fetch: Fetch) -> usize {
+    match fetch {
+        Fetch::First => 3,
+        Fetch::Second => 10,
+    }
+}
 
 /// Distance of prefetches of blocks in bytes. Lines are asked for one by one between products: several at once wait for
 /// each other, and loads behind them.
@@ -216,7 +222,7 @@ fn rows(body: &impl Body) -> Function {
         a.jae(done)?;
         a.set_label(&mut row)?;
         // The row a few places on, or the last.
-        a.lea(AHEAD, LIST + int(4 * ROWS_AHEAD))?;
+        a.lea(AHEAD, LIST + int(4 * rows_ahead(body.fetch())))?;
         a.lea(ROW, LIST_END - 4)?;
         a.cmp(AHEAD, ROW)?;
         a.cmova(AHEAD, ROW)?;

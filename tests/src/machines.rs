@@ -162,6 +162,13 @@ impl Machine {
     }
 }
 
+/// What code for `backend` is tested with in turn: no tuning, and the target's own if it has some.
+pub fn tunings(backend: &dyn Backend) -> Vec<Features> {
+    let mut all = vec![Features::NONE, backend.desc().tuning];
+    all.dedup();
+    all
+}
+
 /// Reports why something did not run. Where the variable `CI` is set nothing may be skipped for want of a program.
 pub fn report_skipped(what: &str, error: &RunError) {
     match error {

@@ -8,8 +8,8 @@
 use tcc_backends::isa::{BACKENDS, Backend};
 use tcc_ir::encoding::Encoding;
 use tcc_ir::kernel::QuantLayout;
-use tcc_ir::target::{Features, MicroKernel, micro_args};
-use tcc_tests::machines::{MACHINES, Machine, report_skipped};
+use tcc_ir::target::{MicroKernel, micro_args};
+use tcc_tests::machines::{MACHINES, Machine, report_skipped, tunings};
 use tcc_tests::memory::Memory;
 use tcc_tests::random::Rng;
 use tcc_tests::runner::{Process, RunError, Runner};
@@ -117,8 +117,7 @@ fn on_every_row(
     for backend in BACKENDS {
         let machines: Vec<_> = MACHINES.iter().filter(|m| m.target == backend.desc().name).collect();
         let desc = backend.desc();
-        let tunings =
-            if desc.tuning == Features::NONE { vec![Features::NONE] } else { vec![Features::NONE, desc.tuning] };
+        let tunings = tunings(*backend);
         for (row, tuning) in desc.menu.iter().flat_map(|row| tunings.iter().map(move |tuning| (row, *tuning))) {
             let features = desc.baseline.with(row.needs).with(tuning);
             let Some(code) = backend.micro(row, features) else { continue };

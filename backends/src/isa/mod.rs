@@ -202,8 +202,7 @@ pub trait Backend: Sync {
     }
 
     /// Distance from a weight row of a dense product to the `later` one, bytes, where rows follow each other. Farther, a
-    /// core may have more lines under way than its nearest cache can wait for (an Intel Xeon of model 167, bf16 rows of
-    /// 2560 in huge pages: 15 GB/s; 13 at 4 KiB, 11 at 8).
+    /// core may have more lines under way than its nearest cache can wait for.
     fn dense_ahead_bytes(&self, features: Features) -> usize {
         let _ = features;
         2048

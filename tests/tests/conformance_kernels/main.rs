@@ -21,7 +21,7 @@ use tcc_backends::isa::{AttentionPart, BACKENDS, Backend, RowPart};
 use tcc_ir::ops::kv_write::CACHE_TYPES;
 use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
-use tcc_tests::machines::{MACHINES, Machine, report_skipped};
+use tcc_tests::machines::{MACHINES, Machine, report_skipped, tunings};
 use tcc_tests::runner::{RunError, Runner};
 
 /// Makes the cases of one family for a machine, given the micro-kernels it can run.
@@ -38,18 +38,17 @@ fn conform(family: &str, cases: Cases) {
     }
 }
 
-/// Runs the cases with the machine's own features, tuned for others where the target has such code. The host stands for
-/// the smallest core of its target as well; other targets have a machine for that.
+/// Runs the cases with the machine's own features, in every tuning. The host stands for the smallest core of its target as
+/// well; other targets have a machine for that.
 fn run_on(backend: &dyn Backend, machine: &Machine, cases: Cases) -> Result<(), RunError> {
-    let (own, tuning) = (machine.features(backend)?, backend.desc().tuning);
-    run_with(backend, machine, own, cases)?;
-    if tuning != Features::NONE {
+    let own = machine.features(backend)?;
+    for tuning in tunings(backend) {
         run_with(backend, machine, own.with(tuning), cases)?;
+        if machine.features.is_none() {
+            run_with(backend, machine, backend.desc().baseline.with(tuning), cases)?;
+        }
     }
-    match machine.features {
-        Some(_) => Ok(()),
-        None => run_with(backend, machine, backend.desc().baseline, cases),
-    }
+    Ok(())
 }
 
 fn run_with(backend: &dyn Backend, machine: &Machine, features: Features, cases: Cases) -> Result<(), RunError> {

@@ -57,6 +57,7 @@ impl Backend for X86_64 {
 
     fn dense_ahead_bytes(&self, features: Features) -> usize {
         match Fetch::of(features) {
+            // Intel Xeon of model 167, bf16 rows of 2560 in huge pages: 15 GB/s; 13 at 4 KiB, 11 at 8.
             Fetch::First => 2048,
             // On Zen 4, 8 KiB read 657 MB of bf16 at 26.5 GB/s, 2 KiB at 21.
             Fetch::Second => 8192,

@@ -31,7 +31,8 @@ pub(super) fn emit(name: &str, mr: usize, product: Product, reads_bitmap: bool, 
     let bitmap = reads_bitmap.then_some(Vectors::Avx2);
     let walk = |unroll, widen_every: Option<i32>| {
         let turn = widen_every.or(bitmap.map(|_| bitmap::TURN_BLOCKS));
-        Walk { mr, kr: i2::KR, panels: &[1], unroll, turn, bitmap, ahead: Ahead::new(fetch, i2::KR) }
+        let ahead = (!reads_bitmap).then(|| Ahead::new(fetch, i2::KR));
+        Walk { mr, kr: i2::KR, panels: &[1], unroll, turn, bitmap, ahead }
     };
     match (product, mr) {
         (Product::Vnni, 1) => walk(&[2, 1], None).kernel(name, &Masked),

@@ -14,7 +14,7 @@ use crate::isa::x86_64::fetch::Fetch;
 
 /// The kernel `name` for `mr` token rows.
 pub(super) fn emit(name: &str, mr: usize, source: Source, fetch: Fetch) -> Function {
-    let ahead = Ahead::new(fetch, source.kr());
+    let ahead = Some(Ahead::new(fetch, source.kr()));
     let walk = |panels, unroll| Walk { mr, kr: source.kr(), panels, unroll, turn: None, bitmap: None, ahead };
     match mr {
         // One stream of weights, which the hardware follows best; eight chains of sums hide the latency.
@@ -25,10 +25,10 @@ pub(super) fn emit(name: &str, mr: usize, source: Source, fetch: Fetch) -> Funct
 }
 
 /// The kernel `name` for `mr` token rows, 1 or 4, that reads bitmaps.
-pub(super) fn emit_bitmap(name: &str, mr: usize, fetch: Fetch) -> Function {
+pub(super) fn emit_bitmap(name: &str, mr: usize) -> Function {
     let (source, bitmap) = (Source::I2, Some(Vectors::Avx512));
-    let (turn, ahead) = (Some(bitmap::TURN_BLOCKS), Ahead::new(fetch, source.kr()));
-    let walk = |unroll| Walk { mr, kr: source.kr(), panels: &[1], unroll, turn, bitmap, ahead };
+    let turn = Some(bitmap::TURN_BLOCKS);
+    let walk = |unroll| Walk { mr, kr: source.kr(), panels: &[1], unroll, turn, bitmap, ahead: None };
     match mr {
         1 => walk(&[2, 1]).kernel(name, &Masked { source, mr, sets: 2 }),
         _ => walk(&[1]).kernel(name, &Shifted { source, mr, sets: 2 }),

@@ -29,7 +29,7 @@ pub(super) fn emit(row: &MicroKernel, fetch: Fetch) -> Option<Function> {
     let reads_bitmap = matches!(row.encoding, Encoding::Bitmap(_));
     if row.needs.contains(AVX512VNNI) {
         if reads_bitmap {
-            return Some(avx512::emit_bitmap(row.name, row.mr, fetch));
+            return Some(avx512::emit_bitmap(row.name, row.mr));
         }
         let source = Source::of(row.encoding)?;
         if row.needs.contains(AMXINT8) {

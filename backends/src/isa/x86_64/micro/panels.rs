@@ -73,8 +73,8 @@ pub(super) struct Walk {
     /// Where panels are bitmaps: how they become the blocks of `i2` that bodies read, turn by turn. Then panels go one
     /// by one, and there are at most four token rows and a number of blocks in a turn.
     pub bitmap: Option<Vectors>,
-    /// How weights are asked for, where panels are read as they are.
-    pub ahead: Ahead,
+    /// How weights are asked for; none where panels are bitmaps, which ask for themselves.
+    pub ahead: Option<Ahead>,
 }
 
 /// How weights are asked for.
@@ -99,6 +99,20 @@ impl Ahead {
             Fetch::Second => 512,
         };
         Ahead { fetch, bytes }
+    }
+
+    /// Asks for the weights that come after those of block `block`.
+    ///
+    /// Two panels at a time are two streams of a few pages each, which the hardware does not follow: both lines of the
+    /// next two panels are asked for (8 token rows from memory: 110 multiply-accumulates per cycle, without 65; two token
+    /// rows on Zen 4: 48 with the second-level cache, 42 with the first).
+    fn ask(self, a: &mut CodeAssembler, panels: usize, block: usize) -> Result<(), IcedError> {
+        let at = BLOCK_BYTES * i32::try_from(block).expect("a few blocks");
+        if panels == 1 {
+            return self.fetch.ask(a, byte_ptr(W + self.bytes + at));
+        }
+        self.fetch.ask(a, byte_ptr(W + W_STRIDE * 2 + at))?;
+        self.fetch.ask(a, byte_ptr(W + W_STRIDE_3 + at))
     }
 }
 
@@ -227,8 +241,8 @@ impl Walk {
             a.jb(done)?;
             bind(a, &mut top)?;
             for block in 0..unroll {
-                if self.bitmap.is_none() {
-                    self.ask(a, panels, block)?;
+                if let Some(ahead) = self.ahead {
+                    ahead.ask(a, panels, block)?;
                 }
                 body.block(a, panels, block)?;
             }
@@ -242,20 +256,6 @@ impl Walk {
             bind(a, &mut done)?;
         }
         Ok(())
-    }
-
-    /// Asks for the weights that come after those of block `block`.
-    ///
-    /// Two panels at a time are two streams of a few pages each, which the hardware does not follow: both lines of the
-    /// next two panels are asked for (8 token rows from memory: 110 multiply-accumulates per cycle, without 65; two token
-    /// rows on Zen 4: 49 with the second-level cache, 43 with the first).
-    fn ask(&self, a: &mut CodeAssembler, panels: usize, block: usize) -> Result<(), IcedError> {
-        let at = BLOCK_BYTES * i32::try_from(block).expect("a few blocks");
-        if panels == 1 {
-            return self.ahead.fetch.ask(a, byte_ptr(W + self.ahead.bytes + at));
-        }
-        self.ahead.fetch.ask(a, byte_ptr(W + W_STRIDE * 2 + at))?;
-        self.ahead.fetch.ask(a, byte_ptr(W + W_STRIDE_3 + at))
     }
 }
 

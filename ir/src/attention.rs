@@ -14,7 +14,8 @@ pub enum AttentionStep {
     /// q, k cache, weights: the dot products. Tasks: [`AttentionStep::RANGES`] ranges of positions of each tile of the
     /// query heads of a KV head ([`QueryTile`]).
     Scores,
-    /// weights, k cache, v cache, weights: what the sums multiply values by, in place. Tasks: query heads.
+    /// weights, k cache, v cache, weights: what the sums multiply values by, in place; over q8 caches its codes
+    /// ([`crate::attention_codes::WeightCodes`]). Tasks: query heads.
     Softmax { scale: f32 },
     /// weights, v cache, out. Tasks: parts of the values of each tile.
     Values,
@@ -63,11 +64,11 @@ impl AttentionStep {
     }
 }
 
-/// The buffer that the steps share: `f32[heads, positions]` scores and then weights, at offset 0,
+/// The buffer that the steps share: `f32[heads, positions]` scores and then weights or their codes, at offset 0,
 /// [`CacheLayout::scores_stride_bytes`] apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionWeights {
-    /// Offset of `f32[heads]`, the sums of exponentials, bytes.
+    /// Offset of `f32[heads]`, the sums of exponentials, or what sums of codes are multiplied by, bytes.
     pub totals: usize,
     pub bytes: usize,
 }

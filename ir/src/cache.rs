@@ -5,12 +5,20 @@
 //! element i of its sixteen positions, then element i + 1. So sixteen scores are sixteen lanes, and their sums need no
 //! step across lanes. Values are cut in parts of [`PART`] lanes: all positions of one part, then those of the next. So
 //! the sums of a part, which wait in registers, read one stream, and parts may be summed by different threads.
+//!
+//! Codes of a q8 cache lie in groups of [`GROUP`] that one 32-bit lane sums: of four elements of a key, and of one
+//! element of four positions of the values. A key's elements are padded to whole groups; what the padding holds does
+//! not matter.
 
+use crate::attention_codes::QueryCodes;
 use crate::plan::BUFFER_ALIGN;
 use crate::ty::{DType, ValueType};
 
 /// Positions of a block.
 pub const BLOCK: usize = 16;
+
+/// Codes of a q8 cache that one lane of an instruction multiplies and sums.
+pub const GROUP: usize = 4;
 
 /// Lanes of a part of the values; the last part of a head may have fewer. For four queries, registers of 512 bits hold
 /// the sums of a part.
@@ -30,9 +38,9 @@ pub struct CacheLayout {
 /// The order of the elements of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CacheOrder {
-    /// `[positions / BLOCK, d, BLOCK]`.
+    /// `[positions / BLOCK, d, BLOCK]`; q8 `[positions / BLOCK, d / GROUP, BLOCK, GROUP]`.
     Keys,
-    /// `[d / PART, positions, PART]`.
+    /// `[d / PART, positions, PART]`; q8 `[d / PART, positions / GROUP, PART, GROUP]`.
     Values,
 }
 
@@ -73,9 +81,14 @@ impl CacheLayout {
         self.ctx.next_multiple_of(BLOCK)
     }
 
-    /// Bytes of the elements of one position of one head.
+    /// Elements that lie together: of a key, or of as many positions of the values.
+    pub fn group(&self) -> usize {
+        if self.has_scales() { GROUP } else { 1 }
+    }
+
+    /// Bytes of the elements of one position of one head, the padding included.
     pub fn row_bytes(&self) -> usize {
-        self.d * self.element_bytes()
+        self.d.next_multiple_of(self.group()) * self.element_bytes()
     }
 
     /// Bytes of the elements of one head.
@@ -85,11 +98,16 @@ impl CacheLayout {
 
     /// Offset of the element `i` of position `t` within its head, bytes.
     pub fn element_offset_bytes(&self, order: CacheOrder, t: usize, i: usize) -> usize {
+        let group = self.group();
         let element = match order {
-            CacheOrder::Keys => t / BLOCK * BLOCK * self.d + i * BLOCK + t % BLOCK,
+            CacheOrder::Keys => {
+                let block = t / BLOCK * BLOCK * self.d.next_multiple_of(group);
+                block + i / group * BLOCK * group + t % BLOCK * group + i % group
+            }
             CacheOrder::Values => {
                 let first = i / PART * PART;
-                first * self.positions() + t * (self.d - first).min(PART) + i % PART
+                let lanes = (self.d - first).min(PART);
+                first * self.positions() + t / group * group * lanes + i % PART * group + t % group
             }
         };
         element * self.element_bytes()
@@ -163,15 +181,16 @@ impl QueryTile {
 pub struct AttentionScratch {
     /// Positions whose elements are widened together.
     pub chunk: usize,
-    /// `f32[queries, PART]`, the sums of the values of one part.
+    /// `f32[queries, PART]`, the sums of the values of one part; `i32[queries, 2, PART]`, those of high and of low
+    /// planes, over q8 caches.
     pub sums: usize,
-    /// `f32[queries]`, the sums of exponentials.
+    /// `f32[queries]`, the sums of exponentials, or what the sums of planes are multiplied by.
     pub totals: usize,
-    /// `f32[chunk, d]`, widened elements; empty where the cache is f32.
+    /// `f32[chunk, d]`, widened elements; only where the cache is f16.
     pub widened: usize,
-    /// `f32[queries, positions]`, scores and then exponentials, [`CacheLayout::scores_stride_bytes`] apart.
+    /// `f32[queries, positions]`, scores and then weights or their codes, [`CacheLayout::scores_stride_bytes`] apart.
     pub scores: usize,
-    /// Bytes of all parts; the queries `f32[queries, d]` lie at offset 0.
+    /// Bytes of all parts; the queries `f32[queries, d]`, or their [`QueryCodes`], lie at offset 0.
     pub bytes: usize,
 }
 
@@ -181,7 +200,11 @@ impl AttentionScratch {
 
     pub fn new(tile: QueryTile, cache: &CacheLayout) -> AttentionScratch {
         let chunk = BLOCK * (Self::WIDENED / (BLOCK * cache.d)).max(1);
-        let widened_bytes = if cache.dtype == DType::F32 { 0 } else { 4 * chunk * cache.d };
+        let widened_bytes = if cache.dtype == DType::F16 { 4 * chunk * cache.d } else { 0 };
+        let (query_bytes, planes) = match cache.has_scales() {
+            true => (QueryCodes { d: cache.d }.stride_bytes(), 2),
+            false => (4 * cache.d, 1),
+        };
         let mut end = 0;
         let mut place = |bytes: usize| {
             let at = end;
@@ -190,8 +213,8 @@ impl AttentionScratch {
         };
         let queries = tile.queries();
         let [_, sums, totals, widened, scores] = [
-            4 * queries * cache.d,
-            4 * queries * cache.d.min(PART),
+            queries * query_bytes,
+            4 * planes * queries * cache.d.min(PART),
             4 * queries,
             widened_bytes,
             queries * cache.scores_stride_bytes(),
@@ -212,6 +235,8 @@ mod tests {
             let layout = CacheLayout { heads: 2, ctx: 20, d, dtype };
             for order in [CacheOrder::Keys, CacheOrder::Values] {
                 let at = |t, i| layout.element_offset_bytes(order, t, i);
+                // Keys are padded.
+                let d = if order == CacheOrder::Keys { layout.row_bytes() / layout.element_bytes() } else { d };
                 let mut offsets: Vec<_> = (0..32).flat_map(|t| (0..d).map(move |i| at(t, i))).collect();
                 offsets.sort_unstable();
                 let expected: Vec<_> = (0..32 * d).map(|e| e * layout.element_bytes()).collect();
@@ -220,7 +245,7 @@ mod tests {
             assert_eq!(layout.head_bytes(), 32 * layout.row_bytes());
         }
         let layout = CacheLayout { heads: 3, ctx: 20, d: 5, dtype: DType::Q8 };
-        assert_eq!((layout.scales_offset_bytes(), layout.bytes()), (512, 512 + 4 * 3 * 32));
+        assert_eq!((layout.scales_offset_bytes(), layout.bytes()), (768, 768 + 4 * 3 * 32));
     }
 
     #[test]

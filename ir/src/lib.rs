@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attention;
+pub mod attention_codes;
 pub mod cache;
 pub mod coded;
 pub mod dot;

@@ -6,6 +6,7 @@ use tcc_ir::numerics::LANES;
 use tcc_ir::ty::DType;
 
 use super::attention::part_signature;
+use super::attention_codes;
 use super::func::FunctionCx;
 use super::isa::ClifContext;
 use super::lanes::{Lanes, Shape};
@@ -15,35 +16,39 @@ use crate::code::{EmitError, Function};
 use crate::isa::AttentionPart;
 
 /// Positions whose scores are computed side by side.
-const SCORE_LANES: usize = 8;
+pub(super) const SCORE_LANES: usize = 8;
 
 /// Queries that share what is loaded, most first; the last is 1.
 const QUERIES: [usize; 2] = [2, 1];
 
 /// Value lanes summed side by side, most first; each is a multiple of the next.
-const VALUE_LANES: [usize; 3] = [16, 4, 1];
+pub(super) const VALUE_LANES: [usize; 3] = [16, 4, 1];
 
 /// The portable function of `part`.
 pub(super) fn emit(cx: &ClifContext, part: AttentionPart) -> Result<Function, EmitError> {
-    cx.function(&part.symbol(), &part_signature(part), |f| match part {
-        AttentionPart::Widen(from) => widen(f, from),
+    cx.function(part.symbol(), &part_signature(part), |f| match part {
+        AttentionPart::Widen => widen(f),
         AttentionPart::Scores => scores(f),
         AttentionPart::Softmax => softmax(f),
         AttentionPart::Values => values(f),
+        AttentionPart::QueryCodes => attention_codes::query_codes(f),
+        AttentionPart::CodeScores => attention_codes::scores(f),
+        AttentionPart::WeightCodes => attention_codes::weight_codes(f),
+        AttentionPart::CodeValues => attention_codes::values(f),
     })
 }
 
-fn widen(f: &mut FunctionCx, dtype: DType) {
+fn widen(f: &mut FunctionCx) {
     let (from, to, n) = (f.param(0), f.param(1), f.param(2));
     for_count(f, n, |f, shape, i| {
         let to = f.index(to, i, 4);
-        load_float(f, shape, dtype, from, i).store(f, to);
+        load_float(f, shape, DType::F16, from, i).store(f, to);
     });
     f.return_(&[]);
 }
 
 /// Runs `body` with the number of queries processed together and the first of them, until all of `queries` are done.
-fn for_queries(f: &mut FunctionCx, queries: Value, body: impl Fn(&mut FunctionCx, usize, Value)) {
+pub(super) fn for_queries(f: &mut FunctionCx, queries: Value, body: impl Fn(&mut FunctionCx, usize, Value)) {
     let mut begin = f.i64(0);
     for count in QUERIES {
         let step = i64::try_from(count).expect("a few queries");
@@ -75,7 +80,7 @@ fn scores(f: &mut FunctionCx) {
 }
 
 /// Addresses of `count` rows, `stride` bytes apart, from row `first` of `base` on.
-fn addresses(f: &mut FunctionCx, base: Value, stride: Value, first: Value, count: usize) -> Vec<Value> {
+pub(super) fn addresses(f: &mut FunctionCx, base: Value, stride: Value, first: Value, count: usize) -> Vec<Value> {
     let offset = f.ins().imul(first, stride);
     let mut row = f.ins().iadd(base, offset);
     let mut rows = vec![row];
@@ -115,7 +120,7 @@ fn partials(f: &mut FunctionCx, q: &[Value], k: Value, d: Value, partial: usize)
 }
 
 /// As [`FunctionCx::for_carried`] with lanes carried.
-fn for_sums(
+pub(super) fn for_sums(
     f: &mut FunctionCx,
     [begin, end]: [Value; 2],
     step: usize,

@@ -42,7 +42,7 @@ fn scores(f: &mut FunctionCx, kernel: &Kernel, cx: &Cx, index: Value) {
         f.scaled(before, UNIT)
     });
     let end = f.min(end, task.seen);
-    let q = f.index(q, task.head, 4 * cx.cache.d);
+    let q = cx.queries(f, &task, q);
     let to = f.index(weights, task.head, cx.cache.scores_stride_bytes());
     cx.scores(f, &task, [q, k, to], [first, end]);
 }
@@ -55,7 +55,7 @@ fn softmax(f: &mut FunctionCx, kernel: &Kernel, cx: &Cx, head: Value, scale: f32
     let at = f.index(weights, head, cx.cache.scores_stride_bytes());
     let totals = f.offset(weights, AttentionWeights::new(cx.heads, cx.cache).totals);
     let to = f.index(totals, head, 4);
-    cx.softmax_of(f, kv_head, [at, seen, k, v, to], scale);
+    cx.softmax_of(f, kv_head, [at, seen, seen, k, v, to], scale);
 }
 
 fn values(f: &mut FunctionCx, kernel: &Kernel, cx: &Cx, index: Value) {

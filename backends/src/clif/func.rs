@@ -213,6 +213,11 @@ impl<'a> FunctionCx<'a> {
         self.ins().uload16(I32, scalar_access(), address, offset)
     }
 
+    /// A signed 16-bit integer widened to i32.
+    pub fn load_i16(&mut self, address: Value, offset: i32) -> Value {
+        self.ins().sload16(I32, scalar_access(), address, offset)
+    }
+
     /// A signed byte widened to i32.
     pub fn load_i8(&mut self, address: Value, offset: i32) -> Value {
         self.ins().sload8(I32, scalar_access(), address, offset)

@@ -49,7 +49,7 @@ impl ClifContext {
         let dense_dots = [DType::F32, DType::F16, DType::Bf16].into_iter().filter_map(named).collect();
         let named = |part: AttentionPart| {
             let code = backend.attention(part, features)?;
-            Some((part, Function { name: part.symbol(), ..code }))
+            Some((part, Function { name: part.symbol().into(), ..code }))
         };
         let attention = AttentionPart::ALL.into_iter().filter_map(named).collect();
         let named = |cache| {

@@ -13,7 +13,7 @@ use super::quantize::{Scales, absmax_or_flag, quantize_run, scales_of};
 use super::rows::for_elements;
 use crate::isa::RowPart;
 
-/// Elements of a row that are copied one after the other to a block of keys, most first.
+/// Pieces of a row that are copied one after the other, most first.
 const SCATTERED: [usize; 2] = [8, 1];
 
 pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, cache: &CacheLayout, order: CacheOrder) {
@@ -30,15 +30,15 @@ pub(super) fn build(f: &mut FunctionCx, kernel: &Kernel, cache: &CacheLayout, or
             let t = f.ins().iadd(pos, row);
             let scale = f.index(scales, t, 4);
             let row = Row { from, scale, nonfinite };
+            if order == CacheOrder::Values && cache.group() == 1 {
+                let parts: Vec<_> = (0..cache.parts()).map(|part| part_run(f, cache, elements, t, part)).collect();
+                write_row(f, cache, &row, &parts);
+                return;
+            }
+            write_row(f, cache, &row, &[Run { first: 0, count: cache.d, to: kernel.scratch }]);
             match order {
-                CacheOrder::Values => {
-                    let parts: Vec<_> = (0..cache.parts()).map(|part| part_run(f, cache, elements, t, part)).collect();
-                    write_row(f, cache, &row, &parts);
-                }
-                CacheOrder::Keys => {
-                    write_row(f, cache, &row, &[Run { first: 0, count: cache.d, to: kernel.scratch }]);
-                    scatter(f, cache, kernel.scratch, elements, t);
-                }
+                CacheOrder::Keys => scatter_key(f, cache, kernel.scratch, elements, t),
+                CacheOrder::Values => scatter_values(f, cache, kernel.scratch, elements, t),
             }
         });
     });
@@ -106,25 +106,50 @@ fn store_run(f: &mut FunctionCx, dtype: DType, run: &Run, from: Value) {
     });
 }
 
-/// Copies the row at `from` to position `t` of the keys at `elements`, [`BLOCK`] elements apart.
-fn scatter(f: &mut FunctionCx, cache: &CacheLayout, from: Value, elements: Value, t: Value) {
+/// Copies the row at `from` to position `t` of the keys at `elements`: groups of elements, each in its own block.
+fn scatter_key(f: &mut FunctionCx, cache: &CacheLayout, from: Value, elements: Value, t: Value) {
     let block = i64::try_from(BLOCK).expect("sixteen");
     let lane = f.ins().band_imm_s(t, block - 1);
     let first = f.ins().isub(t, lane);
+    let group_bytes = cache.group() * cache.element_bytes();
     let to = f.index(elements, first, cache.row_bytes());
-    let to = f.index(to, lane, cache.element_bytes());
-    let bytes = cache.element_bytes();
+    let to = f.index(to, lane, group_bytes);
+    let groups = cache.d / cache.group();
+    scatter(f, group_bytes, groups, [from, to], BLOCK * group_bytes);
+    let rest = cache.d % cache.group();
+    if rest > 0 {
+        let [from, to] = [(from, group_bytes), (to, BLOCK * group_bytes)].map(|(at, step)| f.offset(at, groups * step));
+        scatter(f, cache.element_bytes(), rest, [from, to], cache.element_bytes());
+    }
+}
+
+/// Copies the row at `from` to position `t` of the values at `elements`: each element to its place in a group of
+/// positions.
+fn scatter_values(f: &mut FunctionCx, cache: &CacheLayout, from: Value, elements: Value, t: Value) {
+    let (bytes, group) = (cache.element_bytes(), cache.group());
+    let place = f.ins().band_imm_s(t, i64::try_from(group).expect("a few positions") - 1);
+    let first = f.ins().isub(t, place);
+    for part in 0..cache.parts() {
+        let run = part_run(f, cache, elements, first, part);
+        let to = f.index(run.to, place, bytes);
+        let from = f.offset(from, run.first * bytes);
+        scatter(f, bytes, run.count, [from, to], group * bytes);
+    }
+}
+
+/// Copies `count` pieces of `bytes` bytes that follow each other to places `stride` bytes apart.
+fn scatter(f: &mut FunctionCx, bytes: usize, count: usize, [from, to]: [Value; 2], stride: usize) {
     let ty = integer(bytes);
     let mut first = 0;
     for step in SCATTERED {
-        let end = cache.d / step * step;
+        let end = count / step * step;
         let range = [first, end].map(|at| f.size(at));
         f.for_range(range[0], range[1], step, |f, i| {
-            let (from, to) = (f.index(from, i, bytes), f.index(to, i, BLOCK * bytes));
+            let (from, to) = (f.index(from, i, bytes), f.index(to, i, stride));
             for j in 0..step {
                 let offset = |stride: usize| i32::try_from(j * stride).expect("a few elements");
                 let element = f.load(ty, from, offset(bytes));
-                f.store(element, to, offset(BLOCK * bytes));
+                f.store(element, to, offset(stride));
             }
         });
         first = end;

@@ -18,6 +18,7 @@ pub mod ternary_portable;
 
 mod add;
 mod attention;
+mod attention_codes;
 mod attention_parts;
 mod attention_steps;
 mod coded;

@@ -32,8 +32,8 @@ pub struct Syscalls {
 /// A loop of attention as a function of its own. Strides are in bytes; rows of `d` elements follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AttentionPart {
-    /// `extern "C" fn(from: *const T, to: *mut f32, n: u64)`: `n` elements of a cache of this type widened to f32.
-    Widen(DType),
+    /// `extern "C" fn(from: *const f16, to: *mut f32, n: u64)`: `n` elements widened.
+    Widen,
     /// `extern "C" fn(q: *const f32, k: *const f32, d: u64, queries: u64, out: *mut f32, stride: u64, blocks: u64)`:
     /// `numerics::dot` of each row of `q: f32[queries, d]` and each position of `k: f32[blocks, d, 16]`; those of
     /// query i go to `out + i · stride`.
@@ -48,38 +48,65 @@ pub enum AttentionPart {
     /// u64)`: to each row of `sums: f32[queries, d]` is added, for each position t of `v: f32[positions, d]` in
     /// increasing order and rounded once, `e[t] · v[t]`, where the factors of query i are at `e + i · stride`.
     Values,
+    /// `extern "C" fn(q: *const f32, d: u64, queries: u64, codes: *mut u8)`: `attention_codes::query` of each row of
+    /// `q: f32[queries, d]`, laid out by `QueryCodes`.
+    QueryCodes,
+    /// `extern "C" fn(codes: *const u8, k: *const i8, d: u64, queries: u64, out: *mut f32, stride: u64, blocks: u64)`:
+    /// `attention_codes::dot` of each query (`QueryCodes`) and each position of `k: i8[blocks, d / 4, 16, 4]`, times
+    /// the query's scale; those of query i go to `out + i · stride`.
+    CodeScores,
+    /// `extern "C" fn(w: *mut f32, seen: u64, end: u64) -> f32`: `attention_codes::weights` of the weights of `seen`
+    /// positions, laid out by `WeightCodes` in their place, and codes of zero for what follows of the positions
+    /// before `end` and of their last block; returns the scale.
+    WeightCodes,
+    /// `extern "C" fn(codes: *const u8, v: *const i8, lanes: u64, queries: u64, sums: *mut i32, stride: u64, blocks:
+    /// u64)`: to `sums: i32[queries, 2, lanes]` are added the products of the high and of the low plane of the weights
+    /// of each position (`WeightCodes`, those of query i at `codes + i · stride`) with `v: i8[4 · blocks, lanes, 4]`.
+    CodeValues,
 }
 
 impl AttentionPart {
-    pub const ALL: [AttentionPart; 5] = [
-        AttentionPart::Widen(DType::F16),
-        AttentionPart::Widen(DType::Q8),
+    pub const ALL: [AttentionPart; 8] = [
+        AttentionPart::Widen,
         AttentionPart::Scores,
         AttentionPart::Softmax,
         AttentionPart::Values,
+        AttentionPart::QueryCodes,
+        AttentionPart::CodeScores,
+        AttentionPart::WeightCodes,
+        AttentionPart::CodeValues,
     ];
 
     /// The parts that attention over a cache of type `cache` calls.
     pub fn of(cache: DType) -> impl Iterator<Item = AttentionPart> {
         let needed = move |part: &AttentionPart| match part {
-            AttentionPart::Widen(from) => *from == cache,
-            AttentionPart::Scores | AttentionPart::Softmax | AttentionPart::Values => true,
+            AttentionPart::Widen => cache == DType::F16,
+            AttentionPart::Scores | AttentionPart::Values => cache != DType::Q8,
+            AttentionPart::Softmax => true,
+            AttentionPart::QueryCodes
+            | AttentionPart::CodeScores
+            | AttentionPart::WeightCodes
+            | AttentionPart::CodeValues => cache == DType::Q8,
         };
         Self::ALL.into_iter().filter(needed)
     }
 
     /// Name of the function in an image.
-    pub fn symbol(self) -> String {
+    pub fn symbol(self) -> &'static str {
         match self {
-            AttentionPart::Widen(from) => format!("attention_widen_{from}"),
-            AttentionPart::Scores => "attention_scores".into(),
-            AttentionPart::Softmax => "attention_softmax".into(),
-            AttentionPart::Values => "attention_values".into(),
+            AttentionPart::Widen => "attention_widen",
+            AttentionPart::Scores => "attention_scores",
+            AttentionPart::Softmax => "attention_softmax",
+            AttentionPart::Values => "attention_values",
+            AttentionPart::QueryCodes => "attention_query_codes",
+            AttentionPart::CodeScores => "attention_code_scores",
+            AttentionPart::WeightCodes => "attention_weight_codes",
+            AttentionPart::CodeValues => "attention_code_values",
         }
     }
 }
 
-/// [`AttentionPart::Scores`] and [`AttentionPart::Values`] over elements as a cache stores them: what few queries use
+/// [`AttentionPart::Scores`] and [`AttentionPart::Values`] over floats as a cache stores them: what few queries use
 /// is best widened on the way.
 #[derive(Clone, Debug)]
 pub struct CacheLoops {
@@ -221,8 +248,8 @@ pub trait Backend: Sync {
         None
     }
 
-    /// The loops of attention that read a cache of type `cache` as it is, for cores with `features`; `None` where its
-    /// elements are widened first.
+    /// The loops of attention that read a cache of the float type `cache` as it is, for cores with `features`; `None`
+    /// where its elements are widened first.
     fn cache_loops(&self, cache: DType, features: Features) -> Option<CacheLoops> {
         let _ = (cache, features);
         None

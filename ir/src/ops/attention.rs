@@ -3,14 +3,19 @@
 //! `q: f32[m, heads·d]`, `k, v: f32|f16|q8[kv_heads, ctx, d]`, `pos: u32[1]` → `f32[m, heads·d]`. Row r sees positions
 //! 0..=pos+r; query head h reads KV head h / (heads / kv_heads). `score_t = dot(q, k_t) · scale`; `mx = max`;
 //! `e_t = exp(score_t - mx)`; `l = sum(e)` by absolute position; `acc = fma(e_t, v_t, acc)` in increasing t;
-//! `out = acc / l`. Over q8 caches, whose row t is codes and a scale: `score_t = (dot(q, k_codes_t) · k_scale_t) · scale`
-//! and `acc = fma(e_t · v_scale_t, v_codes_t, acc)`. Source: Vaswani et al. 2017, arXiv:1706.03762; grouped queries:
-//! arXiv:2305.13245.
+//! `out = acc / l`.
+//!
+//! Over q8 caches, whose row t is codes and a scale, queries and weights become codes too ([`attention_codes`]), and
+//! sums are integers: `score_t = ((f32(Σ q_codes · k_codes_t) · q_scale) · k_scale_t) · scale`; `w_t = e_t · v_scale_t`;
+//! `out = total(Σ w_high_t · v_codes_t, Σ w_low_t · v_codes_t) · (w_scale / l)`.
+//!
+//! Source: Vaswani et al. 2017, arXiv:1706.03762; grouped queries: arXiv:2305.13245.
 
 use std::borrow::Cow;
 
 use super::kv_write::CACHE_TYPES;
 use super::{Operands, TypeError};
+use crate::attention_codes::{self, MOST_ELEMENTS, MOST_POSITIONS, PLANE};
 use crate::numerics::{dot, exp, max, sum};
 use crate::tensor::{Data, Tensor};
 use crate::ty::{DType, ValueType};
@@ -30,6 +35,10 @@ pub(super) fn infer(cx: &Operands, heads: usize) -> Result<Vec<ValueType>, TypeE
     if k != heads * d || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
         return cx.fail(format!("rows of {k} do not fill {heads} heads of {d} over {kv_heads} KV heads"));
     }
+    if cache.dtype == DType::Q8 && (d > MOST_ELEMENTS || ctx > MOST_POSITIONS) {
+        let limits = format!("at most {MOST_POSITIONS} positions of at most {MOST_ELEMENTS} elements");
+        return cx.fail(format!("the cache is {cache}, expected {limits}: sums of more codes could overflow"));
+    }
     Ok(vec![ValueType::f32(&[m, k])])
 }
 
@@ -43,38 +52,75 @@ pub(super) fn eval<'a>(operands: &[&Tensor<'a>], heads: usize, scale: f32) -> Te
         // Rows past the context are not valid rows; their result is never read.
         let seen = (pos + token + 1).min(ctx);
         let first = head / (heads / kv_heads) * ctx;
-        let score = |t| {
-            let (key, key_scale) = row(k, first + t);
-            scaled(dot(q, &key), key_scale) * scale
-        };
-        let scores: Vec<f32> = (0..seen).map(score).collect();
-        let largest = scores.iter().copied().reduce(max).expect("a row sees itself");
-        let e: Vec<f32> = scores.iter().map(|s| exp(s - largest)).collect();
-        let l = sum(&e);
-        for (t, e) in e.iter().enumerate() {
-            let (value, value_scale) = row(v, first + t);
-            let e = scaled(*e, value_scale);
-            for (acc, v) in out.iter_mut().zip(value.iter()) {
-                *acc = e.mul_add(*v, *acc);
-            }
+        match (coded_rows(k, first, seen), coded_rows(v, first, seen)) {
+            (Some(k), Some(v)) => over_codes(q, k, v, scale, out),
+            _ => over_floats(q, [k, v].map(|cache| cache.floats(first * d..(first + seen) * d)), scale, out),
         }
-        out.iter_mut().for_each(|acc| *acc /= l);
     }
     Tensor::f32(&q.shape, out)
 }
 
-/// Row `run` of a cache as floats, without its scale, and its scale where rows have one.
-fn row<'t>(cache: &'t Tensor<'_>, run: usize) -> (Cow<'t, [f32]>, Option<f32>) {
-    let d = cache.shape[2];
-    let at = run * d..(run + 1) * d;
-    match &cache.data {
-        Data::Q8(codes, scales) => (codes[at].iter().map(|c| f32::from(*c)).collect(), Some(scales[run])),
-        Data::F32(_) | Data::F16(_) => (cache.floats(at), None),
-        other => unreachable!("type rules admit no cache of {other:?}"),
+/// Attention of one query over rows of keys and values.
+fn over_floats(q: &[f32], [k, v]: [Cow<'_, [f32]>; 2], scale: f32, out: &mut [f32]) {
+    let scores: Vec<f32> = k.chunks_exact(q.len()).map(|key| dot(q, key) * scale).collect();
+    let (e, l) = exponentials(&scores);
+    for (e, value) in e.iter().zip(v.chunks_exact(q.len())) {
+        for (acc, v) in out.iter_mut().zip(value) {
+            *acc = e.mul_add(*v, *acc);
+        }
+    }
+    out.iter_mut().for_each(|acc| *acc /= l);
+}
+
+/// The same over rows of codes with a scale each.
+fn over_codes(q: &[f32], k: CodedRows, v: CodedRows, scale: f32, out: &mut [f32]) {
+    let (codes, q_scale) = attention_codes::query(q);
+    let score = |(key, k_scale): (&[i8], &f32)| attention_codes::dot(&codes, key) as f32 * q_scale * k_scale * scale;
+    let scores: Vec<f32> = k.rows(q.len()).map(score).collect();
+    let (e, l) = exponentials(&scores);
+    let w: Vec<f32> = e.iter().zip(v.scales).map(|(e, v_scale)| e * v_scale).collect();
+    let (w, w_scale) = attention_codes::weights(&w);
+    let [mut high, mut low] = [0, 1].map(|_| vec![0; out.len()]);
+    for (w, (value, _)) in w.iter().zip(v.rows(q.len())) {
+        for (i, v) in value.iter().enumerate() {
+            high[i] += i32::from(w / PLANE) * i32::from(*v);
+            low[i] += i32::from(w % PLANE) * i32::from(*v);
+        }
+    }
+    for (out, (high, low)) in out.iter_mut().zip(high.iter().zip(&low)) {
+        *out = attention_codes::total(*high, *low) * (w_scale / l);
     }
 }
 
-/// `x · scale`, or `x` as it is.
-fn scaled(x: f32, scale: Option<f32>) -> f32 {
-    scale.map_or(x, |scale| x * scale)
+/// The exponentials of what each score is above the largest, and their sum.
+fn exponentials(scores: &[f32]) -> (Vec<f32>, f32) {
+    let largest = scores.iter().copied().reduce(max).expect("a row sees itself");
+    let e: Vec<f32> = scores.iter().map(|s| exp(s - largest)).collect();
+    let l = sum(&e);
+    (e, l)
+}
+
+/// Rows of codes, a scale for each.
+struct CodedRows<'t> {
+    codes: &'t [i8],
+    scales: &'t [f32],
+}
+
+impl CodedRows<'_> {
+    /// Each row of `d` codes, and its scale.
+    fn rows(&self, d: usize) -> impl Iterator<Item = (&[i8], &f32)> {
+        self.codes.chunks_exact(d).zip(self.scales)
+    }
+}
+
+/// `count` rows of a q8 cache from row `first` on; `None` of another cache.
+fn coded_rows<'t>(cache: &'t Tensor<'_>, first: usize, count: usize) -> Option<CodedRows<'t>> {
+    let d = cache.shape[2];
+    match &cache.data {
+        Data::Q8(codes, scales) => Some(CodedRows {
+            codes: &codes[first * d..(first + count) * d],
+            scales: &scales[first..first + count],
+        }),
+        _ => None,
+    }
 }

@@ -149,7 +149,7 @@ fn kv_write() {
 fn attention() {
     conform("attention", |_, _, _| kv::attention());
     for part in AttentionPart::ALL {
-        report_unrun(&part.symbol(), |backend, features| backend.attention(part, features).is_some());
+        report_unrun(part.symbol(), |backend, features| backend.attention(part, features).is_some());
     }
     report_unrun("attention over caches as they are", |backend, features| {
         CACHE_TYPES.into_iter().any(|cache| backend.cache_loops(cache, features).is_some())

@@ -29,17 +29,7 @@ pub(super) fn load_block(a: &mut A64, dtype: DType, to: [V; 4], from: X) {
             a.shll_s(third, fourth);
             a.shll2_s(fourth, fourth);
         }
-        DType::Q8 => {
-            a.ldr_q_post(fourth, from, 16);
-            a.sshll_h(third, fourth);
-            a.sshll2_h(fourth, fourth);
-            a.sshll_s(first, third);
-            a.sshll2_s(second, third);
-            a.sshll_s(third, fourth);
-            a.sshll2_s(fourth, fourth);
-            to.iter().for_each(|register| a.scvtf(*register, *register));
-        }
-        DType::I8 | DType::I32 | DType::U32 | DType::Trit => unreachable!("asked for floats only, found {dtype}"),
+        DType::I8 | DType::I32 | DType::U32 | DType::Q8 | DType::Trit => unreachable!("asked for floats only, found {dtype}"),
     }
 }
 
@@ -55,13 +45,7 @@ pub(super) fn load_one(a: &mut A64, dtype: DType, to: V, from: X) {
             a.ldr_h_post(to, from, 2);
             a.shll_s(to, to);
         }
-        DType::Q8 => {
-            a.ldr_b_post(to, from, 1);
-            a.sshll_h(to, to);
-            a.sshll_s(to, to);
-            a.scvtf(to, to);
-        }
-        DType::I8 | DType::I32 | DType::U32 | DType::Trit => unreachable!("asked for floats only, found {dtype}"),
+        DType::I8 | DType::I32 | DType::U32 | DType::Q8 | DType::Trit => unreachable!("asked for floats only, found {dtype}"),
     }
 }
 

@@ -40,7 +40,7 @@ fn screen_functions(features: Features) -> impl Iterator<Item = Function> {
 fn float_functions() -> impl Iterator<Item = Function> {
     let dense = [DType::F32, DType::F16, DType::Bf16].map(dense::emit);
     let rows = RowPart::ALL.into_iter().filter_map(rows::emit);
-    AttentionPart::ALL.into_iter().map(attention::emit).chain(dense).chain(rows).chain(screen_functions(NEON))
+    AttentionPart::ALL.into_iter().filter_map(attention::emit).chain(dense).chain(rows).chain(screen_functions(NEON))
 }
 
 fn words(function: &Function) -> impl Iterator<Item = u32> {

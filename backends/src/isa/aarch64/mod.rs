@@ -61,7 +61,7 @@ impl Backend for Aarch64 {
     }
 
     fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {
-        features.contains(desc::NEON).then(|| attention::emit(part))
+        if features.contains(desc::NEON) { attention::emit(part) } else { None }
     }
 
     fn row_loop(&self, part: RowPart, features: Features) -> Option<Function> {

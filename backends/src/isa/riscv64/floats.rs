@@ -63,8 +63,7 @@ pub(super) fn load_widened(asm: &mut Asm, dtype: DType, to: V, narrow: V, from: 
             put(asm, &[vle16(narrow, from), vsext_vf2(to, narrow), vsll_vi(to, to, 13)]);
             put(asm, &[vand_vx(to, to, halves.kept), vfmul_vf(to, to, halves.rebias)]);
         }
-        DType::Q8 => put(asm, &[vle8(narrow, from), vsext_vf4(to, narrow), vfcvt_f_x_v(to, to)]),
-        DType::I8 | DType::I32 | DType::U32 | DType::Trit => unreachable!("asked for floats only, found {dtype}"),
+        DType::I8 | DType::I32 | DType::U32 | DType::Q8 | DType::Trit => unreachable!("asked for floats only, found {dtype}"),
     }
 }
 

@@ -69,12 +69,12 @@ impl Backend for X86_64 {
     }
 
     fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {
-        let is_wide = features.contains(desc::AVX512);
-        Some(if is_wide { attention::emit(part) } else { attention::emit_avx2(part) })
+        if features.contains(desc::AVX512) { attention::emit(part) } else { attention::emit_avx2(part) }
     }
 
     fn cache_loops(&self, cache: DType, features: Features) -> Option<CacheLoops> {
-        features.contains(desc::AVX512).then(|| attention::cache_loops(cache, Fetch::of(features)))
+        let is_read = cache != DType::Q8 && features.contains(desc::AVX512);
+        is_read.then(|| attention::cache_loops(cache, Fetch::of(features)))
     }
 
     fn row_loop(&self, part: RowPart, features: Features) -> Option<Function> {

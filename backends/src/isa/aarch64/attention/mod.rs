@@ -18,31 +18,35 @@ use crate::isa::AttentionPart;
 /// Bytes of four registers: sixteen floats.
 const BLOCK_BYTES: i64 = 64;
 
-/// The function of `part`.
-pub(super) fn emit(part: AttentionPart) -> Function {
-    match part {
-        AttentionPart::Widen(from) => widen(&part.symbol(), from),
-        AttentionPart::Scores => saving(&part.symbol(), scores::emit),
-        AttentionPart::Softmax => saving(&part.symbol(), softmax::emit),
-        AttentionPart::Values => saving(&part.symbol(), values::emit),
-    }
+/// The function of `part`; `None` where portable code does it.
+pub(super) fn emit(part: AttentionPart) -> Option<Function> {
+    Some(match part {
+        AttentionPart::Widen => widen(part.symbol()),
+        AttentionPart::Scores => saving(part.symbol(), scores::emit),
+        AttentionPart::Softmax => saving(part.symbol(), softmax::emit),
+        AttentionPart::Values => saving(part.symbol(), values::emit),
+        AttentionPart::QueryCodes
+        | AttentionPart::CodeScores
+        | AttentionPart::WeightCodes
+        | AttentionPart::CodeValues => return None,
+    })
 }
 
 /// `extern "C" fn(from, to, n)`.
-fn widen(name: &str, cache: DType) -> Function {
+fn widen(name: &str) -> Function {
     let mut a = A64::default();
     a.bti_c();
     let [from, to, n, blocks] = [X(0), X(1), X(2), X(3)];
     let block = registers(0);
     a.lsr(blocks, n, 4);
     repeat(&mut a, blocks, |a| {
-        load_block(a, cache, block, from);
+        load_block(a, DType::F16, block, from);
         a.stp_q_post(block[0], block[1], to, 32);
         a.stp_q_post(block[2], block[3], to, 32);
     });
     a.and_15(n, n);
     repeat(&mut a, n, |a| {
-        load_one(a, cache, block[0], from);
+        load_one(a, DType::F16, block[0], from);
         a.str_s_post(block[0], to, 4);
     });
     a.ret();

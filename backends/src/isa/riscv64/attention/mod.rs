@@ -17,25 +17,29 @@ use crate::asm::Asm;
 use crate::code::Function;
 use crate::isa::AttentionPart;
 
-/// The function of `part`.
-pub(super) fn emit(part: AttentionPart) -> Function {
+/// The function of `part`; `None` where portable code does it.
+pub(super) fn emit(part: AttentionPart) -> Option<Function> {
     let mut asm = Asm::new();
     let frame_bytes = match part {
-        AttentionPart::Widen(from) => widen(&mut asm, from),
+        AttentionPart::Widen => widen(&mut asm),
         AttentionPart::Scores => scores::emit(&mut asm),
         AttentionPart::Softmax => softmax::emit(&mut asm),
         AttentionPart::Values => values::emit(&mut asm),
+        AttentionPart::QueryCodes
+        | AttentionPart::CodeScores
+        | AttentionPart::WeightCodes
+        | AttentionPart::CodeValues => return None,
     };
-    function(&part.symbol(), asm, frame_bytes)
+    Some(function(part.symbol(), asm, frame_bytes))
 }
 
 /// `extern "C" fn(from, to, n)`.
-fn widen(asm: &mut Asm, cache: DType) -> u32 {
+fn widen(asm: &mut Asm) -> u32 {
     let (from, to, left) = (A0, A1, A2);
     let halves = Halves { kept: T2, rebias: FT0 };
-    halves.load(asm, cache);
-    strips(asm, left, (vsetvli, Lmul::M8), &[(from, element_bytes(cache)), (to, 4)], |asm| {
-        load_widened(asm, cache, V::new(8), V::new(0), from, halves);
+    halves.load(asm, DType::F16);
+    strips(asm, left, (vsetvli, Lmul::M8), &[(from, element_bytes(DType::F16)), (to, 4)], |asm| {
+        load_widened(asm, DType::F16, V::new(8), V::new(0), from, halves);
         asm.word(vse32(V::new(8), to));
     });
     asm.word(ret());

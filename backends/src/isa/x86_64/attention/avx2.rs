@@ -40,8 +40,8 @@ const SUM_LANE: [AsmRegisterXmm; 4] = [xmm0, xmm1, xmm2, xmm3];
 const LOADED_LANE: AsmRegisterXmm = xmm8;
 
 /// `extern "C" fn(from, to, n)`.
-pub(super) fn widen(cache: DType) -> Function {
-    let (from, to, n, element_bytes) = (rdi, rsi, rdx, element_bytes(cache));
+pub(super) fn widen() -> Function {
+    let (from, to, n, element_bytes) = (rdi, rsi, rdx, element_bytes(DType::F16));
     function("attention_widen", 8, |a| {
         for registers in [&SUM[..], &SUM[..1]] {
             let elements = registers.len() * WIDTH;
@@ -50,7 +50,7 @@ pub(super) fn widen(cache: DType) -> Function {
                     a.prefetcht0(byte_ptr(from + PREFETCH_BYTES + int(line)))?;
                 }
                 for (i, register) in registers.iter().enumerate() {
-                    load_widened(a, cache, *register, from + int(i * WIDTH * element_bytes))?;
+                    a.vcvtph2ps(*register, xmmword_ptr(from + int(i * WIDTH * element_bytes)))?;
                     a.vmovups(ymmword_ptr(to + int(i * WIDTH * 4)), *register)?;
                 }
                 a.add(from, int(elements * element_bytes))?;
@@ -58,7 +58,9 @@ pub(super) fn widen(cache: DType) -> Function {
             })?;
         }
         while_left(a, n, 1, |a| {
-            load_widened_one(a, cache, from + 0)?;
+            a.movzx(eax, word_ptr(from))?;
+            a.vmovd(xmm0, eax)?;
+            a.vcvtph2ps(xmm0, xmm0)?;
             a.vmovss(dword_ptr(to), xmm0)?;
             a.add(from, int(element_bytes))?;
             a.add(to, 4)
@@ -66,31 +68,6 @@ pub(super) fn widen(cache: DType) -> Function {
         a.vzeroupper()?;
         a.ret()
     })
-}
-
-/// Eight elements of a narrow cache as f32.
-fn load_widened(
-    a: &mut CodeAssembler,
-    cache: DType,
-    to: AsmRegisterYmm,
-    from: AsmMemoryOperand,
-) -> Result<(), IcedError> {
-    if cache == DType::F16 {
-        return a.vcvtph2ps(to, xmmword_ptr(from));
-    }
-    a.vpmovsxbd(to, qword_ptr(from))?;
-    a.vcvtdq2ps(to, to)
-}
-
-/// One element of a narrow cache as f32 in xmm0.
-fn load_widened_one(a: &mut CodeAssembler, cache: DType, from: AsmMemoryOperand) -> Result<(), IcedError> {
-    if cache == DType::F16 {
-        a.movzx(eax, word_ptr(from))?;
-        a.vmovd(xmm0, eax)?;
-        return a.vcvtph2ps(xmm0, xmm0);
-    }
-    a.movsx(eax, byte_ptr(from))?;
-    a.vcvtsi2ss(xmm0, xmm0, eax)
 }
 
 /// Bytes of one element of all keys of a block.

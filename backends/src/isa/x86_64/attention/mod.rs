@@ -71,26 +71,34 @@ impl Elements {
 }
 
 /// The function of `part` with 256 bits.
-pub(super) fn emit_avx2(part: AttentionPart) -> Function {
-    match part {
-        AttentionPart::Widen(from) => avx2::widen(from),
+pub(super) fn emit_avx2(part: AttentionPart) -> Option<Function> {
+    Some(match part {
+        AttentionPart::Widen => avx2::widen(),
         AttentionPart::Scores => avx2::scores(),
         AttentionPart::Softmax => softmax_avx2::softmax(),
         AttentionPart::Values => avx2::values(),
-    }
+        AttentionPart::QueryCodes
+        | AttentionPart::CodeScores
+        | AttentionPart::WeightCodes
+        | AttentionPart::CodeValues => return None,
+    })
 }
 
 /// The function of `part` with 512 bits.
-pub(super) fn emit(part: AttentionPart) -> Function {
-    match part {
-        AttentionPart::Widen(from) => widen::widen(from),
+pub(super) fn emit(part: AttentionPart) -> Option<Function> {
+    Some(match part {
+        AttentionPart::Widen => widen::widen(),
         AttentionPart::Scores => scores::scores(Elements::WIDENED),
         AttentionPart::Softmax => softmax::softmax(),
         AttentionPart::Values => values::values(Elements::WIDENED),
-    }
+        AttentionPart::QueryCodes
+        | AttentionPart::CodeScores
+        | AttentionPart::WeightCodes
+        | AttentionPart::CodeValues => return None,
+    })
 }
 
-/// The loops that read a cache of type `cache` as it is.
+/// The loops that read a cache of the float type `cache` as it is.
 pub(super) fn cache_loops(cache: DType, fetch: Fetch) -> CacheLoops {
     let elements = Elements::stored(cache, fetch);
     CacheLoops { scores: scores::scores(elements), values: values::values(elements) }

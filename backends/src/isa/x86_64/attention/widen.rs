@@ -4,7 +4,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::registers::gpr64::*;
 use iced_x86::code_asm::registers::zmm::*;
 use iced_x86::code_asm::{
-    AsmMemoryOperand, AsmRegisterZmm, CodeAssembler, byte_ptr, xmmword_ptr, ymmword_ptr, zmmword_ptr,
+    AsmMemoryOperand, AsmRegisterZmm, CodeAssembler, byte_ptr, ymmword_ptr, zmmword_ptr,
 };
 use tcc_ir::cache::element_bytes;
 use tcc_ir::numerics::LANES;
@@ -19,8 +19,8 @@ use crate::isa::x86_64::pieces::{int, tail_mask, while_left};
 pub(super) const PREFETCH_BYTES: i32 = 8192;
 
 /// `extern "C" fn(from, to, n)`.
-pub(super) fn widen(cache: DType) -> Function {
-    let (from, to, n, element_bytes) = (rdi, rsi, rdx, element_bytes(cache));
+pub(super) fn widen() -> Function {
+    let (from, to, n, element_bytes) = (rdi, rsi, rdx, element_bytes(DType::F16));
     function("attention_widen", 8, |a| {
         let mut done = a.create_label();
         tail_mask(a, n)?;
@@ -30,7 +30,7 @@ pub(super) fn widen(cache: DType) -> Function {
                     a.prefetcht0(byte_ptr(from + PREFETCH_BYTES + int(line)))?;
                 }
                 for (block, register) in REGISTERS[..blocks].iter().enumerate() {
-                    load_widened(a, cache, *register, from + int(block * LANES * element_bytes))?;
+                    load_widened(a, DType::F16, *register, from + int(block * LANES * element_bytes))?;
                     a.vmovups(zmmword_ptr(to + int(block * LANES * 4)), *register)?;
                 }
                 a.add(from, int(blocks * LANES * element_bytes))?;
@@ -39,7 +39,7 @@ pub(super) fn widen(cache: DType) -> Function {
         }
         a.test(n, n)?;
         a.je(done)?;
-        load_widened(a, cache, zmm0.k1().z(), from + 0)?;
+        load_widened(a, DType::F16, zmm0.k1().z(), from + 0)?;
         a.vmovups(zmmword_ptr(to).k1(), zmm0)?;
         a.set_label(&mut done)?;
         a.vzeroupper()?;
@@ -56,13 +56,9 @@ pub(super) fn load_widened(
 ) -> Result<(), IcedError> {
     match cache {
         DType::F16 => a.vcvtph2ps(to, ymmword_ptr(from)),
-        DType::Q8 => {
-            a.vpmovsxbd(to, xmmword_ptr(from))?;
-            a.vcvtdq2ps(to, to)
-        }
         DType::F32 => a.vmovups(to, zmmword_ptr(from)),
-        DType::Bf16 | DType::I8 | DType::I32 | DType::U32 | DType::Trit => {
-            unreachable!("no cache of {cache}")
+        DType::Bf16 | DType::I8 | DType::I32 | DType::U32 | DType::Q8 | DType::Trit => {
+            unreachable!("no float cache of {cache}")
         }
     }
 }

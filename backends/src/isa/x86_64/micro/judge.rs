@@ -45,9 +45,9 @@ fn kernels_tuned(tuning: Features) -> Vec<(String, Features, Function)> {
         })
     });
     let as_they_are = CACHE_TYPES.into_iter().flat_map(|cache| {
-        let loops = X86_64.cache_loops(cache, of(AVX512)).expect("assembled for these features");
-        [("scores", loops.scores), ("values", loops.values)]
-            .map(|(part, code)| (format!("{part} of {cache}"), AVX512, code))
+        let loops = X86_64.cache_loops(cache, of(AVX512)).map(|l| [("scores", l.scores), ("values", l.values)]);
+        let named = move |(part, code)| (format!("{part} of {cache}"), AVX512, code);
+        loops.into_iter().flatten().map(named)
     });
     let screen = [Features::NONE, AVXVNNI, AVX512VNNI].into_iter().flat_map(|needs| {
         let loops = X86_64.screen(of(needs)).expect("assembled for every level");

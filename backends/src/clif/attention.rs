@@ -44,10 +44,9 @@ pub(super) fn cache_loops<'a>(
 pub(super) fn part_signature(part: AttentionPart) -> Signature {
     match part {
         AttentionPart::Widen => signature(&[I64; 3], &[]),
-        AttentionPart::Scores
-        | AttentionPart::Values
-        | AttentionPart::CodeScores
-        | AttentionPart::CodeValues => signature(&[I64; 7], &[]),
+        AttentionPart::Scores | AttentionPart::Values | AttentionPart::CodeScores | AttentionPart::CodeValues => {
+            signature(&[I64; 7], &[])
+        }
         AttentionPart::Softmax => signature(&[I64, I64, I64, I64, F32], &[F32]),
         AttentionPart::QueryCodes => signature(&[I64; 4], &[]),
         AttentionPart::WeightCodes => signature(&[I64; 3], &[F32]),

@@ -65,9 +65,8 @@ fn largest_magnitude(f: &mut FunctionCx, x: Value, n: Value) -> Value {
     let (first, whole) = (f.i64(0), f.ins().band_imm_s(n, -lanes));
     let block = Shape::block(f);
     let floor = vec![Lanes::int_constant(f, block, ABSMAX_FLOOR.to_bits().cast_signed())];
-    let largest = for_sums(f, [first, whole], LANES, floor, |f, i, sums| {
-        vec![magnitude(f, block, i).int_max(f, &sums[0])]
-    });
+    let largest =
+        for_sums(f, [first, whole], LANES, floor, |f, i, sums| vec![magnitude(f, block, i).int_max(f, &sums[0])]);
     let largest = largest[0].int_largest(f);
     let largest = f.for_carried(whole, n, 1, &[largest], |f, i, largest| {
         let x = magnitude(f, Shape::ONE, i).values()[0];
@@ -176,7 +175,8 @@ pub(super) fn weight_codes(f: &mut FunctionCx) {
     f.for_range(first, padded, LANES, |f, t| {
         let at = f.index(w, t, 4);
         let code = code(f, block, at, inv_scale);
-        let planes = [WeightCodes::HIGH, WeightCodes::LOW, WeightCodes::CODES].map(|plane| (f.offset(at, plane), first));
+        let planes =
+            [WeightCodes::HIGH, WeightCodes::LOW, WeightCodes::CODES].map(|plane| (f.offset(at, plane), first));
         store_planes(f, &code, planes);
     });
     f.for_range(padded, end, LANES, |f, t| {

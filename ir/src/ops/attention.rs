@@ -117,10 +117,9 @@ impl CodedRows<'_> {
 fn coded_rows<'t>(cache: &'t Tensor<'_>, first: usize, count: usize) -> Option<CodedRows<'t>> {
     let d = cache.shape[2];
     match &cache.data {
-        Data::Q8(codes, scales) => Some(CodedRows {
-            codes: &codes[first * d..(first + count) * d],
-            scales: &scales[first..first + count],
-        }),
+        Data::Q8(codes, scales) => {
+            Some(CodedRows { codes: &codes[first * d..(first + count) * d], scales: &scales[first..first + count] })
+        }
         _ => None,
     }
 }

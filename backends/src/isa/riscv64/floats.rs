@@ -63,7 +63,9 @@ pub(super) fn load_widened(asm: &mut Asm, dtype: DType, to: V, narrow: V, from: 
             put(asm, &[vle16(narrow, from), vsext_vf2(to, narrow), vsll_vi(to, to, 13)]);
             put(asm, &[vand_vx(to, to, halves.kept), vfmul_vf(to, to, halves.rebias)]);
         }
-        DType::I8 | DType::I32 | DType::U32 | DType::Q8 | DType::Trit => unreachable!("asked for floats only, found {dtype}"),
+        DType::I8 | DType::I32 | DType::U32 | DType::Q8 | DType::Trit => {
+            unreachable!("asked for floats only, found {dtype}")
+        }
     }
 }
 

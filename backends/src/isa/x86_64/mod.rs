@@ -69,7 +69,7 @@ impl Backend for X86_64 {
     }
 
     fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {
-        if features.contains(desc::AVX512) { attention::emit(part) } else { attention::emit_avx2(part) }
+        Some(attention::emit(part, features))
     }
 
     fn cache_loops(&self, cache: DType, features: Features) -> Option<CacheLoops> {

@@ -7,8 +7,8 @@ use iced_x86::code_asm::registers::gpr64::*;
 use iced_x86::code_asm::registers::xmm::*;
 use iced_x86::code_asm::registers::ymm::*;
 use iced_x86::code_asm::{
-    AsmMemoryOperand, AsmRegisterXmm, AsmRegisterYmm, CodeAssembler, byte_ptr, dword_ptr, qword_ptr, word_ptr,
-    xmmword_ptr, ymmword_ptr,
+    AsmMemoryOperand, AsmRegisterXmm, AsmRegisterYmm, CodeAssembler, byte_ptr, dword_ptr, word_ptr, xmmword_ptr,
+    ymmword_ptr,
 };
 use tcc_ir::cache::{BLOCK, element_bytes};
 use tcc_ir::numerics::LANES;

@@ -2,6 +2,11 @@
 //! that have no more.
 
 mod avx2;
+mod code_loops_avx2;
+mod code_scores;
+mod code_values;
+mod codes;
+mod codes_avx2;
 mod scores;
 mod softmax;
 mod softmax_avx2;
@@ -13,11 +18,12 @@ use iced_x86::code_asm::registers::gpr64::*;
 use iced_x86::code_asm::registers::zmm::*;
 use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, byte_ptr, qword_ptr};
 use tcc_ir::cache::element_bytes;
+use tcc_ir::target::Features;
 use tcc_ir::ty::DType;
 
 use super::fetch::Fetch;
-use super::function;
 use super::pieces::int;
+use super::{desc, function};
 use crate::code::Function;
 use crate::isa::{AttentionPart, CacheLoops};
 
@@ -50,9 +56,16 @@ impl Elements {
     /// Elements that were widened, or that lie near because other queries read them too.
     const WIDENED: Elements = Elements { dtype: DType::F32, ahead: None };
 
-    /// Elements as the cache stores them. 64 rows of 128 cover the latency of a memory; more would not stay near.
+    /// Elements as the cache stores them. So many bytes cover the latency of a memory, and of codes the time that
+    /// loops work on values of other lanes; more would not stay near.
     fn stored(cache: DType, fetch: Fetch) -> Elements {
-        Elements { dtype: cache, ahead: Some((fetch, (8192 * element_bytes(cache)).min(16384))) }
+        Elements { dtype: cache, ahead: Some((fetch, 16384)) }
+    }
+
+    /// Asks for the line that comes that much after the one at `at`, where something is asked for.
+    fn ask_line(self, a: &mut CodeAssembler, at: AsmMemoryOperand) -> Result<(), IcedError> {
+        let Some((fetch, ahead)) = self.ahead else { return Ok(()) };
+        fetch.ask(a, byte_ptr(at + int(ahead)))
     }
 
     /// Bytes of an element.
@@ -70,32 +83,30 @@ impl Elements {
     }
 }
 
-/// The function of `part` with 256 bits.
-pub(super) fn emit_avx2(part: AttentionPart) -> Option<Function> {
-    Some(match part {
+/// The function of `part` for cores with `features`.
+pub(super) fn emit(part: AttentionPart, features: Features) -> Function {
+    let is_wide = features.contains(desc::AVX512);
+    let has_bytes = features.contains(desc::AVX512VNNI);
+    let has_vnni = features.contains(desc::AVXVNNI);
+    let codes = Elements::stored(DType::Q8, Fetch::of(features));
+    match part {
+        AttentionPart::Widen if is_wide => widen::widen(),
         AttentionPart::Widen => avx2::widen(),
+        AttentionPart::Scores if is_wide => scores::scores(Elements::WIDENED),
         AttentionPart::Scores => avx2::scores(),
+        AttentionPart::Softmax if is_wide => softmax::softmax(),
         AttentionPart::Softmax => softmax_avx2::softmax(),
+        AttentionPart::Values if is_wide => values::values(Elements::WIDENED),
         AttentionPart::Values => avx2::values(),
-        AttentionPart::QueryCodes
-        | AttentionPart::CodeScores
-        | AttentionPart::WeightCodes
-        | AttentionPart::CodeValues => return None,
-    })
-}
-
-/// The function of `part` with 512 bits.
-pub(super) fn emit(part: AttentionPart) -> Option<Function> {
-    Some(match part {
-        AttentionPart::Widen => widen::widen(),
-        AttentionPart::Scores => scores::scores(Elements::WIDENED),
-        AttentionPart::Softmax => softmax::softmax(),
-        AttentionPart::Values => values::values(Elements::WIDENED),
-        AttentionPart::QueryCodes
-        | AttentionPart::CodeScores
-        | AttentionPart::WeightCodes
-        | AttentionPart::CodeValues => return None,
-    })
+        AttentionPart::QueryCodes if is_wide => codes::query_codes(),
+        AttentionPart::QueryCodes => codes_avx2::query_codes(),
+        AttentionPart::CodeScores if has_bytes => code_scores::scores(codes),
+        AttentionPart::CodeScores => code_loops_avx2::scores(has_vnni),
+        AttentionPart::WeightCodes if is_wide => codes::weight_codes(),
+        AttentionPart::WeightCodes => codes_avx2::weight_codes(),
+        AttentionPart::CodeValues if has_bytes => code_values::values(codes),
+        AttentionPart::CodeValues => code_loops_avx2::values(has_vnni),
+    }
 }
 
 /// The loops that read a cache of the float type `cache` as it is.

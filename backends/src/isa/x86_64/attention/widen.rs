@@ -3,9 +3,7 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::registers::gpr64::*;
 use iced_x86::code_asm::registers::zmm::*;
-use iced_x86::code_asm::{
-    AsmMemoryOperand, AsmRegisterZmm, CodeAssembler, byte_ptr, ymmword_ptr, zmmword_ptr,
-};
+use iced_x86::code_asm::{AsmMemoryOperand, AsmRegisterZmm, CodeAssembler, byte_ptr, ymmword_ptr, zmmword_ptr};
 use tcc_ir::cache::element_bytes;
 use tcc_ir::numerics::LANES;
 use tcc_ir::ty::DType;

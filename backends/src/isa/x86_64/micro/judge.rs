@@ -37,7 +37,7 @@ fn kernels_tuned(tuning: Features) -> Vec<(String, Features, Function)> {
             (format!("dense {weight}, {}", DESC.feature_names(needs)), needs, code)
         })
     });
-    let attention = [Features::NONE, AVX512].into_iter().flat_map(|needs| {
+    let attention = [Features::NONE, AVXVNNI, AVX512, AVX512VNNI].into_iter().flat_map(|needs| {
         let parts = AttentionPart::ALL.into_iter();
         parts.filter_map(move |part| {
             let code = X86_64.attention(part, of(needs))?;

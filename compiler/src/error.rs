@@ -98,7 +98,12 @@ impl Error {
             Error::MatrixObject { source: ReadError::Hash, .. } => 6,
             Error::MatrixObject { .. } => 3,
             Error::Pass(PassError::Unknown { .. }) => 2,
-            Error::Build(BuildError::Context { .. } | BuildError::Prefill { .. } | BuildError::Cache { .. }) => 2,
+            Error::Build(
+                BuildError::Context { .. }
+                | BuildError::Prefill { .. }
+                | BuildError::Cache { .. }
+                | BuildError::CodedCache { .. },
+            ) => 2,
             Error::Interp(InterpError::Token { .. } | InterpError::Context { .. }) => 2,
             Error::Build(BuildError::Type(_) | BuildError::Verify(_)) => 1,
             Error::Load(_) | Error::Build(BuildError::Load(_)) | Error::Weight(_) | Error::Text { .. } => 3,

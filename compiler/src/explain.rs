@@ -184,6 +184,12 @@ pub const EXPLANATIONS: &[Explanation] = &[
         text: "This is a bug in tcc, not in the model. Please report it with the model's config.json.",
     },
     Explanation {
+        code: "TCC-E0235",
+        title: "an int8 cache would be too large for its sums",
+        text: "Over int8 caches attention sums codes in 32 bits, which 131072 positions and heads of 2048 elements \
+               cannot overflow and more could. Take --kv f16 or f32, or a shorter context.",
+    },
+    Explanation {
         code: "TCC-E0301",
         title: "there is no such pass",
         text: "`tcc explain` lists the passes in the order in which they run.",

@@ -11,6 +11,7 @@ use tcc_ir::ops::Op;
 use tcc_ir::program::{Program, WeightId, WeightStore};
 use tcc_ir::tensor::Tensor;
 use tcc_ir::text::print;
+use tcc_ir::ty::DType;
 use tcc_tests::oracle::{self, Expected, fixture, open, open_error};
 use tcc_tests::patch::{Copy, Raw};
 
@@ -491,6 +492,23 @@ fn the_context_is_bounded_by_the_model() {
     assert!(build(Some(0)).is_err());
     copy.set("max_position_embeddings", 100_000);
     assert_eq!(build(None), Ok(4096));
+}
+
+/// Sums over an int8 cache have 32 bits: a context that could overflow them is refused, and the other caches take it.
+#[test]
+fn int8_caches_are_bounded_by_their_sums() {
+    let copy = Copy::of("llama-packed-dupkey");
+    copy.set("max_position_embeddings", 200_000);
+    let build = |ctx: usize, kv: DType| {
+        let model = open(copy.path());
+        let options = BuildOptions { ctx: Some(ctx), kv, ..BuildOptions::default() };
+        arch::build(&model, &options).map(|(program, _)| program.facts.ctx)
+    };
+    assert_eq!(build(131_072, DType::Q8).ok(), Some(131_072));
+    let error = build(131_073, DType::Q8).expect_err("one position too many");
+    assert_eq!(error.code(), "TCC-E0235");
+    assert!(error.to_string().contains("131073 positions of 32 elements a head"), "{error}");
+    assert_eq!(build(131_073, DType::F16).ok(), Some(131_073));
 }
 
 /// A linear that the configuration leaves out is float, although the others are quantized.

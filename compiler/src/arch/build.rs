@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use thiserror::Error;
 
+use tcc_ir::attention_codes::{MOST_ELEMENTS, MOST_POSITIONS};
 use tcc_ir::coded::RowCode;
 use tcc_ir::ops::TypeError;
 use tcc_ir::ops::kv_write::CACHE_TYPES;
@@ -57,6 +58,11 @@ pub enum BuildError {
     Prefill { found: usize },
     #[error("a cache of {found} was asked for, expected f32, f16 or q8")]
     Cache { found: DType },
+    #[error(
+        "an int8 cache of {positions} positions of {elements} elements a head was asked for, expected at most \
+         {MOST_POSITIONS} of at most {MOST_ELEMENTS}: sums of more codes could overflow"
+    )]
+    CodedCache { positions: usize, elements: usize },
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error("the builder made an op that its operands do not fit: {0}")]
@@ -72,6 +78,7 @@ impl BuildError {
             BuildError::Context { .. } => "TCC-E0231",
             BuildError::Prefill { .. } => "TCC-E0232",
             BuildError::Cache { .. } => "TCC-E0233",
+            BuildError::CodedCache { .. } => "TCC-E0235",
             BuildError::Load(error) => error.code(),
             BuildError::Type(_) | BuildError::Verify(_) => "TCC-E0234",
         }
@@ -83,6 +90,7 @@ impl BuildError {
             BuildError::Context { .. } => {
                 Some("ask for a shorter context; positions past the limit were never trained")
             }
+            BuildError::CodedCache { .. } => Some("keep the cache as f16 (--kv f16), or ask for a shorter context"),
             BuildError::Load(error) => error.help(),
             BuildError::Prefill { .. } | BuildError::Cache { .. } => None,
             BuildError::Type(_) | BuildError::Verify(_) => Some("this is a bug in tcc; please report it"),
@@ -102,6 +110,9 @@ pub fn build<'m>(model: &'m Model, options: &BuildOptions) -> Result<(Program, M
     }
     if !CACHE_TYPES.contains(&options.kv) {
         return Err(BuildError::Cache { found: options.kv });
+    }
+    if options.kv == DType::Q8 && (ctx > MOST_POSITIONS || config.head_dim > MOST_ELEMENTS) {
+        return Err(BuildError::CodedCache { positions: ctx, elements: config.head_dim });
     }
     let mut weights = ModelWeights::new(model);
     let decoder = Decoder { head_code: options.head, ..decoder(model, &mut weights, ctx, options.kv)? };

@@ -123,3 +123,37 @@ fn coded_rows<'t>(cache: &'t Tensor<'_>, first: usize, count: usize) -> Option<C
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Codes of queries and weights add little to what the cache's own codes lose, of which a step is 0.02 here: eight
+    /// bits for either would be off by more.
+    #[test]
+    fn codes_are_close_to_floats() {
+        let (d, positions) = (64, 300);
+        let mut state = 1u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        for scale in [0.05, 0.5] {
+            let q: Vec<f32> = (0..d).map(|_| random()).collect();
+            let codes: [Vec<i8>; 2] = [(); 2].map(|()| (0..d * positions).map(|_| (random() * 127.0) as i8).collect());
+            let scales: [Vec<f32>; 2] = [(); 2].map(|()| (0..positions).map(|_| 0.02 + 0.01 * random()).collect());
+            let [k, v] = [0, 1].map(|i| CodedRows { codes: &codes[i], scales: &scales[i] });
+            let mut found = vec![0.0; d];
+            over_codes(&q, k, v, scale, &mut found);
+            let wide = [0, 1].map(|i| {
+                let element = |(at, code): (usize, &i8)| f32::from(*code) * scales[i][at / d];
+                Cow::from(codes[i].iter().enumerate().map(element).collect::<Vec<f32>>())
+            });
+            let mut expected = vec![0.0; d];
+            over_floats(&q, wide, scale, &mut expected);
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!((found - expected).abs() < 0.001, "{found} {expected} at scale {scale}");
+            }
+        }
+    }
+}

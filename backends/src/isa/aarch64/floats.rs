@@ -29,7 +29,9 @@ pub(super) fn load_block(a: &mut A64, dtype: DType, to: [V; 4], from: X) {
             a.shll_s(third, fourth);
             a.shll2_s(fourth, fourth);
         }
-        DType::I8 | DType::I32 | DType::U32 | DType::Q8 | DType::Trit => unreachable!("asked for floats only, found {dtype}"),
+        DType::I8 | DType::I32 | DType::U32 | DType::Q8 | DType::Trit => {
+            unreachable!("asked for floats only, found {dtype}")
+        }
     }
 }
 
@@ -45,7 +47,9 @@ pub(super) fn load_one(a: &mut A64, dtype: DType, to: V, from: X) {
             a.ldr_h_post(to, from, 2);
             a.shll_s(to, to);
         }
-        DType::I8 | DType::I32 | DType::U32 | DType::Q8 | DType::Trit => unreachable!("asked for floats only, found {dtype}"),
+        DType::I8 | DType::I32 | DType::U32 | DType::Q8 | DType::Trit => {
+            unreachable!("asked for floats only, found {dtype}")
+        }
     }
 }
 

@@ -115,6 +115,9 @@ pub fn attention() -> Vec<Case> {
         // Many and few queries over several chunks of positions.
         cases.push(attention_case(8, 8, (2, 1), [700, 64, 691], cache, 0.125, &mut rng));
         cases.push(attention_case(1, 1, (8, 2), [700, 100, 691], cache, 0.125, &mut rng));
+        // Blocks that are no whole number of those that loops take together.
+        cases.push(attention_case(1, 1, (11, 1), [110, 28, 100], cache, 0.125, &mut rng));
+        cases.push(attention_case(2, 2, (7, 1), [110, 200, 75], cache, 0.125, &mut rng));
     }
     cases
 }

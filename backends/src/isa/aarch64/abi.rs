@@ -58,6 +58,15 @@ pub(super) fn function(name: &str, code: A64, frame_bytes: u32) -> Function {
     }
 }
 
+/// The function of `body`, which leaves d8..d15 alone.
+pub(super) fn leaf(name: &str, body: impl FnOnce(&mut A64)) -> Function {
+    let mut a = A64::default();
+    a.bti_c();
+    body(&mut a);
+    a.ret();
+    function(name, a, 0)
+}
+
 /// The function of `body`, which may change all vector registers.
 pub(super) fn saving(name: &str, body: impl FnOnce(&mut A64)) -> Function {
     let mut a = A64::default();

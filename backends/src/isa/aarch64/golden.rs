@@ -26,6 +26,7 @@ fn functions() -> Vec<Function> {
     let rows = DESC.menu.iter().filter_map(micro::code);
     rows.chain(float_functions())
         .chain(screen_functions(DOTPROD))
+        .chain(attention_functions(DOTPROD))
         .chain([abi::probe(), abi::start(), abi::syscall(), abi::hwcap()])
         .collect()
 }
@@ -36,11 +37,16 @@ fn screen_functions(features: Features) -> impl Iterator<Item = Function> {
     [panels, rows, byte_panels].into_iter()
 }
 
+/// The loops of attention on a core with `features`.
+fn attention_functions(features: Features) -> impl Iterator<Item = Function> {
+    AttentionPart::ALL.into_iter().map(move |part| attention::emit(part, features))
+}
+
 /// What runs on every core of the target.
 fn float_functions() -> impl Iterator<Item = Function> {
     let dense = [DType::F32, DType::F16, DType::Bf16].map(dense::emit);
     let rows = RowPart::ALL.into_iter().filter_map(rows::emit);
-    AttentionPart::ALL.into_iter().filter_map(attention::emit).chain(dense).chain(rows).chain(screen_functions(NEON))
+    attention_functions(NEON).chain(dense).chain(rows).chain(screen_functions(NEON))
 }
 
 fn words(function: &Function) -> impl Iterator<Item = u32> {

@@ -152,13 +152,13 @@ forms! {
         // Memory, vectors: C7.2.
         ldr_q(d: V, n: X, i: i64) NEON "ldr q{d}, [x{n}, #{i:u16}]" "0011110111 iiiiiiiiiiii nnnnn ddddd"; // LDR (immediate, SIMD&FP)
         ldr_q_post(d: V, n: X, i: i64) NEON "ldr q{d}, [x{n}], #{i:s1}" "00111100110 iiiiiiiii 01 nnnnn ddddd"; // the same
+        ldr_q_at(d: V, n: X, m: X) NEON "ldr q{d}, [x{n}, x{m}]" "00111100111 mmmmm 011 0 10 nnnnn ddddd";   // LDR (register, SIMD&FP)
         ldp_q(d: V, e: V, n: X, i: i64) NEON "ldp q{d}, q{e}, [x{n}, #{i:s16}]" "1010110101 iiiiiii eeeee nnnnn ddddd"; // LDP (SIMD&FP)
         stp_q(d: V, e: V, n: X, i: i64) NEON "stp q{d}, q{e}, [x{n}, #{i:s16}]" "1010110100 iiiiiii eeeee nnnnn ddddd"; // STP (SIMD&FP)
         stp_q_post(d: V, e: V, n: X, i: i64) NEON "stp q{d}, q{e}, [x{n}], #{i:s16}" "1010110010 iiiiiii eeeee nnnnn ddddd"; // the same
         ldr_s(d: V, n: X, i: i64) NEON "ldr s{d}, [x{n}, #{i:u4}]" "1011110101 iiiiiiiiiiii nnnnn ddddd"; // LDR (immediate, SIMD&FP)
         ldr_s_post(d: V, n: X, i: i64) NEON "ldr s{d}, [x{n}], #{i:s1}" "10111100010 iiiiiiiii 01 nnnnn ddddd"; // the same
         ldr_h_post(d: V, n: X, i: i64) NEON "ldr h{d}, [x{n}], #{i:s1}" "01111100010 iiiiiiiii 01 nnnnn ddddd"; // the same
-        ldr_b_post(d: V, n: X, i: i64) NEON "ldr b{d}, [x{n}], #{i:s1}" "00111100010 iiiiiiiii 01 nnnnn ddddd"; // the same
         str_s(d: V, n: X, i: i64) NEON "str s{d}, [x{n}, #{i:u4}]" "1011110100 iiiiiiiiiiii nnnnn ddddd"; // STR (immediate, SIMD&FP)
         str_s_post(d: V, n: X, i: i64) NEON "str s{d}, [x{n}], #{i:s1}" "10111100000 iiiiiiiii 01 nnnnn ddddd"; // the same
         str_h_post(d: V, n: X, i: i64) NEON "str h{d}, [x{n}], #{i:s1}" "01111100000 iiiiiiiii 01 nnnnn ddddd"; // the same
@@ -171,6 +171,7 @@ forms! {
         ldp_d(d: V, e: V, i: i64) NEON "ldp d{d}, d{e}, [sp, #{i:s8}]" "0110110101 iiiiiii eeeee 11111 ddddd"; // LDP (SIMD&FP)
         ldp_d_post(d: V, e: V, i: i64) NEON "ldp d{d}, d{e}, [sp], #{i:s8}" "0110110011 iiiiiii eeeee 11111 ddddd"; // the same
         ld1r_s(d: V, n: X) NEON "ld1r { v{d}.4s }, [x{n}], #4" "0100110111011111110010 nnnnn ddddd";    // LD1R, post-index
+        ld4_b(n: X) NEON "ld4 { v4.16b, v5.16b, v6.16b, v7.16b }, [x{n}], #64" "0100110011011111000000 nnnnn 00100"; // LD4 (multiple structures), post-index
 
         // Vectors: C7.2.
         movi(d: V, i: i64) NEON "movi v{d}.16b, #{i}" "0100111100000 iii 111001 iiiii ddddd";           // MOVI
@@ -182,6 +183,8 @@ forms! {
         smlal2(d: V, n: V, m: V) NEON "smlal2 v{d}.8h, v{n}.16b, v{m}.16b" "01001110001 mmmmm 100000 nnnnn ddddd"; // the same
         smull(d: V, n: V, m: V) NEON "smull v{d}.8h, v{n}.8b, v{m}.8b" "00001110001 mmmmm 110000 nnnnn ddddd"; // SMULL, SMULL2 (vector)
         smull2(d: V, n: V, m: V) NEON "smull2 v{d}.8h, v{n}.16b, v{m}.16b" "01001110001 mmmmm 110000 nnnnn ddddd"; // the same
+        smlal_lane(d: V, n: V, m: V, i: i64) NEON "smlal v{d}.4s, v{n}.4h, v{m}.h[{i}]" "0000111101 II mmmm 0010 i 0 nnnnn ddddd"; // SMLAL, SMLAL2 (by element)
+        smlal2_lane(d: V, n: V, m: V, i: i64) NEON "smlal2 v{d}.4s, v{n}.8h, v{m}.h[{i}]" "0100111101 II mmmm 0010 i 0 nnnnn ddddd"; // the same
         addp_h(d: V, n: V, m: V) NEON "addp v{d}.8h, v{n}.8h, v{m}.8h" "01001110011 mmmmm 101111 nnnnn ddddd"; // ADDP (vector)
         sadalp_h(d: V, n: V) NEON "sadalp v{d}.4s, v{n}.8h" "0100111001 10000 00110 10 nnnnn ddddd";    // SADALP
         saddlp_h(d: V, n: V) NEON "saddlp v{d}.4s, v{n}.8h" "0100111001 10000 00010 10 nnnnn ddddd";    // SADDLP
@@ -204,13 +207,14 @@ forms! {
         bic_v(d: V, n: V, m: V) NEON "bic v{d}.16b, v{n}.16b, v{m}.16b" "01001110011 mmmmm 000111 nnnnn ddddd"; // BIC (vector, register)
         bit_v(d: V, n: V, m: V) NEON "bit v{d}.16b, v{n}.16b, v{m}.16b" "01101110101 mmmmm 000111 nnnnn ddddd"; // BIT
         shl_s(d: V, n: V, i: i64) NEON "shl v{d}.4s, v{n}.4s, #{i}" "010011110 01 iiiii 010101 nnnnn ddddd"; // SHL
+        shrn_h(d: V, n: V, i: i64) NEON "shrn v{d}.8b, v{n}.8h, #{i:r8}" "000011110 0001 iii 100001 nnnnn ddddd"; // SHRN, SHRN2
+        shrn2_h(d: V, n: V, i: i64) NEON "shrn2 v{d}.16b, v{n}.8h, #{i:r8}" "010011110 0001 iii 100001 nnnnn ddddd"; // the same
         ext(d: V, n: V, m: V, i: i64) NEON "ext v{d}.16b, v{n}.16b, v{m}.16b, #{i}" "01101110000 mmmmm 0 iiii 0 nnnnn ddddd"; // EXT
         dup_s(d: V, n: V) NEON "dup v{d}.4s, v{n}.s[0]" "01001110000 00100 000001 nnnnn ddddd";         // DUP (element)
+        dup_lane(d: V, n: V, i: i64) NEON "dup v{d}.4s, v{n}.s[{i}]" "01001110000 ii100 000001 nnnnn ddddd"; // the same
         dup_w(d: V, n: X) NEON "dup v{d}.4s, w{n}" "01001110000 00100 000011 nnnnn ddddd";              // DUP (general)
         sshll_h(d: V, n: V) NEON "sshll v{d}.8h, v{n}.8b, #0" "000011110 0001 000 101001 nnnnn ddddd";  // SSHLL, SSHLL2
         sshll2_h(d: V, n: V) NEON "sshll2 v{d}.8h, v{n}.16b, #0" "010011110 0001 000 101001 nnnnn ddddd"; // the same
-        sshll_s(d: V, n: V) NEON "sshll v{d}.4s, v{n}.4h, #0" "000011110 0010 000 101001 nnnnn ddddd";  // the same
-        sshll2_s(d: V, n: V) NEON "sshll2 v{d}.4s, v{n}.8h, #0" "010011110 0010 000 101001 nnnnn ddddd"; // the same
         shll_s(d: V, n: V) NEON "shll v{d}.4s, v{n}.4h, #16" "0010111001 10000 10011 10 nnnnn ddddd";   // SHLL, SHLL2
         shll2_s(d: V, n: V) NEON "shll2 v{d}.4s, v{n}.8h, #16" "0110111001 10000 10011 10 nnnnn ddddd"; // the same
 

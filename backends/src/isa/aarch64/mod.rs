@@ -61,7 +61,7 @@ impl Backend for Aarch64 {
     }
 
     fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {
-        if features.contains(desc::NEON) { attention::emit(part) } else { None }
+        features.contains(desc::NEON).then(|| attention::emit(part, features))
     }
 
     fn row_loop(&self, part: RowPart, features: Features) -> Option<Function> {

@@ -2,7 +2,7 @@
 
 use tcc_ir::numerics::{EXP_MAX, F16_MAX};
 
-use super::abi::{function, saving};
+use super::abi::{leaf, saving};
 use super::exp::{ARGUMENTS, ONE, exp, load_constants};
 use super::floats::{reduce, repeat, splat};
 use super::inst::{A64, V, X};
@@ -32,15 +32,6 @@ pub(super) fn emit(part: RowPart) -> Option<Function> {
         narrow: Some(|name| leaf(name, narrow)),
     };
     Some(bodies.of(part)?(part.symbol()))
-}
-
-/// A function of `body` that saves nothing.
-fn leaf(name: &str, body: fn(&mut A64)) -> Function {
-    let mut a = A64::default();
-    a.bti_c();
-    body(&mut a);
-    a.ret();
-    function(name, a, 0)
 }
 
 /// Elements that a step takes.

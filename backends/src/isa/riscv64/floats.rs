@@ -8,8 +8,8 @@ use tcc_ir::ty::DType;
 
 use super::inst::{
     F, Lmul, Sew, T0, T1, V, X, ZERO, add, addi, beq, bge, blt, bne, csrr_vlenb, fmv_w_x, li, lui, patch_branch, put,
-    slli, sub, vand_vx, vfadd_vv, vfcvt_f_x_v, vfmul_vf, vfmv_f_s, vle8, vle16, vle32, vsetivli, vsext_vf2, vsext_vf4,
-    vslidedown_vi, vsll_vi, vzext_vf2,
+    slli, sub, vand_vx, vfadd_vv, vfmul_vf, vfmv_f_s, vle16, vle32, vsetivli, vsext_vf2, vslidedown_vi, vsll_vi,
+    vzext_vf2,
 };
 use crate::asm::Asm;
 
@@ -76,14 +76,20 @@ pub(super) fn element_bytes(dtype: DType) -> usize {
 
 /// Emits `body` for each group of [`SIXTEEN`] and runs that of this core. Each of them leaves the function.
 pub(super) fn by_vector_length(asm: &mut Asm, body: impl Fn(&mut Asm, Lmul)) {
+    by_register_bytes(asm, &SIXTEEN, body);
+}
+
+/// The same for each of `choices` with the least bytes of a register it is for, most first; the last is for all that are
+/// left. Changes t0 and t1.
+pub(super) fn by_register_bytes<T: Copy>(asm: &mut Asm, choices: &[(T, Option<i32>)], body: impl Fn(&mut Asm, T)) {
     asm.word(csrr_vlenb(T0));
-    for (lmul, least) in SIXTEEN {
+    for (choice, least) in choices {
         let shorter = asm.label();
         if let Some(least) = least {
-            asm.word(li(T1, least));
+            asm.word(li(T1, *least));
             asm.branch(blt(T0, T1), shorter, patch_branch);
         }
-        body(asm, lmul);
+        body(asm, *choice);
         asm.bind(shorter);
     }
 }

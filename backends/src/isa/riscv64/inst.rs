@@ -218,6 +218,7 @@ instructions! {
     blt(rs1: X, rs2: X) = b(rs2, rs1, 4);
     bge(rs1: X, rs2: X) = b(rs2, rs1, 5);
     lb(rd: X, imm: i32, rs1: X) = i(imm, rs1, 0, rd, 0x03);
+    lh(rd: X, imm: i32, rs1: X) = i(imm, rs1, 1, rd, 0x03);
     lw(rd: X, imm: i32, rs1: X) = i(imm, rs1, 2, rd, 0x03);
     ld(rd: X, imm: i32, rs1: X) = i(imm, rs1, 3, rd, 0x03);
     sw(rs2: X, imm: i32, rs1: X) = s(imm, rs2, rs1, 2);
@@ -248,6 +249,7 @@ instructions! {
     vle32(vd: V, rs1: X) = mem_v(0, 0, rs1, 6, vd, 0x07);
     vse32(vs3: V, rs1: X) = mem_v(0, 0, rs1, 6, vs3, 0x27);
     vse8(vs3: V, rs1: X) = mem_v(0, 0, rs1, 0, vs3, 0x27);
+    vse16(vs3: V, rs1: X) = mem_v(0, 0, rs1, 5, vs3, 0x27);
     // V 7.9, whole registers.
     vl1re8(vd: V, rs1: X) = mem_v(0, 8, rs1, 0, vd, 0x07);
     vl2re8(vd: V, rs1: X) = mem_v(1, 8, rs1, 0, vd, 0x07);
@@ -267,12 +269,12 @@ instructions! {
     vadd_vx(vd: V, vs2: V, rs1: X) = op_v(0x00, vs2, rs1.0, OPIVX, vd);
     vzext_vf2(vd: V, vs2: V) = op_v(0x12, vs2, 6, OPMVV, vd);
     vsext_vf2(vd: V, vs2: V) = op_v(0x12, vs2, 7, OPMVV, vd);
-    vsext_vf4(vd: V, vs2: V) = op_v(0x12, vs2, 5, OPMVV, vd);
     vand_vx(vd: V, vs2: V, rs1: X) = op_v(0x09, vs2, rs1.0, OPIVX, vd);
     vsll_vi(vd: V, vs2: V, shamt: u32) = op_v(0x25, vs2, unsigned(shamt, 5), OPIVI, vd);
     vsra_vi(vd: V, vs2: V, shamt: u32) = op_v(0x29, vs2, unsigned(shamt, 5), OPIVI, vd);
     vnsrl_wi(vd: V, vs2: V, shamt: u32) = op_v(0x2c, vs2, unsigned(shamt, 5), OPIVI, vd);
     vwmul_vx(vd: V, vs2: V, rs1: X) = op_v(0x3b, vs2, rs1.0, OPMVX, vd);
+    vmacc_vx(vd: V, rs1: X, vs2: V) = op_v(0x2d, vs2, rs1.0, OPMVX, vd);
     vwmacc_vv(vd: V, vs1: V, vs2: V) = op_v(0x3d, vs2, vs1.0, OPMVV, vd);
     vmv_v_x(vd: V, rs1: X) = op_v(0x17, V(0), rs1.0, OPIVX, vd);
     vmerge_vim(vd: V, vs2: V, imm: i32) = op_v(0x17, vs2, signed(imm, 5), OPIVI, vd) & !(1 << 25);
@@ -304,6 +306,8 @@ instructions! {
     fsw(rs2: F, imm: i32, rs1: X) = s(imm, X(rs2.0), rs1, 2) & !0x7f | 0x27;
     /// Rounded as the control register says: to nearest, ties to even.
     fmul_s(rd: F, rs1: F, rs2: F) = r(0x08, X(rs2.0), X(rs1.0), 7, X(rd.0), 0x53);
+    /// Rounded likewise.
+    fdiv_s(rd: F, rs1: F, rs2: F) = r(0x0c, X(rs2.0), X(rs1.0), 7, X(rd.0), 0x53);
     fmv_w_x(rd: F, rs1: X) = r(0x78, ZERO, rs1, 0, X(rd.0), 0x53);
 }
 
@@ -439,7 +443,6 @@ mod tests {
             ("vadd.vv v1, v2, v3", vadd_vv(v(1), v(2), v(3))),
             ("vzext.vf2 v8, v4", vzext_vf2(v(8), v(4))),
             ("vsext.vf2 v16, v28", vsext_vf2(v(16), v(28))),
-            ("vsext.vf4 v24, v2", vsext_vf4(v(24), v(2))),
             ("vand.vx v8, v12, t1", vand_vx(v(8), v(12), T1)),
             ("vsll.vi v31, v1, 23", vsll_vi(v(31), v(1), 23)),
             ("vmerge.vim v4, v8, -1, v0", vmerge_vim(v(4), v(8), -1)),
@@ -468,6 +471,10 @@ mod tests {
             ("vsra.vi v2, v6, 31", vsra_vi(v(2), v(6), 31)),
             ("vadd.vx v3, v5, a6", vadd_vx(v(3), v(5), A6)),
             ("fmul.s fa5, ft7, fa1", fmul_s(FA5, FT7, FA1)),
+            ("lh s10, -2046(t2)", lh(S10, -2046, T2)),
+            ("vse16.v v24, (t4)", vse16(v(24), T4)),
+            ("vmacc.vx v4, t5, v20", vmacc_vx(v(4), T5, v(20))),
+            ("fdiv.s ft1, ft0, fa0", fdiv_s(FT1, FT0, FA0)),
             ("vse8.v v6, (t5)", vse8(v(6), T5)),
             ("vmax.vv v8, v16, v24", vmax_vv(v(8), v(16), v(24))),
             ("vredmax.vs v3, v8, v5", vredmax_vs(v(3), v(8), v(5))),

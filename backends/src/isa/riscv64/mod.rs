@@ -59,7 +59,7 @@ impl Backend for Riscv64 {
     }
 
     fn attention(&self, part: AttentionPart, features: Features) -> Option<Function> {
-        if features.contains(desc::V) { attention::emit(part) } else { None }
+        features.contains(desc::V).then(|| attention::emit(part))
     }
 
     fn row_loop(&self, part: RowPart, features: Features) -> Option<Function> {

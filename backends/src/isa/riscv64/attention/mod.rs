@@ -4,6 +4,9 @@
 //! softmax. Half-finished sums never leave the registers. Elements of f16 caches are widened by integer steps, which
 //! need nothing beyond V.
 
+mod code_scores;
+mod code_values;
+mod codes;
 mod scores;
 mod softmax;
 mod values;
@@ -17,20 +20,20 @@ use crate::asm::Asm;
 use crate::code::Function;
 use crate::isa::AttentionPart;
 
-/// The function of `part`; `None` where portable code does it.
-pub(super) fn emit(part: AttentionPart) -> Option<Function> {
+/// The function of `part`.
+pub(super) fn emit(part: AttentionPart) -> Function {
     let mut asm = Asm::new();
     let frame_bytes = match part {
         AttentionPart::Widen => widen(&mut asm),
         AttentionPart::Scores => scores::emit(&mut asm),
         AttentionPart::Softmax => softmax::emit(&mut asm),
         AttentionPart::Values => values::emit(&mut asm),
-        AttentionPart::QueryCodes
-        | AttentionPart::CodeScores
-        | AttentionPart::WeightCodes
-        | AttentionPart::CodeValues => return None,
+        AttentionPart::QueryCodes => codes::queries(&mut asm),
+        AttentionPart::CodeScores => code_scores::emit(&mut asm),
+        AttentionPart::WeightCodes => codes::weights(&mut asm),
+        AttentionPart::CodeValues => code_values::emit(&mut asm),
     };
-    Some(function(part.symbol(), asm, frame_bytes))
+    function(part.symbol(), asm, frame_bytes)
 }
 
 /// `extern "C" fn(from, to, n)`.

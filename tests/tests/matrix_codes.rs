@@ -177,3 +177,13 @@ fn the_longest_sums_have_the_bits_of_the_definition() {
         }
     }
 }
+
+/// Heads whose rows are as far apart as blocks of one instruction may be.
+#[test]
+fn the_largest_heads_have_the_bits_of_the_definition() {
+    for (name, d) in [("ascend310p", 2016), ("ascend310b", 2010), ("ascend950pr", 1050)] {
+        for (m, pos, content) in [(1, 40, Content::Random), (2, 3, Content::Largest)] {
+            check(&machine(name), Shape { m, pos, heads: 2, kv_heads: 1, d, ctx: 48 }, content);
+        }
+    }
+}

@@ -461,9 +461,11 @@ impl Cx<'_> {
             KernelSpec::KvWrite { m, cache, order } => {
                 cache::kv_write(e, ub, *m, (*cache, *order), [args[0], args[1], pos], (tables, cores))
             }
-            KernelSpec::Attention { cache, .. } if cache.d > attention::MOST_ELEMENTS => {
-                let most = attention::MOST_ELEMENTS;
-                return Err(VectorError::Unsupported(format!("heads of {} elements, more than {most}", cache.d)));
+            KernelSpec::Attention { cache, .. } if cache::pitch(cache) > attention::MOST_ELEMENTS => {
+                let (d, padded, most) = (cache.d, cache::pitch(cache), attention::MOST_ELEMENTS);
+                let why =
+                    format!("heads of {d} elements, {padded} in whole blocks of {}, more than {most}", cache.dtype);
+                return Err(VectorError::Unsupported(why));
             }
             KernelSpec::Attention { m, heads, cache, scale } => {
                 let shape = Attention { m: *m, heads: *heads, cache: *cache, scale: *scale };

@@ -66,7 +66,7 @@ mod flag {
 /// Query heads of a tile at most.
 const MOST_HEADS: usize = 64;
 
-/// Most elements of a head: keys follow each other in the blocks of a repeat, which are at most 255 blocks apart.
+/// Most elements of a head, whole blocks of the cache's type filled: keys follow each other in the blocks of a repeat, which are at most 255 blocks apart.
 pub const MOST_ELEMENTS: usize = 8 * MAX_REPEATS as usize;
 
 /// Token rows of a tile at most: what the table of masks holds.

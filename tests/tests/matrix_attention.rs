@@ -87,7 +87,7 @@ fn floor(machine: &Machine, m: usize, pos: u32, slope: f64) -> f64 {
 }
 
 /// How far from the floor attention may be, by machine, vector costs, rows and position.
-const GATES: [(&str, &str, usize, u32, DType, f64); 9] = [
+const GATES: [(&str, &str, usize, u32, DType, f64); 14] = [
     ("kirinx90", "measured", 512, 0, DType::F16, 1.45),
     ("kirinx90", "documented", 512, 0, DType::F16, 1.7),
     ("lite-generic", "measured", 512, 0, DType::F16, 1.45),
@@ -97,6 +97,11 @@ const GATES: [(&str, &str, usize, u32, DType, f64); 9] = [
     ("kirinx90", "measured", 8, 512, DType::F16, 1.8),
     ("kirinx90", "measured", 1, 512, DType::F16, 2.6),
     ("lite-generic", "measured", 1, 4000, DType::F16, 2.2),
+    ("kirinx90", "measured", 512, 0, DType::Q8, 1.86),
+    ("kirinx90", "documented", 512, 0, DType::Q8, 2.36),
+    ("kirinx90", "measured", 8, 512, DType::Q8, 2.2),
+    ("kirinx90", "measured", 1, 512, DType::Q8, 3.9),
+    ("lite-generic", "measured", 1, 4000, DType::Q8, 3.1),
 ];
 
 #[test]

@@ -20,6 +20,7 @@ use tcc_backends::isa::matrix::sim::memory::Gm;
 use tcc_backends::isa::matrix::sim::{Options, SimError, run};
 use tcc_ir::encoding::Encoding;
 use tcc_ir::kernel::ScaleKind;
+use tcc_ir::ty::DType;
 use tcc_tests::oracle::fixture;
 
 /// The first step of each kind of `program`, alone: what other steps leave in global memory is taken as defined.
@@ -88,8 +89,19 @@ fn drop_some(
     is_kind: fn(&Record) -> bool,
     (first, every): (usize, usize),
 ) -> (usize, Vec<String>) {
+    drop_of(steps(program), program, machine, is_kind, (first, every))
+}
+
+/// [`drop_some`] of some of the steps of `program`.
+fn drop_of(
+    steps: BTreeMap<String, Program>,
+    program: &Program,
+    machine: &Machine,
+    is_kind: fn(&Record) -> bool,
+    (first, every): (usize, usize),
+) -> (usize, Vec<String>) {
     let (mut dropped, mut silent, mut seen) = (0, vec![], 0);
-    for (kind, step_program) in steps(program) {
+    for (kind, step_program) in steps {
         let at = format!("{} {} {kind}", machine.name, program.name);
         assert_eq!(findings(&step_program, machine), Vec::<String>::new(), "{at}");
         for stream in 0..step_program.stages[0].streams.len() {
@@ -114,9 +126,13 @@ fn drop_some(
 
 /// A model of few layers.
 fn compile(model: &str, machine: &Machine, prefill: usize) -> Compiled {
-    let model = load::open(&fixture(model), &LoadOptions::default()).expect("a fixture");
     let options = BuildOptions { ctx: Some(prefill.max(16)), prefill, ..BuildOptions::default() };
-    let front = driver::front(&model, &options, None, |_, _| {}).expect("it builds");
+    compile_with(model, machine, &options)
+}
+
+fn compile_with(model: &str, machine: &Machine, options: &BuildOptions) -> Compiled {
+    let model = load::open(&fixture(model), &LoadOptions::default()).expect("a fixture");
+    let front = driver::front(&model, options, None, |_, _| {}).expect("it builds");
     let compiled = matrix::build(&front, machine, &MatrixOptions::default());
     compiled.unwrap_or_else(|e| panic!("{}: {e}", machine.name))
 }
@@ -168,6 +184,25 @@ fn flags_of_long_prompts_are_needed() {
         assert!(silent.is_empty(), "{}", silent.join("\n"));
     }
     assert!(has_bytes, "no prompt has weights that are packed for nibbles and unpacked to bytes");
+}
+
+/// Attention over int8 caches: one query, whose weights are in planes, few, and many, whose weights are whole.
+#[test]
+fn every_flag_of_attention_over_codes_is_needed() {
+    for (name, _) in PRESETS {
+        let machine = preset(name).expect("a preset").expect("it parses");
+        let options = BuildOptions { ctx: Some(40), prefill: 32, kv: DType::Q8, ..BuildOptions::default() };
+        let compiled = compile_with("bitnet-packed-tied", &machine, &options);
+        let mut dropped = 0;
+        for program in compiled.model.programs().map(|body| &body.program) {
+            let attention = steps(program).into_iter().filter(|(kind, _)| kind == "attention").collect();
+            let (count, silent) = drop_of(attention, program, &machine, is_flag, (0, 1));
+            assert!(silent.is_empty(), "{}", silent.join("\n"));
+            dropped += count;
+        }
+        println!("{name}: {dropped} flags dropped");
+        assert!(dropped > 50, "{name}: {dropped}");
+    }
 }
 
 /// Products of every form on two groups of cube and vector cores: more tiles than slots and than are unpacked ahead, tiles

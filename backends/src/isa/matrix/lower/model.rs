@@ -4,6 +4,7 @@
 //! stage, whose products are shared among the cores. On a split machine products run on cube and vector cores, all else on
 //! vector cores.
 
+use tcc_ir::cache::GROUP;
 use tcc_ir::encoding::Encoding;
 use tcc_ir::encoding::w2nz::Panel;
 use tcc_ir::kernel::{KernelSpec, ScaleKind};
@@ -211,8 +212,9 @@ fn symbols(builder: &mut ProgramBuilder, plan: &Plan, machine: &Machine) -> Map 
     }
 }
 
+/// Elements of a head, those that fill a group included.
 fn head_dim(spec: &KernelSpec) -> usize {
-    if let KernelSpec::Attention { cache, .. } = spec { cache.d } else { 0 }
+    if let KernelSpec::Attention { cache, .. } = spec { cache.d.next_multiple_of(GROUP) } else { 0 }
 }
 
 /// Bytes of global memory where sums of products wait, and scores of attention.
@@ -459,9 +461,11 @@ impl Cx<'_> {
             KernelSpec::KvWrite { m, cache, order } => {
                 cache::kv_write(e, ub, *m, (*cache, *order), [args[0], args[1], pos], (tables, cores))
             }
-            KernelSpec::Attention { cache, .. } if cache.d > attention::MOST_ELEMENTS => {
-                let most = attention::MOST_ELEMENTS;
-                return Err(VectorError::Unsupported(format!("heads of {} elements, more than {most}", cache.d)));
+            KernelSpec::Attention { cache, .. } if cache::pitch(cache) > attention::MOST_ELEMENTS => {
+                let (d, padded, most) = (cache.d, cache::pitch(cache), attention::MOST_ELEMENTS);
+                let why =
+                    format!("heads of {d} elements, {padded} in whole blocks of {}, more than {most}", cache.dtype);
+                return Err(VectorError::Unsupported(why));
             }
             KernelSpec::Attention { m, heads, cache, scale } => {
                 let shape = Attention { m: *m, heads: *heads, cache: *cache, scale: *scale };

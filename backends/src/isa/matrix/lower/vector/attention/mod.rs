@@ -7,10 +7,13 @@
 //! one is not visited. Rows that see none of some positions are left out of most of the work, a third of them at a time.
 //! A core takes every n-th pair of tile and KV head.
 //!
+//! Over int8 caches queries and weights are codes ([`codes`]), and weights are a pass of their own between the two.
+//!
 //! Keys and queries lie with the elements of each block in [`ORDER`](super::order_offsets), so that the sum over a
 //! block is the end of `numerics::reduce`. The first product of a partial is not added to +0, which only loses the sign
 //! of a zero score; adding it to the mask, or exp, does that anyway.
 
+mod codes;
 mod space;
 mod step;
 
@@ -63,7 +66,7 @@ mod flag {
 /// Query heads of a tile at most.
 const MOST_HEADS: usize = 64;
 
-/// Most elements of a head: keys follow each other in the blocks of a repeat, which are at most 255 blocks apart.
+/// Most elements of a head, whole blocks of the cache's type filled: keys follow each other in the blocks of a repeat, which are at most 255 blocks apart.
 pub const MOST_ELEMENTS: usize = 8 * MAX_REPEATS as usize;
 
 /// Token rows of a tile at most: what the table of masks holds.
@@ -295,11 +298,18 @@ fn items(
     e.scalar(ScalarOp::Rem, ITEM, ITEM, ScalarOperand::Imm(cores as i64));
     e.begin(Count::Reg(count));
     addresses(e, a, tile, first_row);
-    at.load_queries(e, a, tile);
     let step = step::Step { a, tile, at };
+    step.load_queries(e);
     pass(e, a, tile, (K_AT, tile.diagonal()), |e, units, seen| step.scores(e, units, seen, tables));
     step.between(e);
-    pass(e, a, tile, (V_AT, tile.batch), |e, units, seen| step.values(e, units, seen));
+    match &at.codes {
+        Some(codes) => {
+            pass(e, a, tile, (V_AT, tile.batch), |e, units, seen| step.weights(e, codes, units, seen));
+            step.between_codes(e, codes);
+            pass(e, a, tile, (V_AT, tile.batch), |e, units, seen| step.coded_values(e, codes, units, seen));
+        }
+        None => pass(e, a, tile, (V_AT, tile.batch), |e, units, seen| step.values(e, units, seen)),
+    }
     step.finish(e);
     // At most the machine's cores.
     e.add(ITEM, ITEM, cores as i64);

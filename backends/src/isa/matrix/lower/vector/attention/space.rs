@@ -1,5 +1,6 @@
 //! UB of attention: what both passes keep, and what each has for itself.
 
+use super::codes::{self, CodesAt};
 use super::{AT, Attention, Q_AT, Tile, Way};
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::vector::cache::{is_ordered, pitch};
@@ -8,11 +9,11 @@ use crate::isa::matrix::program::addr::Queue;
 
 /// Offsets in UB.
 pub struct At {
-    /// Rows of a unit as loaded, widened, and (keys that are stored in plain order) in order.
+    /// Rows of a unit as loaded, widened, and (floats of keys that are stored in plain order) in order.
     pub raw: usize,
     pub wide: usize,
     pub ordered: usize,
-    /// Scales of a unit of an int8 cache, as loaded and kept.
+    /// Scales of a unit of an int8 cache, or of all whose weights are computed together, as loaded and kept.
     pub raw_scales: usize,
     pub scales: usize,
     /// The largest score so far of each query in lanes of a unit, then the largest in every lane.
@@ -39,6 +40,8 @@ pub struct At {
     pub scratch: usize,
     /// Sums of weights: low eight partials of each query, then high eight.
     pub sums: usize,
+    /// Of an int8 cache.
+    pub codes: Option<CodesAt>,
 }
 
 impl At {
@@ -50,11 +53,12 @@ impl At {
             Way::Queries => 64 * queries,
             Way::Positions => 8 * tile.unit,
         };
-        let scales = if a.cache.has_scales() { tile.unit } else { 0 };
-        let batch = tile.batch.max(tile.diagonal()) * pairs;
+        let units = tile.batch.max(tile.diagonal());
+        let (scales, batch) = (if a.cache.has_scales() { units * tile.unit } else { 0 }, units * pairs);
         let raw = space.take(tile.unit * pitch * a.cache.element_bytes())?;
         let wide = space.floats(tile.unit * pitch)?;
-        let ordered = if is_ordered(&a.cache) { wide } else { space.floats(tile.unit * pitch)? };
+        let is_gathered = !is_ordered(&a.cache) && !a.cache.has_scales();
+        let ordered = if is_gathered { space.floats(tile.unit * pitch)? } else { wide };
         let [raw_scales, scales, max, order, transpose, hidden, zeros] =
             [scales, scales, pairs, ORDER_COUNT, 8 * ROWS, 8, 8].map(|n| space.floats(n));
         let bits = space.take(pairs / 8 + 64)?;
@@ -68,7 +72,13 @@ impl At {
             Way::Positions => 8 * tile.unit,
         };
         let last = 8 * ROWS + 8 * queries;
-        let scratch = space.take(Emit::exp_bytes(batch).max(4 * spread).max(4 * last))?;
+        let planes = if a.cache.has_scales() && !codes::is_whole(a, tile) { 4 * batch } else { 0 };
+        let scratch = space.take(Emit::exp_bytes(batch).max(4 * spread + planes).max(4 * last))?;
+        let sums = space.floats(16 * queries)?;
+        let codes = match a.cache.has_scales() {
+            true => Some(CodesAt::take(a, tile, (&mut first, &mut space), scratch + 4 * spread)?),
+            false => None,
+        };
         Ok(At {
             raw,
             wide,
@@ -90,7 +100,8 @@ impl At {
             loaded: loaded?,
             x: x?,
             scratch,
-            sums: space.floats(16 * queries)?,
+            sums,
+            codes,
         })
     }
 
@@ -108,7 +119,7 @@ impl At {
         e.loaded();
     }
 
-    /// The tile's queries, in order.
+    /// Loads the tile's queries to [`At::lo`] and behind.
     pub fn load_queries(&self, e: &mut Emit, a: &Attention, tile: &Tile) {
         let (d, pitch) = (a.cache.d, pitch(&a.cache));
         let count = tile.queries() * pitch;
@@ -121,7 +132,5 @@ impl At {
             e.load(to, from, tile.rows, 4 * d, 4 * a.heads * d, 4 * tile.heads * pitch);
         }
         e.loaded();
-        e.in_order(self.q, self.lo, self.order, count);
-        e.fill(self.max, f32::MIN.to_bits(), tile.queries() * tile.unit);
     }
 }

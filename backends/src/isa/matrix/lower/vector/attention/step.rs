@@ -1,9 +1,11 @@
 //! One step of either pass, and what stands between and behind them.
 
+use std::ops::Range;
+
 use super::space::At;
-use super::{AHEAD, AT, Attention, MASK, MASK_AT, OUT_AT, SCALES_AT, SCORES_AT, Seen, Tile, Way, flag};
+use super::{AHEAD, AT, Attention, MASK, MASK_AT, OUT_AT, SCORES_AT, Seen, Tile, Way, flag};
 use crate::isa::matrix::lower::emit::{Emit, F32, Second, Strided, block, dense, strided};
-use crate::isa::matrix::lower::vector::cache::{is_ordered, pitch};
+use crate::isa::matrix::lower::vector::cache::pitch;
 use crate::isa::matrix::lower::vector::rows::{element, widen_rows};
 use crate::isa::matrix::lower::vector::{CAUSAL_ZERO, MASK_ZEROS, ROWS, Tables, behind};
 use crate::isa::matrix::program::addr::Queue;
@@ -22,8 +24,19 @@ impl Step<'_> {
     }
 
     /// Pairs of a query and a position in a unit.
-    fn pairs(&self) -> usize {
+    pub fn pairs(&self) -> usize {
         self.tile.queries() * self.tile.unit
+    }
+
+    /// The tile's queries, or their codes, in order, and no score yet.
+    pub fn load_queries(&self, e: &mut Emit) {
+        let at = self.at;
+        at.load_queries(e, self.a, self.tile);
+        match &at.codes {
+            Some(codes) => self.code_queries(e, codes),
+            None => e.in_order(at.q, at.lo, at.order, self.tile.queries() * self.pitch()),
+        }
+        e.fill(at.max, f32::MIN.to_bits(), self.pairs());
     }
 
     /// Scores of `units` units, stored; what lies in the future of a query is hidden.
@@ -32,6 +45,9 @@ impl Step<'_> {
         for unit in 0..units {
             let positions = unit * self.tile.unit;
             self.load_rows(e, positions);
+            if self.at.codes.is_some() {
+                self.load_scales(e, positions, self.tile.unit);
+            }
             if masked {
                 self.load_mask(e, positions, tables);
             }
@@ -41,6 +57,10 @@ impl Step<'_> {
                 e.compare(VecOp::CmpLt, self.at.bits, self.at.mask, 0.0, self.pairs());
             }
             self.widen(e);
+            if self.at.codes.is_some() {
+                self.keep_scales(e, self.tile.unit);
+            }
+            e.set(Queue::V, Queue::Mte2, flag::ROWS);
             let keys = self.keys(e);
             e.wait(Queue::Mte3, Queue::V, flag::STORED);
             self.products(e, keys, first);
@@ -54,26 +74,23 @@ impl Step<'_> {
     }
 
     /// Whether some positions are hidden from some queries, and the first query that may see any.
-    fn masked(&self, seen: Seen) -> (bool, usize) {
+    pub fn masked(&self, seen: Seen) -> (bool, usize) {
         match seen {
             Seen::All => (false, 0),
             Seen::From(row) => (true, row * self.tile.heads),
         }
     }
 
-    /// Loads the rows of the unit that begins `positions` behind the registers, with their scales.
-    fn load_rows(&self, e: &mut Emit, positions: usize) {
+    /// Loads the rows of the unit that begins `positions` behind the registers, once their slot is free.
+    pub fn load_rows(&self, e: &mut Emit, positions: usize) {
         let (cache, unit) = (&self.a.cache, self.tile.unit);
-        let (size, d, pitch) = (cache.element_bytes(), cache.d, self.pitch());
-        let from = behind(AT, positions * size * d);
+        let (size, d, pitch, row) = (cache.element_bytes(), cache.d, self.pitch(), cache.row_bytes());
+        let from = behind(AT, positions * row);
         e.wait(Queue::V, Queue::Mte2, flag::ROWS);
         if pitch == d {
             e.load(self.at.raw, from, 1, unit * size * d, 0, 0);
         } else {
-            e.load(self.at.raw, from, unit, size * d, size * d, size * pitch);
-        }
-        if cache.has_scales() {
-            e.load(self.at.raw_scales, behind(SCALES_AT, 4 * positions), 1, 4 * unit, 0, 0);
+            e.load(self.at.raw, from, unit, size * d, row, size * pitch);
         }
     }
 
@@ -101,20 +118,15 @@ impl Step<'_> {
         }
     }
 
-    /// Widens the loaded rows, and frees their slot.
-    fn widen(&self, e: &mut Emit) {
-        let (cache, unit) = (&self.a.cache, self.tile.unit);
-        let (ty, _) = element(cache.dtype);
-        widen_rows(e, self.at.wide, self.at.raw, ty, (unit, cache.d, self.pitch()));
-        if cache.has_scales() {
-            e.each(VecOp::Mov, F32, self.at.scales, self.at.raw_scales, Second::None, unit);
-        }
-        e.set(Queue::V, Queue::Mte2, flag::ROWS);
+    /// Widens the loaded rows.
+    pub fn widen(&self, e: &mut Emit) {
+        let (ty, _) = element(self.a.cache.dtype);
+        widen_rows(e, self.at.wide, self.at.raw, ty, (self.tile.unit, self.a.cache.d, self.pitch()));
     }
 
-    /// Where keys stand in order.
+    /// Where keys stand in the order of queries.
     fn keys(&self, e: &mut Emit) -> usize {
-        if is_ordered(&self.a.cache) {
+        if self.at.ordered == self.at.wide {
             return self.at.wide;
         }
         e.in_order(self.at.ordered, self.at.wide, self.at.order, self.tile.unit * self.pitch());
@@ -127,55 +139,48 @@ impl Step<'_> {
         match self.tile.way {
             Way::Queries => {
                 let queries = strided(at.q + 4 * pitch * first, 0, pitch / 8);
-                let to = at.s + 4 * self.tile.unit * first;
-                self.sums(e, queries, strided(keys, pitch / 8, 0), self.tile.queries() - first, to);
+                let rows = [queries, strided(keys, pitch / 8, 0)];
+                self.sums(e, rows, self.tile.queries() - first, 4 * self.tile.unit * first);
             }
             Way::Positions => {
                 for query in first..self.tile.queries() {
-                    let to = at.s + 4 * self.tile.unit * query;
-                    let one = block(at.q + 4 * pitch * query);
-                    self.sums(e, one, strided(keys, pitch / 8, pitch), self.tile.unit / 8, to);
+                    let rows = [block(at.q + 4 * pitch * query), strided(keys, pitch / 8, pitch)];
+                    self.sums(e, rows, self.tile.unit / 8, 4 * self.tile.unit * query);
                 }
             }
         }
     }
 
-    /// Sums of products of rows of `q` and `k`, eight of a repeat in their blocks.
-    fn sums(&self, e: &mut Emit, q: Strided, k: Strided, repeats: usize, to: usize) {
-        let blocks = self.a.cache.d.div_ceil(8);
+    /// Sums of products of rows of `q` and `k`, eight of a repeat in their blocks, `pair` bytes behind those of the first
+    /// pair.
+    fn sums(&self, e: &mut Emit, rows: [Strided; 2], repeats: usize, pair: usize) {
+        if let Some(codes) = &self.at.codes {
+            return self.code_sums(e, codes, rows, repeats, pair);
+        }
+        self.partials(e, rows, repeats, 0..self.a.cache.d.div_ceil(8));
+        e.vec(VecOp::BlockSum, F32, dense(self.at.s + pair), dense(self.at.lo), Second::None, repeats, 64);
+    }
+
+    /// Partial sums of products of some blocks of the rows of `q` and `k`, eight at `At::lo` for each pair.
+    pub fn partials(&self, e: &mut Emit, [q, k]: [Strided; 2], repeats: usize, blocks: Range<usize>) {
         let halves = [self.at.lo, self.at.hi];
         for (half, p) in halves.into_iter().enumerate() {
-            for first in (half..blocks).step_by(2) {
-                let op = if first == half { VecOp::Mul } else { VecOp::Mla };
+            for first in (blocks.start + half..blocks.end).step_by(2) {
+                let op = if first == blocks.start + half { VecOp::Mul } else { VecOp::Mla };
                 e.vec(op, F32, dense(p), q.plus(32 * first), Second::Vector(k.plus(32 * first)), repeats, 64);
             }
         }
-        if blocks > 1 {
+        if blocks.len() > 1 {
             e.each2(VecOp::Add, halves[0], halves[0], halves[1], 64 * repeats);
         }
-        e.vec(VecOp::BlockSum, F32, dense(to), dense(halves[0]), Second::None, repeats, 64);
     }
 
     fn scale_scores(&self, e: &mut Emit) {
-        let (s, pairs) = (self.at.s, self.pairs());
-        if self.a.cache.has_scales() {
-            self.times_scales(e, s);
+        let s = self.at.s;
+        if let Some(codes) = &self.at.codes {
+            self.scale_codes(e, codes);
         }
-        e.each(VecOp::Mul, F32, s, s, Second::f32(self.a.scale), pairs);
-    }
-
-    /// `x` of all pairs times the scales of their positions.
-    fn times_scales(&self, e: &mut Emit, x: usize) {
-        let (scales, unit) = (self.at.scales, self.tile.unit);
-        match self.tile.way {
-            Way::Queries => e.each(VecOp::Mul, F32, x, x, Second::Vector(block(scales)), self.pairs()),
-            Way::Positions => {
-                for query in 0..self.tile.queries() {
-                    let x = x + 4 * unit * query;
-                    e.each2(VecOp::Mul, x, x, scales, unit);
-                }
-            }
-        }
+        e.each(VecOp::Mul, F32, s, s, Second::f32(self.a.scale), self.pairs());
     }
 
     fn store_scores(&self, e: &mut Emit, positions: usize) {
@@ -188,17 +193,28 @@ impl Step<'_> {
 
     /// Between the passes: the largest score of each query in all of its lanes, and sums that start at zero.
     pub fn between(&self, e: &mut Emit) {
-        let (at, queries, unit) = (self.at, self.tile.queries(), self.tile.unit);
+        let (at, queries) = (self.at, self.tile.queries());
         // Scores are loaded where queries lay.
         e.after(Queue::V, Queue::Mte2);
         e.stored();
+        self.in_all_lanes(e, at.max);
+        e.fill(at.out, 0, queries * self.pitch());
+        e.fill(at.sums, 0, 16 * queries);
+        if let Some(codes) = &at.codes {
+            self.clear_codes(e, codes);
+        }
+    }
+
+    /// Puts the largest of the lanes of each query at `max` in all of them.
+    pub fn in_all_lanes(&self, e: &mut Emit, max: usize) {
+        let (at, queries, unit) = (self.at, self.tile.queries(), self.tile.unit);
         match self.tile.way {
             Way::Queries => {
-                block_max(e, at.scratch, at.max, 8 * queries);
-                e.spread(at.max, at.scratch, queries);
+                block_max(e, at.scratch, max, 8 * queries);
+                e.spread(max, at.scratch, queries);
             }
             Way::Positions => {
-                for max in (0..queries).map(|query| at.max + 4 * unit * query) {
+                for max in (0..queries).map(|query| max + 4 * unit * query) {
                     for first in (64..unit).step_by(64) {
                         e.each2(VecOp::Max, max, max, max + 4 * first, (unit - first).min(64));
                     }
@@ -210,42 +226,40 @@ impl Step<'_> {
                 }
             }
         }
-        e.fill(at.out, 0, queries * self.pitch());
-        e.fill(at.sums, 0, 16 * queries);
     }
 
     /// Weights of `units` units, and values times them.
     pub fn values(&self, e: &mut Emit, units: usize, seen: Seen) {
-        let (at, pairs) = (self.at, self.pairs());
-        let (masked, first_query) = self.masked(seen);
+        let (_, first_query) = self.masked(seen);
+        self.load_pairs(e, units);
+        self.exponentials(e, units);
+        for unit in 0..units {
+            self.load_rows(e, unit * self.tile.unit);
+            e.set(Queue::Mte2, Queue::V, flag::ROWS);
+            e.wait(Queue::Mte2, Queue::V, flag::ROWS);
+            self.widen(e);
+            e.set(Queue::V, Queue::Mte2, flag::ROWS);
+            self.weighted(e, self.at.out, self.at.x + 4 * unit * self.pairs(), first_query);
+        }
+    }
+
+    /// Loads what `units` units left in global memory.
+    pub fn load_pairs(&self, e: &mut Emit, units: usize) {
         e.wait(Queue::V, Queue::Mte2, flag::LOADED);
-        e.load(at.loaded, behind(SCORES_AT, 0), 1, 4 * units * pairs, 0, 0);
+        e.load(self.at.loaded, behind(SCORES_AT, 0), 1, 4 * units * self.pairs(), 0, 0);
         e.set(Queue::Mte2, Queue::V, flag::LOADED);
         e.wait(Queue::Mte2, Queue::V, flag::LOADED);
+    }
+
+    /// Exponentials of the loaded scores of `units` units, added to their sums; frees the slot.
+    pub fn exponentials(&self, e: &mut Emit, units: usize) {
+        let (at, pairs) = (self.at, self.pairs());
         for first in (0..units).map(|unit| 4 * unit * pairs) {
             e.each2(VecOp::Sub, at.x + first, at.loaded + first, at.max, pairs);
         }
         e.set(Queue::V, Queue::Mte2, flag::LOADED);
         e.exp(at.x, at.scratch, units * pairs);
         self.add_weights(e, units);
-        for unit in 0..units {
-            self.load_rows(e, unit * self.tile.unit);
-            e.set(Queue::Mte2, Queue::V, flag::ROWS);
-            e.wait(Queue::Mte2, Queue::V, flag::ROWS);
-            self.widen(e);
-            let x = at.x + 4 * unit * pairs;
-            if self.a.cache.has_scales() {
-                if masked {
-                    e.compare(VecOp::CmpEq, at.bits, x, 0.0, pairs);
-                }
-                self.times_scales(e, x);
-                if masked {
-                    // Anything may lie behind the last position.
-                    e.select(x, block(at.zeros), at.bits, pairs);
-                }
-            }
-            self.weighted(e, x, first_query);
-        }
     }
 
     /// Adds weights to the partial sums of their positions.
@@ -269,16 +283,21 @@ impl Step<'_> {
         }
     }
 
-    /// Adds the unit's values, times the weights at `x`, to the output of queries from `first` on.
-    fn weighted(&self, e: &mut Emit, x: usize, first: usize) {
+    /// Bytes in front of, and lanes of, each part of a row that a repeat covers.
+    pub fn columns(&self) -> impl Iterator<Item = (usize, usize)> {
+        let d = self.a.cache.d;
+        (0..d).step_by(64).map(move |first| (4 * first, (d - first).min(64)))
+    }
+
+    /// Adds the unit's values, times the weights at `x`, to the rows of queries from `first` on at `to`.
+    pub fn weighted(&self, e: &mut Emit, to: usize, x: usize, first: usize) {
         let (at, queries, unit, pitch) = (self.at, self.tile.queries(), self.tile.unit, self.pitch());
-        let (out_at, x) = (at.out + 4 * pitch * first, x + 4 * unit * first);
-        let columns = || (0..self.a.cache.d).step_by(64).map(|first| (4 * first, (self.a.cache.d - first).min(64)));
+        let (out_at, x) = (to + 4 * pitch * first, x + 4 * unit * first);
         match self.tile.way {
             Way::Queries => {
                 e.spread(at.scratch, x, (queries - first) * unit);
                 for position in 0..unit {
-                    for (column, lanes) in columns() {
+                    for (column, lanes) in self.columns() {
                         let out = strided(out_at + column, 1, pitch / 8);
                         let value = Second::Vector(strided(at.wide + 4 * pitch * position + column, 1, 0));
                         let weight = strided(at.scratch + 32 * position, 0, unit);
@@ -289,7 +308,7 @@ impl Step<'_> {
             Way::Positions => {
                 for query in 0..queries - first {
                     e.spread(at.scratch, x + 4 * unit * query, unit);
-                    for (column, lanes) in columns() {
+                    for (column, lanes) in self.columns() {
                         let out = strided(out_at + 4 * pitch * query + column, 1, 0);
                         let value = Second::Vector(strided(at.wide + column, 1, pitch / 8));
                         e.vec(VecOp::Mla, F32, out, strided(at.scratch, 0, 1), value, unit, lanes);
@@ -309,10 +328,14 @@ impl Step<'_> {
             let l = e.reduce(lo, lo + 32 * queries, at.transpose, at.scratch, rows);
             e.spread(spread + 32 * first, l, rows);
         }
-        for first in (0..d).step_by(64) {
-            let out = strided(at.out + 4 * first, 1, pitch / 8);
-            let l = Second::Vector(strided(spread, 0, 1));
-            e.vec(VecOp::Div, F32, out, out, l, queries, (d - first).min(64));
+        match &at.codes {
+            Some(codes) => self.finish_codes(e, codes, spread),
+            None => {
+                for (column, lanes) in self.columns() {
+                    let out = strided(at.out + column, 1, pitch / 8);
+                    e.vec(VecOp::Div, F32, out, out, Second::Vector(strided(spread, 0, 1)), queries, lanes);
+                }
+            }
         }
         e.computed();
         for head in 0..self.tile.heads {
@@ -324,7 +347,7 @@ impl Step<'_> {
 }
 
 /// The largest of each block of `count` elements.
-fn block_max(e: &mut Emit, to: usize, from: usize, count: usize) {
+pub fn block_max(e: &mut Emit, to: usize, from: usize, count: usize) {
     let (full, tail) = (count / 64, count % 64);
     if full > 0 {
         e.vec(VecOp::BlockMax, F32, dense(to), dense(from), Second::None, full, 64);

@@ -1,0 +1,189 @@
+//! Attention over int8 caches on simulated matrix units: bits of the op's definition, with the checker on, where sums are
+//! longest, heads ragged and positions many.
+
+use tcc_backends::isa::matrix::lower::emit::Emit;
+use tcc_backends::isa::matrix::lower::model::memories;
+use tcc_backends::isa::matrix::lower::vector::Tables;
+use tcc_backends::isa::matrix::lower::vector::attention::{Attention, attention, scores_bytes};
+use tcc_backends::isa::matrix::machine::preset::{PRESETS, preset};
+use tcc_backends::isa::matrix::machine::{Machine, OrganisationKind};
+use tcc_backends::isa::matrix::program::builder::ProgramBuilder;
+use tcc_backends::isa::matrix::program::{CoreKind, SymbolKind};
+use tcc_backends::isa::matrix::sim::memory::Gm;
+use tcc_backends::isa::matrix::sim::{self, Options};
+use tcc_ir::cache::CacheLayout;
+use tcc_ir::ops::Op;
+use tcc_ir::tensor::{Data, Tensor};
+use tcc_ir::ty::DType;
+use tcc_tests::random::Rng;
+
+/// Token rows behind positions, query and KV heads and their elements, positions of the cache.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    m: usize,
+    pos: usize,
+    heads: usize,
+    kv_heads: usize,
+    d: usize,
+    ctx: usize,
+}
+
+/// What queries and the cache hold.
+#[derive(Clone, Copy, Debug)]
+enum Content {
+    Random,
+    /// The largest codes of queries against the smallest of keys, weights that are all the same, and values near the
+    /// smallest: the longest sums, odd and even.
+    Largest,
+}
+
+/// The query, keys and values.
+fn operands(shape: Shape, content: Content, rng: &mut Rng) -> [Tensor<'static>; 3] {
+    let Shape { m, heads, kv_heads, d, ctx, .. } = shape;
+    let rows = kv_heads * ctx;
+    let mut cache = |codes: &mut dyn FnMut(&mut Rng) -> i8, scale: &mut dyn FnMut(&mut Rng) -> f32| {
+        let codes = (0..rows * d).map(|_| codes(rng)).collect();
+        let scales = (0..rows).map(|_| scale(rng)).collect();
+        Tensor { shape: vec![kv_heads, ctx, d], data: Data::Q8(codes, scales) }
+    };
+    let any = &mut |rng: &mut Rng| rng.next_u64() as i8;
+    let (k, v) = match content {
+        Content::Random => {
+            (cache(any, &mut |rng| rng.f32().abs() / 64.0), cache(any, &mut |rng| rng.f32().abs() / 8.0))
+        }
+        Content::Largest => {
+            (cache(&mut |_| -128, &mut |_| 1e-3), cache(&mut |rng| -128 + rng.below(4) as i8, &mut |_| 0.5))
+        }
+    };
+    let q = match content {
+        Content::Random => (0..m * heads * d).map(|_| rng.f32()).collect(),
+        Content::Largest => vec![-1.5; m * heads * d],
+    };
+    [Tensor::f32(&[m, heads * d], q), k, v]
+}
+
+/// The cache as it lies in global memory: rows, keys of whole blocks in the order of the unit's sums. Behind position `seen`
+/// there are other codes, and scales that are no numbers.
+fn laid_out(cache: &Tensor, layout: &CacheLayout, is_key: bool, seen: usize) -> Vec<u8> {
+    const ORDER: [usize; 8] = [0, 4, 2, 6, 1, 5, 3, 7];
+    let Data::Q8(codes, scales) = &cache.data else { panic!("an int8 cache") };
+    let (d, ctx) = (layout.d, layout.ctx);
+    let mut bytes = vec![0xa5; layout.bytes() + 4 * 64 * layout.row_bytes()];
+    for (head, t) in (0..layout.heads).flat_map(|head| (0..ctx).map(move |t| (head, t))) {
+        let row = head * layout.head_bytes() + t * layout.row_bytes();
+        let scale = layout.scales_offset_bytes() + 4 * (head * layout.positions() + t);
+        let value = if t < seen { scales[head * ctx + t] } else { f32::NAN };
+        bytes[scale..scale + 4].copy_from_slice(&value.to_le_bytes());
+        for i in (0..d).filter(|_| t < seen) {
+            let from = if is_key && d.is_multiple_of(8) { i / 8 * 8 + ORDER[i % 8] } else { i };
+            bytes[row + i] = codes[(head * ctx + t) * d + from] as u8;
+        }
+    }
+    bytes
+}
+
+/// Runs attention on `machine`, and compares with the definition.
+fn check(machine: &Machine, shape: Shape, content: Content) {
+    let what = format!("{} {shape:?} {content:?}", machine.name);
+    let Shape { m, pos, heads, kv_heads, d, ctx } = shape;
+    let [q, k, v] = operands(shape, content, &mut Rng::named(&what));
+    let position = Tensor { shape: vec![1], data: Data::U32(vec![pos as u32].into()) };
+    let scale = 0.1;
+    let want = Op::Attention { heads, scale }.eval(&[&q, &k, &v, &position]);
+    let (kind, cores) = match machine.org.kind {
+        OrganisationKind::Coupled => (CoreKind::Coupled, machine.cube_cores()),
+        OrganisationKind::Split => (CoreKind::Vector, machine.vector_cores()),
+    };
+    let (ub, cores) = (memories(machine).ub, cores as usize);
+    let layout = CacheLayout { heads: kv_heads, ctx, d, dtype: DType::Q8 };
+    let a = Attention { m, heads, cache: layout, scale };
+    let [k, v] = [(&k, true), (&v, false)].map(|(cache, is_key)| laid_out(cache, &layout, is_key, pos + m));
+    let q: Vec<u8> = q.as_f32().iter().flat_map(|x| x.to_le_bytes()).collect();
+    let mut builder = ProgramBuilder::new("attention", machine);
+    let mut place = |name, kind, bytes: usize| (builder.symbol(name, kind, bytes as u64, "bytes"), 0);
+    let places = [
+        place("q", SymbolKind::State, q.len()),
+        place("k", SymbolKind::State, k.len()),
+        place("v", SymbolKind::State, v.len()),
+        place("out", SymbolKind::Output, q.len()),
+        place("pos", SymbolKind::Input, 64),
+        place("scores", SymbolKind::Scratch, scores_bytes(&a, ub, cores)),
+    ];
+    let tables = Tables::new(|name, bytes, ty| builder.constant(name, bytes, ty));
+    let mut e = Emit::default();
+    e.op = builder.op("attention");
+    let shared = attention(&mut e, ub, &a, places, &tables, cores);
+    let (cores, start) = shared.unwrap_or_else(|e| panic!("{what}: {e}"));
+    builder.stage("attention", vec![e.stream(kind, cores, start)]);
+    let program = builder.finish().unwrap_or_else(|e| panic!("{what}: {e}"));
+    let mut gm = Gm::new(&program);
+    let position = (pos as u32).to_le_bytes();
+    for (place, bytes) in [(0, &q[..]), (1, &k), (2, &v), (4, &position)] {
+        gm.bytes_mut(places[place].0)[..bytes.len()].copy_from_slice(bytes);
+    }
+    let options = Options { functional: true, check: true, ..Options::default() };
+    let report = sim::run(&program, machine, &mut gm, options).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let found: Vec<String> = report.violations.iter().take(3).map(ToString::to_string).collect();
+    assert!(found.is_empty(), "{what}: {found:?}");
+    let got = gm.bytes(places[3].0)[..q.len()].chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]]));
+    for (i, (got, want)) in got.zip(want[0].as_f32()).enumerate() {
+        let (row, head) = (i / (heads * d), i / d % heads);
+        assert!(got.to_bits() == want.to_bits(), "{what}: {got} instead of {want} in head {head} of row {row}");
+    }
+}
+
+fn machine(name: &str) -> Machine {
+    preset(name).expect("a preset").expect("it parses")
+}
+
+/// Few queries and many, and no more positions than whole weights have.
+#[test]
+fn every_preset_has_the_bits_of_the_definition() {
+    let shapes = [(1, 9, 4, 2, 64, 40), (9, 20, 4, 1, 40, 40), (40, 3, 4, 2, 64, 64), (33, 1000, 2, 1, 16, 1040)];
+    for (name, _) in PRESETS {
+        for (m, pos, heads, kv_heads, d, ctx) in shapes {
+            check(&machine(name), Shape { m, pos, heads, kv_heads, d, ctx }, Content::Random);
+        }
+    }
+}
+
+/// Heads below a block, of odd sizes, and with more elements than are summed together; one query, few and many.
+#[test]
+fn ragged_and_large_heads_have_the_bits_of_the_definition() {
+    for (index, d) in [1, 5, 30, 49, 100, 130, 200, 264, 392].into_iter().enumerate() {
+        let name = ["kirinx90", "ascend310p", "ascend910b"][index % 3];
+        for (m, pos) in [(1, 17), (7, 0), (26, 9)] {
+            check(&machine(name), Shape { m, pos, heads: 3, kv_heads: 1, d, ctx: 48 }, Content::Random);
+        }
+        check(&machine(name), Shape { m: 25, pos: 0, heads: 1, kv_heads: 1, d, ctx: 1100 }, Content::Largest);
+    }
+}
+
+#[test]
+fn many_heads_have_the_bits_of_the_definition() {
+    for (heads, kv_heads) in [(64, 1), (71, 1), (96, 32), (20, 5)] {
+        for (m, ctx) in [(1, 130), (3, 40), (3, 1100)] {
+            check(&machine("ascend310p"), Shape { m, pos: 30, heads, kv_heads, d: 24, ctx }, Content::Random);
+        }
+    }
+}
+
+/// Sums of 1024 positions, which whole weights may have, and of more, whose planes are rounded.
+#[test]
+fn the_longest_sums_have_the_bits_of_the_definition() {
+    for content in [Content::Largest, Content::Random] {
+        for (m, pos, ctx) in [(30, 994, 1024), (30, 995, 1025), (26, 1974, 2000), (1, 1023, 1024), (1, 4099, 4100)] {
+            check(&machine("kirinx90"), Shape { m, pos, heads: 2, kv_heads: 1, d: 16, ctx }, content);
+        }
+    }
+}
+
+/// Heads whose rows are as far apart as blocks of one instruction may be.
+#[test]
+fn the_largest_heads_have_the_bits_of_the_definition() {
+    for (name, d) in [("ascend310p", 2016), ("ascend310b", 2010), ("ascend950pr", 1050)] {
+        for (m, pos, content) in [(1, 40, Content::Random), (2, 3, Content::Largest)] {
+            check(&machine(name), Shape { m, pos, heads: 2, kv_heads: 1, d, ctx: 48 }, content);
+        }
+    }
+}

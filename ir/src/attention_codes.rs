@@ -11,12 +11,14 @@ use crate::plan::BUFFER_ALIGN;
 pub const QUERY_MAX: i16 = 8191;
 /// Largest code of the weight of a position.
 pub const WEIGHT_MAX: u16 = 16383;
-/// A code is `PLANE · high + low` with `0 <= low < PLANE`: two planes of at most seven bits and a sign.
+/// A code is `PLANE · high + low` with `0 <= low < PLANE`: two planes of at most seven bits and a sign. So is a sum.
 pub const PLANE: u16 = 128;
 /// Elements of a head at most: `QUERY_MAX · 128 · 2048 < 2³¹`.
 pub const MOST_ELEMENTS: usize = 2048;
-/// Positions of a cache at most: `127 · 128 · 131072 < 2³¹`.
+/// Positions of a cache at most: `16383 · 131072 < 2³¹` is the high part of the largest sum.
 pub const MOST_POSITIONS: usize = 131_072;
+/// Blocks of positions at most whose codes may be summed in 32 bits: `16383 · 128 · 16 · 64 < 2³¹`.
+pub const MOST_BLOCKS: usize = 64;
 
 /// The codes `rne(q · (8191 / a))` of a query, with `a = max(absmax(q), 1e-5)`, and their scale `a / 8191`.
 pub fn query(q: &[f32]) -> (Vec<i16>, f32) {
@@ -40,9 +42,10 @@ pub fn dot(query: &[i16], key: &[i8]) -> i32 {
     query.iter().zip(key).map(|(q, k)| i32::from(*q) * i32::from(*k)).sum()
 }
 
-/// The sum of products of weights and values, from that of the weights' high planes and that of the low ones: each is
-/// exact, and the whole is rounded as written.
-pub fn total(high: i32, low: i32) -> f32 {
+/// The exact sum of products of weights' codes and values' as f32: `fma(f32(high), 128, f32(low))` of its two parts,
+/// rounded as written.
+pub fn total(sum: i64) -> f32 {
+    let (high, low) = (sum.div_euclid(i64::from(PLANE)), sum.rem_euclid(i64::from(PLANE)));
     (high as f32).mul_add(f32::from(PLANE), low as f32)
 }
 
@@ -95,8 +98,12 @@ mod tests {
     fn no_sum_overflows() {
         let worst = i64::from(QUERY_MAX) * 128 * MOST_ELEMENTS as i64;
         assert!(worst <= i64::from(i32::MAX) && 2 * worst > i64::from(i32::MAX));
-        let worst = i64::from(PLANE - 1) * 128 * MOST_POSITIONS as i64;
-        assert!(worst <= i64::from(i32::MAX) && 2 * worst > i64::from(i32::MAX));
+        let worst = i64::from(WEIGHT_MAX) * 128 * MOST_POSITIONS as i64;
+        let high = (-worst).div_euclid(i64::from(PLANE));
+        assert!(high >= i64::from(i32::MIN) && 2 * high < i64::from(i32::MIN));
+        let worst = i64::from(WEIGHT_MAX) * 128 * (BLOCK * MOST_BLOCKS) as i64;
+        assert!(worst <= i64::from(i32::MAX) && worst + worst / MOST_BLOCKS as i64 > i64::from(i32::MAX));
+        assert_eq!([total(-1), total(-128), total(300), total(1 << 36)], [-1.0, -128.0, 300.0, 68_719_476_736.0]);
         assert_eq!(dot(&[-QUERY_MAX; MOST_ELEMENTS], &[-128; MOST_ELEMENTS]), 8191 * 128 * 2048);
     }
 

@@ -181,8 +181,8 @@ impl QueryTile {
 pub struct AttentionScratch {
     /// Positions whose elements are widened together.
     pub chunk: usize,
-    /// `f32[queries, PART]`, the sums of the values of one part; `i32[queries, 2, PART]`, those of high and of low
-    /// planes, over q8 caches.
+    /// `f32[queries, PART]`, the sums of the values of one part; over q8 caches `i32[queries, 2, PART]`, whose sums are
+    /// 128 times the first plus the second.
     pub sums: usize,
     /// `f32[queries]`, the sums of exponentials, or what the sums of planes are multiplied by.
     pub totals: usize,

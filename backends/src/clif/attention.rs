@@ -10,10 +10,11 @@
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, I64};
 use cranelift_codegen::ir::{InstBuilder, Signature, Value};
-use tcc_ir::attention_codes::{PLANE, QueryCodes};
+use tcc_ir::attention_codes::{MOST_BLOCKS, QueryCodes};
 use tcc_ir::cache::{AttentionScratch, BLOCK, CacheLayout, PART, QueryTile};
 use tcc_ir::ty::DType;
 
+use super::attention_codes;
 use super::func::{FunctionCx, signature};
 use super::isa::ClifContext;
 use super::kernel::Kernel;
@@ -28,6 +29,7 @@ const FEW_QUERIES: usize = 4;
 /// Positions that loops over the cache as it is take together, whole blocks: where more than one group of queries
 /// passes, they are still near the second time.
 const POSITIONS: usize = 256;
+const _: () = assert!(POSITIONS <= MOST_BLOCKS * BLOCK);
 
 /// The loops that read a cache of floats as it is, where they are the best choice.
 pub(super) fn cache_loops<'a>(
@@ -88,7 +90,7 @@ struct Part {
     lanes: Value,
     /// Address of its elements `[positions, lanes]`.
     values: Value,
-    /// Address of the sums `f32[queries, lanes]`, or `i32[queries, 2, lanes]` of planes.
+    /// Address of the sums `f32[queries, lanes]`, or `i32[queries, 2, lanes]` of two parts each.
     sums: Value,
 }
 
@@ -313,7 +315,7 @@ impl<'a> Cx<'a> {
     /// what a row does not see are zero.
     fn sum(&self, f: &mut FunctionCx, task: &Task, part: &Part, weights: Value) {
         let count = f.ins().imul(task.queries, part.lanes);
-        let count = f.scaled(count, self.planes());
+        let count = f.scaled(count, self.words());
         for_count(f, count, |f, shape, i| {
             let to = f.index(part.sums, i, 4);
             Lanes::constant(f, shape, 0.0).store(f, to);
@@ -345,8 +347,8 @@ impl<'a> Cx<'a> {
         });
     }
 
-    /// Sums for each lane of a query.
-    fn planes(&self) -> usize {
+    /// Words of a sum.
+    fn words(&self) -> usize {
         if self.cache.has_scales() { 2 } else { 1 }
     }
 
@@ -370,7 +372,7 @@ impl<'a> Cx<'a> {
         call(f, AttentionPart::Values, own, &[weights, values, part.lanes, queries, sums, stride, count]);
     }
 
-    /// Writes sums of values over totals, which are at `totals` for the task's queries; sums of planes times them.
+    /// Writes sums of values over totals, which are at `totals` for the task's queries; sums of codes times them.
     fn store(&self, f: &mut FunctionCx, task: &Task, part: &Part, [totals, out]: [Value; 2]) {
         self.for_rows(f, task, out, |f, query, to| {
             let to = f.index(to, part.index, 4 * PART);
@@ -378,7 +380,7 @@ impl<'a> Cx<'a> {
             f.for_range(zero, task.heads, 1, |f, head| {
                 let query = f.ins().iadd(query, head);
                 let (of_query, to) = (f.ins().imul(query, part.lanes), f.index(to, head, 4 * self.cache.d));
-                let sums = f.index(part.sums, of_query, 4 * self.planes());
+                let sums = f.index(part.sums, of_query, 4 * self.words());
                 let low = f.index(sums, part.lanes, 4);
                 let total = f.index(totals, query, 4);
                 let total = f.load(F32, total, 0);
@@ -387,9 +389,8 @@ impl<'a> Cx<'a> {
                     let total = Lanes::splat(f, shape, total);
                     let scaled = if self.cache.has_scales() {
                         let low = f.index(low, i, 4);
-                        let [high, low] = [from, low].map(|at| Lanes::load_int(f, shape, at).to_float(f));
-                        let plane = Lanes::constant(f, shape, f32::from(PLANE));
-                        high.fma(f, &plane, &low).mul(f, &total)
+                        let parts = [from, low].map(|at| Lanes::load_int(f, shape, at));
+                        attention_codes::total(f, parts).mul(f, &total)
                     } else {
                         Lanes::load(f, shape, from).div(f, &total)
                     };

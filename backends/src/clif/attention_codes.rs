@@ -186,24 +186,42 @@ pub(super) fn weight_codes(f: &mut FunctionCx) {
     f.return_(&[scale]);
 }
 
+/// `attention_codes::total` of the sum that 128 times the first plus the second part is.
+pub(super) fn total(f: &mut FunctionCx, [high, low]: [Lanes; 2]) -> Lanes {
+    let shape = high.shape();
+    let [carry, low] = parts(f, &low);
+    let plane = Lanes::constant(f, shape, f32::from(PLANE));
+    let [high, low] = [high.int_add(f, &carry), low].map(|part| part.to_float(f));
+    high.fma(f, &plane, &low)
+}
+
+/// The high and the low part of a sum.
+fn parts(f: &mut FunctionCx, sum: &Lanes) -> [Lanes; 2] {
+    let kept = Lanes::int_constant(f, sum.shape(), i32::from(PLANE) - 1);
+    [sum.shift_right_signed(f, LOW_BITS), sum.and(f, &kept)]
+}
+
 pub(super) fn values(f: &mut FunctionCx) {
     let [codes, v, d, queries, sums, stride, blocks] = std::array::from_fn(|i| f.param(i));
     let row_bytes = f.scaled(d, 4);
     let query_bytes = f.scaled(row_bytes, 2);
     for_queries(f, queries, |f, count, query| {
         let codes = addresses(f, codes, stride, query, count);
-        let high = addresses(f, sums, query_bytes, query, count);
+        let sums = addresses(f, sums, query_bytes, query, count);
         let mut begin = f.i64(0);
         for lanes in VALUE_LANES {
             let step = i64::try_from(lanes).expect("a few lanes");
             let end = f.ins().band_imm_s(d, -step);
             f.for_range(begin, end, lanes, |f, lane| {
-                let shape = Shape::of(f, lanes);
-                let high: Vec<_> = high.iter().map(|sums| f.index(*sums, lane, 4)).collect();
-                let low = high.iter().map(|high| f.ins().iadd(*high, row_bytes));
-                let planes: Vec<_> = high.iter().copied().chain(low.collect::<Vec<_>>()).collect();
                 let v = f.index(v, lane, GROUP);
-                add_values(f, shape, &codes, [v, row_bytes, blocks], &planes);
+                let added = products(f, Shape::of(f, lanes), &codes, [v, row_bytes, blocks]);
+                for (added, high) in added.iter().zip(&sums) {
+                    let high = f.index(*high, lane, 4);
+                    let low = f.ins().iadd(high, row_bytes);
+                    for (part, at) in parts(f, added).iter().zip([high, low]) {
+                        Lanes::load_int(f, part.shape(), at).int_add(f, part).store(f, at);
+                    }
+                }
             });
             begin = end;
         }
@@ -211,13 +229,12 @@ pub(super) fn values(f: &mut FunctionCx) {
     f.return_(&[]);
 }
 
-/// Adds the products of some lanes of the values at `v` and each query's weights to the sums of the high planes, then of
-/// the low ones.
-fn add_values(f: &mut FunctionCx, shape: Shape, codes: &[Value], [v, row_bytes, blocks]: [Value; 3], sums: &[Value]) {
-    let init: Vec<_> = sums.iter().map(|at| Lanes::load_int(f, shape, *at)).collect();
+/// The sums of products of some lanes of the values at `v` and each query's weights.
+fn products(f: &mut FunctionCx, shape: Shape, codes: &[Value], [v, row_bytes, blocks]: [Value; 3]) -> Vec<Lanes> {
+    let zeros = vec![Lanes::int_constant(f, shape, 0); codes.len()];
     let first = f.i64(0);
     let positions = f.scaled(blocks, BLOCK);
-    let after = for_sums(f, [first, positions], GROUP, init, |f, t, sums| {
+    for_sums(f, [first, positions], GROUP, zeros, |f, t, sums| {
         let group = f.ins().ushr_imm_u(t, i64::from(GROUP.trailing_zeros()));
         let at = f.ins().imul(group, row_bytes);
         let v = f.ins().iadd(v, at);
@@ -228,19 +245,16 @@ fn add_values(f: &mut FunctionCx, shape: Shape, codes: &[Value], [v, row_bytes, 
         let mut sums = sums.to_vec();
         for j in 0..GROUP {
             let value = byte(f, &values, j);
-            let planes = [WeightCodes::HIGH, WeightCodes::LOW].into_iter();
-            let weights = planes.flat_map(|plane| codes.iter().map(move |codes| (*codes, plane)));
-            for (sum, (codes, plane)) in sums.iter_mut().zip(weights) {
-                let at = f.index(codes, block, WeightCodes::BYTES / BLOCK);
-                let at = f.ins().iadd(at, lane);
-                let weight = f.load_i8(at, offset(plane + j));
+            for (sum, codes) in sums.iter_mut().zip(codes) {
+                let at = f.index(*codes, block, WeightCodes::BYTES / BLOCK);
+                let at = f.index(at, lane, 2);
+                let weight = f.load_i16(at, offset(WeightCodes::CODES + 2 * j));
                 let weight = Lanes::splat(f, shape, weight);
                 *sum = value.int_mul(f, &weight).int_add(f, sum);
             }
         }
         sums
-    });
-    after.iter().zip(sums).for_each(|(sum, at)| sum.store(f, *at));
+    })
 }
 
 /// `n` rounded up to a multiple of `to`, a power of two.

@@ -60,8 +60,10 @@ pub enum AttentionPart {
     /// before `end` and of their last block; returns the scale.
     WeightCodes,
     /// `extern "C" fn(codes: *const u8, v: *const i8, lanes: u64, queries: u64, sums: *mut i32, stride: u64, blocks:
-    /// u64)`: to `sums: i32[queries, 2, lanes]` are added the products of the high and of the low plane of the weights
-    /// of each position (`WeightCodes`, those of query i at `codes + i · stride`) with `v: i8[4 · blocks, lanes, 4]`.
+    /// u64)`: to `sums: i32[queries, 2, lanes]`, whose rows stand for 128 times the first plus the second, are added the
+    /// products of the codes of the weights of each position (`WeightCodes`, those of query i at `codes + i · stride`)
+    /// with `v: i8[4 · blocks, lanes, 4]`, of at most `attention_codes::MOST_BLOCKS` blocks. Which of the two takes what
+    /// is open: products of the high and of the low planes, or, after a call, the high and the low part of what it adds.
     CodeValues,
 }
 

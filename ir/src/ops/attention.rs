@@ -7,7 +7,7 @@
 //!
 //! Over q8 caches, whose row t is codes and a scale, queries and weights become codes too ([`attention_codes`]), and
 //! sums are integers: `score_t = ((f32(Σ q_codes · k_codes_t) · q_scale) · k_scale_t) · scale`; `w_t = e_t · v_scale_t`;
-//! `out = total(Σ w_high_t · v_codes_t, Σ w_low_t · v_codes_t) · (w_scale / l)`.
+//! `out = total(Σ w_codes_t · v_codes_t) · (w_scale / l)`.
 //!
 //! Source: Vaswani et al. 2017, arXiv:1706.03762; grouped queries: arXiv:2305.13245.
 
@@ -15,7 +15,7 @@ use std::borrow::Cow;
 
 use super::kv_write::CACHE_TYPES;
 use super::{Operands, TypeError};
-use crate::attention_codes::{self, MOST_ELEMENTS, MOST_POSITIONS, PLANE};
+use crate::attention_codes::{self, MOST_ELEMENTS, MOST_POSITIONS};
 use crate::numerics::{dot, exp, max, sum};
 use crate::tensor::{Data, Tensor};
 use crate::ty::{DType, ValueType};
@@ -80,15 +80,14 @@ fn over_codes(q: &[f32], k: CodedRows, v: CodedRows, scale: f32, out: &mut [f32]
     let (e, l) = exponentials(&scores);
     let w: Vec<f32> = e.iter().zip(v.scales).map(|(e, v_scale)| e * v_scale).collect();
     let (w, w_scale) = attention_codes::weights(&w);
-    let [mut high, mut low] = [0, 1].map(|_| vec![0; out.len()]);
+    let mut sums = vec![0; out.len()];
     for (w, (value, _)) in w.iter().zip(v.rows(q.len())) {
-        for (i, v) in value.iter().enumerate() {
-            high[i] += i32::from(w / PLANE) * i32::from(*v);
-            low[i] += i32::from(w % PLANE) * i32::from(*v);
+        for (sum, v) in sums.iter_mut().zip(value) {
+            *sum += i64::from(*w) * i64::from(*v);
         }
     }
-    for (out, (high, low)) in out.iter_mut().zip(high.iter().zip(&low)) {
-        *out = attention_codes::total(*high, *low) * (w_scale / l);
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = attention_codes::total(sum) * (w_scale / l);
     }
 }
 

@@ -1,5 +1,5 @@
-//! Sums of products of codes with 256 bits: of queries and keys in pairs of 16-bit integers, of weights and values in
-//! fours of bytes. AVX-VNNI does either in one instruction; AVX2 has one for products and one or two for sums.
+//! Sums of products of codes with 256 bits, in pairs of 16-bit integers. AVX-VNNI multiplies and adds in one instruction,
+//! AVX2 in two.
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::registers::gpr32::eax;
@@ -9,9 +9,10 @@ use iced_x86::code_asm::registers::ymm::*;
 use iced_x86::code_asm::{
     AsmMemoryOperand, AsmRegister64, AsmRegisterYmm, CodeAssembler, dword_ptr, qword_ptr, xmmword_ptr, ymmword_ptr,
 };
-use tcc_ir::attention_codes::{QueryCodes, WeightCodes};
+use tcc_ir::attention_codes::{PLANE, QueryCodes, WeightCodes};
 use tcc_ir::cache::{BLOCK, GROUP};
 
+use super::codes::LOW_BITS;
 use super::codes_avx2::{REGISTER_LANES, TAIL, tail_masks};
 use super::{QUERIES, STRIDE, stack_argument, with_saved};
 use crate::code::Function;
@@ -22,12 +23,40 @@ const SUMS: [AsmRegisterYmm; 8] = [ymm0, ymm1, ymm2, ymm3, ymm4, ymm5, ymm6, ymm
 const LOADED: [AsmRegisterYmm; 2] = [ymm8, ymm9];
 const FACTOR: AsmRegisterYmm = ymm10;
 const PRODUCTS: AsmRegisterYmm = ymm11;
-/// Sixteen times 1.
-const ONES: AsmRegisterYmm = ymm12;
+/// The bits of the low part of a sum.
+const LOW_MASK: AsmRegisterYmm = ymm12;
 
 /// Sums of a query, by number.
 fn sums(query: usize) -> [AsmRegisterYmm; 2] {
     [SUMS[2 * query], SUMS[2 * query + 1]]
+}
+
+/// Adds the products of [`LOADED`] and the four codes at `factor` to the sums of `query`: each lane has two of four.
+fn add_products(
+    a: &mut CodeAssembler,
+    has_vnni: bool,
+    query: usize,
+    factor: AsmMemoryOperand,
+) -> Result<(), IcedError> {
+    a.vpbroadcastq(FACTOR, qword_ptr(factor))?;
+    for (sum, loaded) in sums(query).into_iter().zip(LOADED) {
+        if has_vnni {
+            a.vex().vpdpwssd(sum, loaded, FACTOR)?;
+        } else {
+            a.vpmaddwd(PRODUCTS, loaded, FACTOR)?;
+            a.vpaddd(sum, sum, PRODUCTS)?;
+        }
+    }
+    a.zero_bytes()
+}
+
+/// Joins the lanes of `query`'s sums to eight in order, in the register that is returned.
+fn join(a: &mut CodeAssembler, query: usize) -> Result<AsmRegisterYmm, IcedError> {
+    let [sum, other] = sums(query);
+    a.vphaddd(sum, sum, other)?;
+    // Pairs of lanes 0, 4, 2 and 6 on.
+    a.vpermq(sum, sum, 0b11_01_10_00)?;
+    Ok(sum)
 }
 
 /// Positions of a tile of scores: two registers of 16-bit elements, four positions each.
@@ -98,25 +127,14 @@ fn score_tile(a: &mut CodeAssembler, has_vnni: bool, queries: usize, first: usiz
             a.vpmovsxbw(keys, xmmword_ptr(K_AT + int(i * GROUP * POSITIONS / 2)))?;
         }
         for query in 0..queries {
-            a.vpbroadcastq(FACTOR, qword_ptr(query_address(Q_AT, query, 0)))?;
-            for (sum, keys) in sums(query).into_iter().zip(LOADED) {
-                if has_vnni {
-                    a.vex().vpdpwssd(sum, keys, FACTOR)?;
-                } else {
-                    a.vpmaddwd(PRODUCTS, keys, FACTOR)?;
-                    a.vpaddd(sum, sum, PRODUCTS)?;
-                }
-            }
+            add_products(a, has_vnni, query, query_address(Q_AT, query, 0))?;
         }
         a.add(K_AT, int(GROUP * BLOCK))?;
         a.add(Q_AT, int(2 * GROUP))
     })?;
     a.mov(Q_AT, OUT)?;
     for query in 0..queries {
-        let [sum, other] = sums(query);
-        a.vphaddd(sum, sum, other)?;
-        // Pairs of positions 0, 4, 2 and 6 on.
-        a.vpermq(sum, sum, 0b11_01_10_00)?;
+        let sum = join(a, query)?;
         a.vcvtdq2ps(sum, sum)?;
         a.vbroadcastss(FACTOR, dword_ptr(query_address(Q, query, int(QueryCodes::SCALE))))?;
         a.vmulps(sum, sum, FACTOR)?;
@@ -148,19 +166,20 @@ const TOTALS_LANE: AsmRegister64 = r13;
 /// Values of the first group of positions in the current lanes, and of the current one.
 const V_LANE: AsmRegister64 = r12;
 const V_AT: AsmRegister64 = r14;
+const BLOCKS: AsmRegister64 = rbx;
 const BLOCKS_LEFT: AsmRegister64 = r15;
 const LANES_LEFT: AsmRegister64 = rbp;
 
 /// `extern "C" fn(codes, v, lanes, queries, sums, stride, blocks)`.
 pub(super) fn values(has_vnni: bool) -> Function {
-    let (first_value, queries, lanes, blocks) = (rsi, rcx, r10, rbx);
+    let (first_value, queries, lanes) = (rsi, rcx, r10);
     with_saved("attention_code_values", 0, |a| {
-        a.mov(blocks, stack_argument(0))?;
+        a.mov(BLOCKS, stack_argument(0))?;
         a.mov(lanes, ROW)?;
         tail_masks(a, lanes, REGISTER_LANES)?;
-        a.mov(eax, 0x0001_0001)?;
+        a.mov(eax, i32::from(PLANE) - 1)?;
         a.vmovd(xmm12, eax)?;
-        a.vpbroadcastd(ONES, xmm12)?;
+        a.vpbroadcastd(LOW_MASK, xmm12)?;
         a.shl(ROW, 2)?;
         a.lea(STRIDE_3, STRIDE + STRIDE * 2)?;
         for count in QUERIES {
@@ -187,46 +206,59 @@ pub(super) fn values(has_vnni: bool) -> Function {
     })
 }
 
-/// The offsets of the planes of a block of weights.
-const PLANES: [usize; 2] = [WeightCodes::HIGH, WeightCodes::LOW];
-
-/// Adds all positions to the sums of `queries` queries in a register of lanes.
+/// Adds all positions to the sums of `queries` queries in eight lanes.
 fn value_tile(a: &mut CodeAssembler, has_vnni: bool, queries: usize, is_tail: bool) -> Result<(), IcedError> {
     let mut top = a.create_label();
-    let [values, _] = LOADED;
-    let load = |a: &mut CodeAssembler, to: AsmRegisterYmm, from: AsmMemoryOperand| match is_tail {
-        true => a.vpmaskmovd(to, TAIL[0], from),
-        false => a.vmovdqu(to, from),
-    };
-    for_sums(a, queries, |a, sum| load(a, sum, ymmword_ptr(V_AT)))?;
+    let used = &SUMS[..2 * queries];
+    used.iter().try_for_each(|sum| a.vpxor(*sum, *sum, *sum))?;
     a.mov(V_AT, V_LANE)?;
     a.mov(E_AT, E)?;
-    a.mov(BLOCKS_LEFT, rbx)?;
+    a.mov(BLOCKS_LEFT, BLOCKS)?;
     a.set_label(&mut top)?;
     for group in 0..BLOCK / GROUP {
-        load(a, values, ymmword_ptr(V_AT))?;
+        load_values(a, is_tail)?;
         for query in 0..queries {
-            for (sum, plane) in sums(query).into_iter().zip(PLANES) {
-                a.vpbroadcastd(FACTOR, dword_ptr(weight_address(query, int(plane + GROUP * group))))?;
-                if has_vnni {
-                    a.vex().vpdpbusd(sum, FACTOR, values)?;
-                } else {
-                    // 2 · 127 · 128 is less than 2¹⁵.
-                    a.vpmaddubsw(PRODUCTS, FACTOR, values)?;
-                    a.vpmaddwd(PRODUCTS, PRODUCTS, ONES)?;
-                    a.vpaddd(sum, sum, PRODUCTS)?;
-                }
-            }
+            let codes = weight_address(query, int(WeightCodes::CODES + 2 * GROUP * group));
+            add_products(a, has_vnni, query, codes)?;
         }
         a.add(V_AT, ROW)?;
     }
     a.add(E_AT, int(WeightCodes::BYTES))?;
     a.dec(BLOCKS_LEFT)?;
     a.jne(top)?;
-    for_sums(a, queries, |a, sum| match is_tail {
-        true => a.vpmaskmovd(ymmword_ptr(V_AT), TAIL[0], sum),
-        false => a.vmovdqu(ymmword_ptr(V_AT), sum),
-    })
+    a.mov(V_AT, TOTALS_LANE)?;
+    for query in 0..queries {
+        let sum = join(a, query)?;
+        a.vpsrad(FACTOR, sum, LOW_BITS)?;
+        a.vpand(PRODUCTS, sum, LOW_MASK)?;
+        for part in [FACTOR, PRODUCTS] {
+            let [loaded, _] = LOADED;
+            let place = ymmword_ptr(V_AT);
+            if is_tail {
+                a.vpmaskmovd(loaded, TAIL[0], place)?;
+                a.vpaddd(loaded, loaded, part)?;
+                a.vpmaskmovd(place, TAIL[0], loaded)?;
+            } else {
+                a.vpaddd(loaded, part, place)?;
+                a.vmovdqu(place, loaded)?;
+            }
+            a.add(V_AT, ROW)?;
+        }
+    }
+    a.zero_bytes()
+}
+
+/// Loads a group of positions of eight lanes, widened.
+fn load_values(a: &mut CodeAssembler, is_tail: bool) -> Result<(), IcedError> {
+    let [low, high] = LOADED;
+    if !is_tail {
+        a.vpmovsxbw(low, xmmword_ptr(V_AT))?;
+        return a.vpmovsxbw(high, xmmword_ptr(V_AT + int(GROUP * REGISTER_LANES / 2)));
+    }
+    a.vpmaskmovd(low, TAIL[0], ymmword_ptr(V_AT))?;
+    a.vextracti128(xmm9, low, 1)?;
+    a.vpmovsxbw(low, xmm8)?;
+    a.vpmovsxbw(high, xmm9)
 }
 
 fn weight_address(query: usize, at: i32) -> AsmMemoryOperand {
@@ -236,18 +268,4 @@ fn weight_address(query: usize, at: i32) -> AsmMemoryOperand {
         2 => E_AT + STRIDE * 2 + at,
         _ => E_AT + STRIDE_3 + at,
     }
-}
-
-/// Runs `body` for each sum of `queries` queries, whose place is [`V_AT`].
-fn for_sums(
-    a: &mut CodeAssembler,
-    queries: usize,
-    body: impl Fn(&mut CodeAssembler, AsmRegisterYmm) -> Result<(), IcedError>,
-) -> Result<(), IcedError> {
-    a.mov(V_AT, TOTALS_LANE)?;
-    for sum in &SUMS[..2 * queries] {
-        body(a, *sum)?;
-        a.add(V_AT, ROW)?;
-    }
-    a.zero_bytes()
 }

@@ -26,8 +26,8 @@ const HIGH: f32 = 4096.0;
 /// What rounds to multiples of [`HIGH`] when it is added and subtracted: 1.5 · 2^23 of them.
 const TO_HIGH: f32 = 12_582_912.0 * HIGH;
 
-/// Positions of a cache at most for weights to stay whole. Sums of planes are below 2^24, so they would be rounded only
-/// as their total is; it is below 2^31, and its eight positions at a time are below 2^24.
+/// Positions of a cache at most for weights to stay whole: sums are below 2^31, so their high parts are below 2^24 and
+/// nothing but their total is rounded; what eight positions at a time add is below 2^24.
 const WHOLE_POSITIONS: usize = 1024;
 
 /// Offsets in UB, beside those of [`At`](super::space::At).
@@ -295,6 +295,9 @@ impl Step<'_> {
     pub fn finish_codes(&self, e: &mut Emit, codes: &CodesAt, l: usize) {
         let (at, queries, unit, pitch) = (self.at, self.tile.queries(), self.tile.unit, pitch(&self.a.cache));
         let count = queries * pitch;
+        if !codes.is_whole {
+            self.carry(e, codes);
+        }
         e.each(VecOp::Cast, TO_F32, at.out, at.out, Second::None, count);
         if !codes.is_whole {
             e.each(VecOp::Cast, TO_F32, codes.high, codes.high, Second::None, count);
@@ -312,6 +315,18 @@ impl Step<'_> {
             let out = strided(at.out + column, 1, pitch / 8);
             e.vec(VecOp::Mul, F32, out, out, Second::Vector(strided(l, 0, 1)), queries, lanes);
         }
+    }
+
+    /// Leaves less than [`PLANE`] of the sums of low planes, and adds what that takes away to those of the high ones.
+    fn carry(&self, e: &mut Emit, codes: &CodesAt) {
+        let (out, queries, pitch) = (self.at.out, self.tile.queries(), pitch(&self.a.cache));
+        for (column, lanes) in self.columns() {
+            let [low, high] = [out, codes.high].map(|sums| strided(sums + column, 1, pitch / 8));
+            let carried = dense(codes.unit_sums);
+            e.vec(VecOp::Shr, S32, carried, low, Second::Bits(PLANE.trailing_zeros()), queries, lanes);
+            e.vec(VecOp::Add, S32, high, high, Second::Vector(carried), queries, lanes);
+        }
+        e.each(VecOp::And, S32, out, out, Second::Bits(u32::from(PLANE) - 1), queries * pitch);
     }
 }
 

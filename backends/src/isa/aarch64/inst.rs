@@ -183,6 +183,8 @@ forms! {
         smlal2(d: V, n: V, m: V) NEON "smlal2 v{d}.8h, v{n}.16b, v{m}.16b" "01001110001 mmmmm 100000 nnnnn ddddd"; // the same
         smull(d: V, n: V, m: V) NEON "smull v{d}.8h, v{n}.8b, v{m}.8b" "00001110001 mmmmm 110000 nnnnn ddddd"; // SMULL, SMULL2 (vector)
         smull2(d: V, n: V, m: V) NEON "smull2 v{d}.8h, v{n}.16b, v{m}.16b" "01001110001 mmmmm 110000 nnnnn ddddd"; // the same
+        smlal_h(d: V, n: V, m: V) NEON "smlal v{d}.4s, v{n}.4h, v{m}.4h" "00001110011 mmmmm 100000 nnnnn ddddd"; // SMLAL, SMLAL2 (vector)
+        smlal2_h(d: V, n: V, m: V) NEON "smlal2 v{d}.4s, v{n}.8h, v{m}.8h" "01001110011 mmmmm 100000 nnnnn ddddd"; // the same
         smlal_lane(d: V, n: V, m: V, i: i64) NEON "smlal v{d}.4s, v{n}.4h, v{m}.h[{i}]" "0000111101 II mmmm 0010 i 0 nnnnn ddddd"; // SMLAL, SMLAL2 (by element)
         smlal2_lane(d: V, n: V, m: V, i: i64) NEON "smlal2 v{d}.4s, v{n}.8h, v{m}.h[{i}]" "0100111101 II mmmm 0010 i 0 nnnnn ddddd"; // the same
         addp_h(d: V, n: V, m: V) NEON "addp v{d}.8h, v{n}.8h, v{m}.8h" "01001110011 mmmmm 101111 nnnnn ddddd"; // ADDP (vector)
@@ -211,7 +213,6 @@ forms! {
         shrn2_h(d: V, n: V, i: i64) NEON "shrn2 v{d}.16b, v{n}.8h, #{i:r8}" "010011110 0001 iii 100001 nnnnn ddddd"; // the same
         ext(d: V, n: V, m: V, i: i64) NEON "ext v{d}.16b, v{n}.16b, v{m}.16b, #{i}" "01101110000 mmmmm 0 iiii 0 nnnnn ddddd"; // EXT
         dup_s(d: V, n: V) NEON "dup v{d}.4s, v{n}.s[0]" "01001110000 00100 000001 nnnnn ddddd";         // DUP (element)
-        dup_lane(d: V, n: V, i: i64) NEON "dup v{d}.4s, v{n}.s[{i}]" "01001110000 ii100 000001 nnnnn ddddd"; // the same
         dup_w(d: V, n: X) NEON "dup v{d}.4s, w{n}" "01001110000 00100 000011 nnnnn ddddd";              // DUP (general)
         sshll_h(d: V, n: V) NEON "sshll v{d}.8h, v{n}.8b, #0" "000011110 0001 000 101001 nnnnn ddddd";  // SSHLL, SSHLL2
         sshll2_h(d: V, n: V) NEON "sshll2 v{d}.8h, v{n}.16b, #0" "010011110 0001 000 101001 nnnnn ddddd"; // the same

@@ -1,17 +1,19 @@
 //! Sums of values over codes: four positions of each lane lie side by side.
 //!
 //! `sdot` sums four positions of four lanes; its other operand is a word of a plane of weights, of which a register
-//! holds a block. Without it, two products at a time are summed in 16 bits, and pairs of those in 32: planes are of seven
-//! bits, and 2 · 127 · 128 fits.
+//! holds a block. Without it, positions are parted while they are loaded, are widened once for all queries, and meet the
+//! whole codes of 16 bits; what a call adds becomes two parts at its end.
 
-use tcc_ir::attention_codes::WeightCodes;
+use tcc_ir::attention_codes::{PLANE, WeightCodes};
 
 use super::super::floats::{repeat, while_left};
 use super::super::inst::{A64, V, X};
 
 const W: X = X(0);
 const FIRST_V: X = X(1);
+/// Lanes; then, without `sdot`, what a row has behind sixteen of them, in bytes.
 const LANES: X = X(2);
+const GAP: X = LANES;
 const QUERIES: X = X(3);
 const SUMS: X = X(4);
 const STRIDE: X = X(5);
@@ -26,8 +28,6 @@ const AT: X = X(12);
 const BLOCKS_LEFT: X = X(13);
 /// Running addresses in the weights of the current queries.
 const W_AT: [X; 4] = [X(14), X(15), X(16), X(17)];
-/// The next four positions, where two groups of them are read together.
-const V_NEXT: X = X(15);
 
 /// Groups of four positions in a block.
 const GROUPS: usize = 4;
@@ -80,7 +80,11 @@ pub(super) fn emit_dotprod(a: &mut A64) {
 pub(super) fn emit(a: &mut A64) {
     a.mov_imm(ROW, 0);
     a.add_lsl(ROW, ROW, LANES, 2);
-    for_tiles(a, 1, &[16, 4, 1], neon::add_values);
+    // Negative where nothing reads it.
+    a.sub_imm(GAP, ROW, 4 * neon::WHOLE as i64);
+    for queries in [4, 2, 1] {
+        for_tiles(a, queries, &[neon::WHOLE, 4, 1], neon::add_values);
+    }
 }
 
 /// Runs `body` for all lanes of `queries` queries at a time.
@@ -88,7 +92,7 @@ fn for_tiles(a: &mut A64, queries: usize, lanes: &[usize], body: fn(&mut A64, Ti
     while_left(a, QUERIES, queries as i64, |a| {
         a.mov(V_LANE, FIRST_V);
         a.mov(SUMS_LANE, SUMS);
-        a.mov(LANES_LEFT, LANES);
+        a.lsr(LANES_LEFT, ROW, 2);
         for lanes in lanes {
             while_left(a, LANES_LEFT, *lanes as i64, |a| {
                 body(a, Tile { queries, lanes: *lanes });
@@ -101,6 +105,16 @@ fn for_tiles(a: &mut A64, queries: usize, lanes: &[usize], body: fn(&mut A64, Ti
             a.add_lsl(SUMS, SUMS, ROW, 1);
         }
     });
+}
+
+/// Puts running addresses at the first block, those of weights at `part` of it.
+fn begin(a: &mut A64, tile: Tile, part: usize) {
+    a.mov(V_AT, V_LANE);
+    a.add_imm(W_AT[0], W, part as i64);
+    for pair in W_AT[..tile.queries].windows(2) {
+        a.add(pair[1], pair[0], STRIDE);
+    }
+    a.mov(BLOCKS_LEFT, BLOCKS);
 }
 
 /// Sums by `sdot`.
@@ -123,12 +137,7 @@ mod dotprod {
     /// Adds all positions to the sums of a tile.
     pub fn add_values(a: &mut A64, tile: Tile) {
         for_sums(a, tile, |a, registers| tile.load(a, registers, AT));
-        a.mov(V_AT, V_LANE);
-        a.mov(W_AT[0], W);
-        for pair in W_AT[..tile.queries].windows(2) {
-            a.add(pair[1], pair[0], STRIDE);
-        }
-        a.mov(BLOCKS_LEFT, BLOCKS);
+        begin(a, tile, WeightCodes::HIGH);
         repeat(a, BLOCKS_LEFT, |a| block(a, tile));
         for_sums(a, tile, |a, registers| {
             registers.iter().enumerate().for_each(|(i, register)| tile.store(a, *register, AT, i));
@@ -170,100 +179,128 @@ mod dotprod {
     }
 }
 
-/// Sums of one query by products of 16 bits.
+/// Sums of whole codes.
 mod neon {
     use super::*;
 
-    /// Half a register times weights.
-    type Multiply = fn(&mut A64, V, V, V);
+    /// Lanes that `ld4` parts. Fewer are not: each of them then has a register of sums, a lane for each position.
+    pub const WHOLE: usize = 16;
+    const LOW_BITS: i64 = PLANE.trailing_zeros() as i64;
 
-    /// Both planes of a block.
-    const PLANES: [V; 2] = [V(30), V(31)];
+    /// Four positions of sixteen lanes, a register each; at the end, sums in memory.
+    const LOADED: [V; 4] = [V(4), V(5), V(6), V(7)];
+    /// The second of the wide positions: for few lanes, codes of a group in both halves; at the end, the bits of the low
+    /// part.
+    const BOTH: V = V(10);
+    const LOW_MASK: V = V(10);
 
-    /// Half the lanes of a register: of each, the sums of even and odd pairs of positions.
-    fn half_sum(tile: Tile, plane: usize, register: usize, half: usize) -> V {
-        V((2 * (plane * tile.width() + register) + half) as u8)
+    /// Sums of four lanes, or of one.
+    fn sum(query: usize, register: usize) -> V {
+        V((16 + 4 * query + register) as u8)
     }
 
-    /// Weights of a plane in the first or second group of two, repeated in every lane.
-    fn weights(plane: usize, group: usize) -> V {
-        V((16 + 2 * plane + group) as u8)
+    /// Eight codes: those of the first or second two groups of a block. Elements are of the lower sixteen registers.
+    fn codes(query: usize, half: usize) -> V {
+        V((2 * query + half + if query < 2 { 0 } else { 8 }) as u8)
     }
 
-    /// Two registers of either group.
-    fn values(group: usize, register: usize) -> V {
-        V((20 + 2 * group + register) as u8)
-    }
-
-    /// Products of half a register.
-    fn products(plane: usize, half: usize) -> V {
-        V((24 + 2 * plane + half) as u8)
+    /// Half the lanes of a position in 16 bits, or two of few lanes.
+    fn wide(position: usize, half: usize) -> V {
+        V((8 + 2 * (position % 2) + half) as u8)
     }
 
     /// Adds all positions to the sums of a tile.
     pub fn add_values(a: &mut A64, tile: Tile) {
-        (0..4 * tile.width()).for_each(|register| a.movi(V(register as u8), 0));
-        a.mov(V_AT, V_LANE);
-        a.add(V_NEXT, V_LANE, ROW);
-        a.mov(W_AT[0], W);
-        a.mov(BLOCKS_LEFT, BLOCKS);
+        let used = tile.lanes.min(4);
+        for query in 0..tile.queries {
+            (0..used).for_each(|register| a.movi(sum(query, register), 0));
+        }
+        begin(a, tile, WeightCodes::CODES);
         repeat(a, BLOCKS_LEFT, |a| {
-            a.ldp_q_post(PLANES[0], PLANES[1], W_AT[0], WeightCodes::BYTES as i64);
-            for first in (0..GROUPS).step_by(2) {
-                two_groups(a, tile, first);
+            for (query, at) in W_AT[..tile.queries].iter().enumerate() {
+                a.ldp_q_post(codes(query, 0), codes(query, 1), *at, WeightCodes::BYTES as i64);
+            }
+            for group in 0..GROUPS {
+                if tile.lanes == WHOLE { whole_group(a, tile, group) } else { group_of_few(a, tile, group) }
             }
         });
+        if tile.lanes < WHOLE {
+            (0..tile.queries).for_each(|query| join(a, query, used));
+        }
+        store(a, tile);
+    }
+
+    /// Adds four positions of sixteen lanes.
+    fn whole_group(a: &mut A64, tile: Tile, group: usize) {
+        a.ld4_b(V_AT);
+        a.add(V_AT, V_AT, GAP);
+        let widen = |a: &mut A64, position: usize| {
+            a.sshll_h(wide(position, 0), LOADED[position]);
+            a.sshll2_h(wide(position, 1), LOADED[position]);
+        };
+        widen(a, 0);
+        for position in 0..4 {
+            if position < 3 {
+                widen(a, position + 1);
+            }
+            for query in 0..tile.queries {
+                for register in 0..4 {
+                    let multiply = if register % 2 == 0 { A64::smlal_lane } else { A64::smlal2_lane };
+                    let (values, codes) = (wide(position, register / 2), codes(query, group / 2));
+                    multiply(a, sum(query, register), values, codes, (4 * (group % 2) + position) as i64);
+                }
+            }
+        }
+    }
+
+    /// Adds four positions of four lanes or one.
+    fn group_of_few(a: &mut A64, tile: Tile, group: usize) {
+        tile.load(a, &LOADED[..1], V_AT);
+        a.add(V_AT, V_AT, ROW);
+        a.sshll_h(wide(0, 0), LOADED[0]);
+        a.sshll2_h(wide(0, 1), LOADED[0]);
+        for query in 0..tile.queries {
+            let repeat: [fn(&mut A64, V, V, V); 2] = [A64::trn1_d, A64::trn2_d];
+            let codes = codes(query, group / 2);
+            repeat[group % 2](a, BOTH, codes, codes);
+            for lane in 0..tile.lanes {
+                let multiply = if lane.is_multiple_of(2) { A64::smlal_h } else { A64::smlal2_h };
+                multiply(a, sum(query, lane), wide(0, lane / 2), BOTH);
+            }
+        }
+    }
+
+    /// Adds the positions of `lanes` lanes, which become those of the first register.
+    fn join(a: &mut A64, query: usize, lanes: usize) {
+        let [first, second, third, fourth] = [0, 1, 2, 3].map(|lane| sum(query, lane % lanes));
+        a.addp_s(first, first, second);
+        if lanes > 1 {
+            a.addp_s(third, third, fourth);
+        }
+        a.addp_s(first, first, third);
+    }
+
+    /// Adds the high and the low part of each sum to those in memory.
+    fn store(a: &mut A64, tile: Tile) {
+        a.mov_imm(AT, i64::from(PLANE) - 1);
+        a.dup_w(LOW_MASK, AT);
         a.mov(AT, SUMS_LANE);
-        for plane in 0..2 {
-            for register in 0..tile.width() {
-                let [sum, other] = [0, 1].map(|half| half_sum(tile, plane, register, half));
-                a.addp_s(sum, sum, other);
-                match tile.lanes {
-                    1 => a.ldr_s(other, AT, 0),
-                    _ => a.ldr_q(other, AT, 16 * register as i64),
+        for query in 0..tile.queries {
+            for is_high in [true, false] {
+                let loaded = &LOADED[..tile.width()];
+                tile.load(a, loaded, AT);
+                for (i, loaded) in loaded.iter().enumerate() {
+                    let sum = sum(query, i);
+                    if is_high {
+                        a.ssra_s(*loaded, sum, LOW_BITS);
+                    } else {
+                        a.and_v(sum, sum, LOW_MASK);
+                        a.add_s(*loaded, *loaded, sum);
+                    }
+                    tile.store(a, *loaded, AT, i);
                 }
-                a.add_s(sum, sum, other);
-                tile.store(a, sum, AT, register);
+                a.add(AT, AT, ROW);
             }
-            a.add(AT, AT, ROW);
-        }
-    }
-
-    /// Adds groups `first` and `first + 1` of a block.
-    fn two_groups(a: &mut A64, tile: Tile, first: usize) {
-        for (plane, codes) in PLANES.into_iter().enumerate() {
-            (0..2).for_each(|group| a.dup_lane(weights(plane, group), codes, (first + group) as i64));
-        }
-        let registers: Vec<_> = (0..tile.width()).collect();
-        for registers in registers.chunks(2) {
-            for (group, at) in [V_AT, V_NEXT].into_iter().enumerate() {
-                let [one, two] = [0, 1].map(|register| values(group, register));
-                match registers {
-                    [_] => tile.load(a, &[one], at),
-                    more => a.ldp_q(one, two, at, 16 * more[0] as i64),
-                }
-            }
-            for (i, register) in registers.iter().enumerate() {
-                multiply(a, tile, *register, [0, 1].map(|group| values(group, i)));
-            }
-        }
-        for at in [V_AT, V_NEXT] {
-            a.add_lsl(at, at, ROW, 1);
-        }
-    }
-
-    /// Adds the products of one register of either group.
-    fn multiply(a: &mut A64, tile: Tile, register: usize, [one, other]: [V; 2]) {
-        let steps: [(V, [Multiply; 2]); 2] = [(one, [A64::smull, A64::smull2]), (other, [A64::smlal, A64::smlal2])];
-        for (group, (values, halves)) in steps.into_iter().enumerate() {
-            for plane in 0..2 {
-                for (half, multiply) in halves.into_iter().enumerate() {
-                    multiply(a, products(plane, half), values, weights(plane, group));
-                }
-            }
-        }
-        for plane in 0..2 {
-            (0..2).for_each(|half| a.sadalp_h(half_sum(tile, plane, register, half), products(plane, half)));
         }
     }
 }

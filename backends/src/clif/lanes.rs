@@ -164,20 +164,6 @@ impl Lanes {
         Lanes { shape, parts }
     }
 
-    /// Signed bytes at `address`, widened to i32, in memory that the function does not write: sixteen, or one scalar.
-    pub fn load_fixed_i8(f: &mut FunctionCx, shape: Shape, address: Value) -> Lanes {
-        if !shape.is_vector {
-            let offset = |i: usize| i32::try_from(i).expect("a few lanes");
-            let parts = (0..shape.parts()).map(|i| f.load_i8(address, offset(i))).collect();
-            return Lanes { shape, parts };
-        }
-        assert_eq!(shape.lanes, LANES, "one vector of bytes is widened to four");
-        let bytes = f.load_fixed(I8X16, address, 0);
-        let halves = [f.ins().swiden_low(bytes), f.ins().swiden_high(bytes)];
-        let parts = halves.into_iter().flat_map(|half| [f.ins().swiden_low(half), f.ins().swiden_high(half)]);
-        Lanes { shape, parts: parts.collect() }
-    }
-
     /// Stores 32-bit lanes at `address`, consecutive.
     pub fn store(&self, f: &mut FunctionCx, address: Value) {
         for (i, part) in self.parts.iter().enumerate() {

@@ -48,11 +48,9 @@ pub fn exp(f: &mut FunctionCx, x: &Lanes) -> Lanes {
     smallest.if_greater(f, x, &zero, &y)
 }
 
-/// Elements at `base + i`, floats or the codes of a q8 cache, widened exactly to f32. The function must not write the
-/// table. Panics on other types.
+/// Floats at `base + i`, widened exactly to f32. The function must not write the table. Panics on other types.
 pub fn load_float(f: &mut FunctionCx, shape: Shape, dtype: DType, base: Value, i: Value) -> Lanes {
-    let element_bytes = dtype.size_bytes().unwrap_or(1);
-    let address = f.index(base, i, element_bytes);
+    let address = f.index(base, i, dtype.size_bytes().expect("floats have a size"));
     match dtype {
         DType::F32 => Lanes::load_fixed(f, shape, address),
         DType::Bf16 => {
@@ -68,8 +66,9 @@ pub fn load_float(f: &mut FunctionCx, shape: Shape, dtype: DType, base: Value, i
             let rebias = Lanes::constant(f, shape, F16_REBIAS);
             bits.as_float(f).mul(f, &rebias)
         }
-        DType::Q8 => Lanes::load_fixed_i8(f, shape, address).to_float(f),
-        DType::I8 | DType::I32 | DType::U32 | DType::Trit => unreachable!("type rules admit floats, found {dtype}"),
+        DType::I8 | DType::I32 | DType::U32 | DType::Q8 | DType::Trit => {
+            unreachable!("type rules admit floats, found {dtype}")
+        }
     }
 }
 

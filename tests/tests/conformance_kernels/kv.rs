@@ -1,12 +1,13 @@
 //! Cases of the KV cache and of attention over it.
 
 use tcc_ir::attention::{AttentionStep, AttentionWeights};
+use tcc_ir::attention_codes::MOST_ELEMENTS;
 use tcc_ir::cache::{CacheLayout, CacheOrder};
 use tcc_ir::kernel::KernelSpec;
 use tcc_ir::numerics::f16_to_f32;
 use tcc_ir::ops::Op;
 use tcc_ir::ops::kv_write::CACHE_TYPES;
-use tcc_ir::tensor::Tensor;
+use tcc_ir::tensor::{Data, Tensor};
 use tcc_ir::ty::{DType, ValueType};
 use tcc_tests::random::Rng;
 
@@ -119,6 +120,19 @@ pub fn attention() -> Vec<Case> {
         cases.push(attention_case(1, 1, (11, 1), [110, 28, 100], cache, 0.125, &mut rng));
         cases.push(attention_case(2, 2, (7, 1), [110, 200, 75], cache, 0.125, &mut rng));
     }
+    // The largest sums of codes: of a query's elements and the longest head's, and of positions that weigh the same.
+    for (code, x) in [(-128, 1.0), (-128, -1.0), (127, -1.0)] {
+        let heads = 4;
+        let extreme = |[ctx, d]: [usize; 2]| {
+            let data = Data::Q8(vec![code; ctx * d].into(), vec![0.01; ctx].into());
+            Tensor { shape: vec![1, ctx, d], data }
+        };
+        let of = |m: usize, ctx: usize, d: usize| {
+            let q = Tensor::f32(&[m, heads * d], vec![x; m * heads * d]);
+            case_of(&q, [&extreme([ctx, d]), &extreme([ctx, d])], heads, m, ctx - m, 0.5)
+        };
+        cases.extend([of(1, 40, MOST_ELEMENTS), of(2, 1100, 20)]);
+    }
     cases
 }
 
@@ -134,10 +148,15 @@ fn attention_case(
     let shape = ValueType::new(cache, &[kv_heads, ctx, d]);
     let (k, v) = (rng.tensor(&shape), rng.tensor(&shape));
     let q = rng.tensor(&ValueType::f32(&[m, heads * d]));
+    case_of(&q, [&k, &v], heads, valid, pos, scale)
+}
+
+/// Attention of `q` over keys and values.
+fn case_of(q: &Tensor, [k, v]: [&Tensor; 2], heads: usize, valid: usize, pos: usize, scale: f32) -> Case {
     let at = Tensor::u32(&[1], vec![pos as u32]);
-    let result = Op::Attention { heads, scale }.eval(&[&q, &k, &v, &at]).remove(0);
-    let spec = KernelSpec::Attention { m, heads, cache: CacheLayout::of(&shape), scale };
-    let [keys, values] = [(&k, CacheOrder::Keys), (&v, CacheOrder::Values)]
+    let result = Op::Attention { heads, scale }.eval(&[q, k, v, &at]).remove(0);
+    let spec = KernelSpec::Attention { m: q.shape[0], heads, cache: CacheLayout::of(&k.ty()), scale };
+    let [keys, values] = [(k, CacheOrder::Keys), (v, CacheOrder::Values)]
         .map(|(cache, order)| Operand::Input(cache_bytes(cache, order)));
-    Case::new(spec, valid, vec![input(&q), keys, values, output(&result, valid)]).at(pos)
+    Case::new(spec, valid, vec![input(q), keys, values, output(&result, valid)]).at(pos)
 }

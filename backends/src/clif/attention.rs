@@ -26,10 +26,9 @@ use crate::isa::{AttentionPart, CacheLoops};
 /// Queries of a tile for which elements are not widened first: those that share each register of the cache.
 const FEW_QUERIES: usize = 4;
 
-/// Positions that loops over the cache as it is take together, whole blocks: where more than one group of queries
-/// passes, they are still near the second time.
-const POSITIONS: usize = 256;
-const _: () = assert!(POSITIONS <= MOST_BLOCKS * BLOCK);
+/// Positions that loops over the cache as it is take together, so that sums rarely leave the registers: where more than
+/// one group of queries passes, a part of so many codes is still near the second time.
+const POSITIONS: usize = MOST_BLOCKS * BLOCK;
 
 /// The loops that read a cache of floats as it is, where they are the best choice.
 pub(super) fn cache_loops<'a>(
@@ -198,13 +197,14 @@ impl<'a> Cx<'a> {
         call(f, AttentionPart::QueryCodes, None, &[q, d, count, to]);
     }
 
-    /// The task's queries of the only token row at `q: f32[heads, d]` as [`Cx::scores`] wants them.
-    pub fn queries(&self, f: &mut FunctionCx, task: &Task, q: Value) -> Value {
+    /// The task's queries of the only token row at `q: f32[heads, d]` as [`Cx::scores`] wants them. Codes are made where
+    /// `is_new`; else they are those that this scratch got before.
+    pub fn queries(&self, f: &mut FunctionCx, task: &Task, q: Value, is_new: Value) -> Value {
         let q = f.index(q, task.head, 4 * self.cache.d);
         if !self.cache.has_scales() {
             return q;
         }
-        self.query_codes(f, q, task.heads, self.scratch);
+        f.if_then(is_new, |f| self.query_codes(f, q, task.heads, self.scratch));
         self.scratch
     }
 

@@ -1,5 +1,6 @@
 //! `AttentionStep`: attention of one token row in three kernels, whose tasks are finer than KV heads.
 
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use tcc_ir::attention::{AttentionStep, AttentionWeights};
 use tcc_ir::cache::BLOCK;
@@ -42,7 +43,11 @@ fn scores(f: &mut FunctionCx, kernel: &Kernel, cx: &Cx, index: Value) {
         f.scaled(before, UNIT)
     });
     let end = f.min(end, task.seen);
-    let q = cx.queries(f, &task, q);
+    // Ranges of a tile follow each other: the codes of its queries are there but at the first one.
+    let is_first = f.ins().icmp_imm_s(IntCC::Equal, range, 0);
+    let is_begin = f.ins().icmp(IntCC::Equal, index, kernel.begin);
+    let is_new = f.ins().bor(is_first, is_begin);
+    let q = cx.queries(f, &task, q, is_new);
     let to = f.index(weights, task.head, cx.cache.scores_stride_bytes());
     cx.scores(f, &task, [q, k, to], [first, end]);
 }

@@ -26,9 +26,12 @@ use crate::isa::{AttentionPart, CacheLoops};
 /// Queries of a tile for which elements are not widened first: those that share each register of the cache.
 const FEW_QUERIES: usize = 4;
 
-/// Positions that loops over the cache as it is take together, so that sums rarely leave the registers: where more than
-/// one group of queries passes, a part of so many codes is still near the second time.
-const POSITIONS: usize = MOST_BLOCKS * BLOCK;
+/// Positions that loops over floats as they are take together: where more than one group of queries passes, they are
+/// still near the second time.
+const POSITIONS: usize = 256;
+
+/// Positions whose codes loops take together, so that sums rarely leave the registers.
+const CODE_POSITIONS: usize = MOST_BLOCKS * BLOCK;
 
 /// The loops that read a cache of floats as it is, where they are the best choice.
 pub(super) fn cache_loops<'a>(
@@ -239,7 +242,10 @@ impl<'a> Cx<'a> {
 
     /// Positions that loops take together, of which each has `elements` elements: as many as are near at once.
     fn positions(&self, elements: usize) -> usize {
-        if self.loops.is_some() || self.cache.has_scales() {
+        if self.cache.has_scales() {
+            return CODE_POSITIONS;
+        }
+        if self.loops.is_some() {
             return POSITIONS;
         }
         self.parts.chunk * self.cache.d / elements

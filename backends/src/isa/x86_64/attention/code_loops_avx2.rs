@@ -12,6 +12,10 @@ use iced_x86::code_asm::{
 use tcc_ir::attention_codes::{PLANE, QueryCodes, WeightCodes};
 use tcc_ir::cache::{BLOCK, GROUP};
 
+use super::code_scores::{GROUPS_LEFT, K, K_AT, K_BYTES, OUT, Q, Q_STRIDE, Q_STRIDE_3, QUERIES_LEFT, query_address};
+use super::code_values::{
+    BLOCKS, BLOCKS_LEFT, E, E_AT, LANES_LEFT, ROW, STRIDE_3, TOTALS, TOTALS_LANE, V_AT, V_LANE, weight_address,
+};
 use super::codes::LOW_BITS;
 use super::codes_avx2::{REGISTER_LANES, TAIL, tail_masks};
 use super::{QUERIES, STRIDE, stack_argument, with_saved};
@@ -62,22 +66,11 @@ fn join(a: &mut CodeAssembler, query: usize) -> Result<AsmRegisterYmm, IcedError
 /// Positions of a tile of scores: two registers of 16-bit elements, four positions each.
 const POSITIONS: usize = 8;
 
-/// Codes of the current queries, and their current group.
-const Q: AsmRegister64 = rdi;
+/// The current group of codes of the current queries, and bytes to a query's codes behind its planes.
 const Q_AT: AsmRegister64 = rax;
-/// Bytes from one query to the next, three times that, and to a query's codes behind its planes.
-const Q_STRIDE: AsmRegister64 = r10;
-const Q_STRIDE_3: AsmRegister64 = r11;
 const CODES_AT: AsmRegister64 = r12;
-/// Keys of the current positions, the current group of them, and bytes of a block.
-const K: AsmRegister64 = rsi;
-const K_AT: AsmRegister64 = r14;
-const K_BYTES: AsmRegister64 = rdx;
-/// Scores of the current positions for the current queries.
-const OUT: AsmRegister64 = r13;
+/// Blocks of keys left.
 const LEFT: AsmRegister64 = rbx;
-const QUERIES_LEFT: AsmRegister64 = rbp;
-const GROUPS_LEFT: AsmRegister64 = r15;
 
 /// `extern "C" fn(codes, k, d, queries, out, stride, blocks)`.
 pub(super) fn scores(has_vnni: bool) -> Function {
@@ -143,32 +136,6 @@ fn score_tile(a: &mut CodeAssembler, has_vnni: bool, queries: usize, first: usiz
     }
     a.zero_bytes()
 }
-
-fn query_address(base: AsmRegister64, query: usize, at: i32) -> AsmMemoryOperand {
-    match query {
-        0 => base + at,
-        1 => base + Q_STRIDE + at,
-        2 => base + Q_STRIDE * 2 + at,
-        _ => base + Q_STRIDE_3 + at,
-    }
-}
-
-/// Bytes of a row of sums of one plane, and of a group of positions.
-const ROW: AsmRegister64 = rdx;
-/// Three times [`STRIDE`].
-const STRIDE_3: AsmRegister64 = r11;
-/// Weights of the current queries, and the current block's.
-const E: AsmRegister64 = rdi;
-const E_AT: AsmRegister64 = rax;
-/// Sums of the current queries, and their current lanes.
-const TOTALS: AsmRegister64 = r8;
-const TOTALS_LANE: AsmRegister64 = r13;
-/// Values of the first group of positions in the current lanes, and of the current one.
-const V_LANE: AsmRegister64 = r12;
-const V_AT: AsmRegister64 = r14;
-const BLOCKS: AsmRegister64 = rbx;
-const BLOCKS_LEFT: AsmRegister64 = r15;
-const LANES_LEFT: AsmRegister64 = rbp;
 
 /// `extern "C" fn(codes, v, lanes, queries, sums, stride, blocks)`.
 pub(super) fn values(has_vnni: bool) -> Function {
@@ -259,13 +226,4 @@ fn load_values(a: &mut CodeAssembler, is_tail: bool) -> Result<(), IcedError> {
     a.vextracti128(xmm9, low, 1)?;
     a.vpmovsxbw(low, xmm8)?;
     a.vpmovsxbw(high, xmm9)
-}
-
-fn weight_address(query: usize, at: i32) -> AsmMemoryOperand {
-    match query {
-        0 => E_AT + at,
-        1 => E_AT + STRIDE + at,
-        2 => E_AT + STRIDE * 2 + at,
-        _ => E_AT + STRIDE_3 + at,
-    }
 }

@@ -29,22 +29,22 @@ const FACTORS: usize = KEYS + BLOCKS[0];
 const SIGNS: AsmRegisterZmm = REGISTERS[31];
 
 /// Codes of the current queries, their scales and sums; the current group of their high and of their low planes.
-const Q: AsmRegister64 = rdi;
+pub(super) const Q: AsmRegister64 = rdi;
 const HIGH_AT: AsmRegister64 = rax;
 const LOW_AT: AsmRegister64 = r12;
 /// Bytes from one query to the next, and three times that.
-const Q_STRIDE: AsmRegister64 = r10;
-const Q_STRIDE_3: AsmRegister64 = r11;
+pub(super) const Q_STRIDE: AsmRegister64 = r10;
+pub(super) const Q_STRIDE_3: AsmRegister64 = r11;
 /// The current block of keys, and the current group within it.
-const K: AsmRegister64 = rsi;
-const K_AT: AsmRegister64 = r14;
+pub(super) const K: AsmRegister64 = rsi;
+pub(super) const K_AT: AsmRegister64 = r14;
 /// Bytes of a block of keys.
-const K_BYTES: AsmRegister64 = rdx;
+pub(super) const K_BYTES: AsmRegister64 = rdx;
 /// Scores of the current block for the current queries.
-const OUT: AsmRegister64 = r13;
+pub(super) const OUT: AsmRegister64 = r13;
 const BLOCKS_LEFT: AsmRegister64 = rbx;
-const QUERIES_LEFT: AsmRegister64 = rbp;
-const GROUPS_LEFT: AsmRegister64 = r15;
+pub(super) const QUERIES_LEFT: AsmRegister64 = rbp;
+pub(super) const GROUPS_LEFT: AsmRegister64 = r15;
 
 /// `extern "C" fn(codes, k, d, queries, out, stride, blocks)`.
 pub(super) fn scores(keys: Elements) -> Function {
@@ -164,7 +164,7 @@ fn store_scores(a: &mut CodeAssembler, tile: Tile) -> Result<(), IcedError> {
     a.zero_bytes()
 }
 
-fn query_address(base: AsmRegister64, query: usize, at: i32) -> AsmMemoryOperand {
+pub(super) fn query_address(base: AsmRegister64, query: usize, at: i32) -> AsmMemoryOperand {
     match query {
         0 => base + at,
         1 => base + Q_STRIDE + at,

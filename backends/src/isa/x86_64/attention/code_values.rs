@@ -23,21 +23,21 @@ const VALUES: usize = QUERIES[0] * PLANES.len() * LANE_BLOCKS[0];
 const WEIGHTS: usize = VALUES + LANE_BLOCKS[0];
 
 /// Bytes of a row of sums of one plane, and of a group of positions.
-const ROW: AsmRegister64 = rdx;
+pub(super) const ROW: AsmRegister64 = rdx;
 /// Three times [`STRIDE`].
-const STRIDE_3: AsmRegister64 = r11;
+pub(super) const STRIDE_3: AsmRegister64 = r11;
 /// Weights of the current queries, and the current block's.
-const E: AsmRegister64 = rdi;
-const E_AT: AsmRegister64 = rax;
+pub(super) const E: AsmRegister64 = rdi;
+pub(super) const E_AT: AsmRegister64 = rax;
 /// Sums of the current queries, and their current lanes.
-const TOTALS: AsmRegister64 = r8;
-const TOTALS_LANE: AsmRegister64 = r13;
+pub(super) const TOTALS: AsmRegister64 = r8;
+pub(super) const TOTALS_LANE: AsmRegister64 = r13;
 /// Values of the first group of positions in the current lanes, and of the current one.
-const V_LANE: AsmRegister64 = r12;
-const V_AT: AsmRegister64 = r14;
-const BLOCKS: AsmRegister64 = rbx;
-const BLOCKS_LEFT: AsmRegister64 = r15;
-const LANES_LEFT: AsmRegister64 = rbp;
+pub(super) const V_LANE: AsmRegister64 = r12;
+pub(super) const V_AT: AsmRegister64 = r14;
+pub(super) const BLOCKS: AsmRegister64 = rbx;
+pub(super) const BLOCKS_LEFT: AsmRegister64 = r15;
+pub(super) const LANES_LEFT: AsmRegister64 = rbp;
 
 /// `extern "C" fn(codes, v, lanes, queries, sums, stride, blocks)`.
 pub(super) fn values(elements: Elements) -> Function {
@@ -135,7 +135,7 @@ fn add_group(a: &mut CodeAssembler, elements: Elements, tile: Tile, group: usize
     a.zero_bytes()
 }
 
-fn weight_address(query: usize, at: i32) -> AsmMemoryOperand {
+pub(super) fn weight_address(query: usize, at: i32) -> AsmMemoryOperand {
     match query {
         0 => E_AT + at,
         1 => E_AT + STRIDE + at,

@@ -140,7 +140,7 @@ pub(super) fn weight_codes() -> Function {
 }
 
 /// Runs `body` for each block of `n` elements, the last of which may be masked by the tail of `n`; `at` begins at `from`.
-fn for_blocks(
+pub(super) fn for_blocks(
     a: &mut CodeAssembler,
     (at, from): (AsmRegister64, AsmRegister64),
     (left, n): (AsmRegister64, AsmRegister64),

@@ -11,7 +11,7 @@ use iced_x86::code_asm::{
 use tcc_ir::attention_codes::{PLANE, QUERY_MAX, QueryCodes, WEIGHT_MAX, WeightCodes};
 use tcc_ir::numerics::{ABSMAX_FLOOR, LANES};
 
-use super::codes::LOW_BITS;
+use super::codes::{LOW_BITS, for_blocks};
 use super::with_saved;
 use crate::code::Function;
 use crate::isa::x86_64::pieces::{int, largest, while_left};
@@ -132,24 +132,6 @@ pub(super) fn weight_codes() -> Function {
         a.set_label(&mut done)?;
         a.vmovaps(xmm0, xmm4)
     })
-}
-
-/// Runs `body` for each block of `n` elements, the last of which may be masked; `at` begins at `from`.
-fn for_blocks(
-    a: &mut CodeAssembler,
-    (at, from): (AsmRegister64, AsmRegister64),
-    (left, n): (AsmRegister64, AsmRegister64),
-    body: impl Fn(&mut CodeAssembler, bool) -> Result<(), IcedError>,
-) -> Result<(), IcedError> {
-    let mut done = a.create_label();
-    a.mov(at, from)?;
-    a.mov(left, n)?;
-    while_left(a, left, LANES, |a| body(a, false))?;
-    a.test(left, left)?;
-    a.je(done)?;
-    body(a, true)?;
-    a.set_label(&mut done)?;
-    a.zero_bytes()
 }
 
 /// Loads the block at `at` to [`CODES`].

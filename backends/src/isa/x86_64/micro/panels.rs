@@ -90,12 +90,12 @@ impl Ahead {
     ///
     /// The hardware follows a stream but for the first lines of every page: a page ahead into the first-level cache
     /// (measured on Zen 5 with pages of 4 KiB: 43 GB/s, without 37). Zen 4 is best left alone where it reads two bits a
-    /// weight, and where unpacking takes longer than reading, with lines two pages ahead in the second-level cache
+    /// weight, and where unpacking takes longer than reading, with lines three pages ahead in the second-level cache
     /// (`docs/performance.md`).
     pub fn new(fetch: Fetch, kr: usize) -> Ahead {
         let bytes = match fetch {
             Fetch::First => 4096,
-            Fetch::Second if kr == base3::KR => 8192,
+            Fetch::Second if kr == base3::KR => 12_288,
             Fetch::Second => 512,
         };
         Ahead { fetch, bytes }

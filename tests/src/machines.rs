@@ -160,6 +160,22 @@ impl Machine {
         let set = named.collect::<Result<Vec<_>, _>>()?.into_iter().fold(desc.baseline, Features::with);
         Ok(desc.close(set))
     }
+
+    /// What code is compiled for in turn: the machine's own features, and where the core itself was asked for those,
+    /// the baseline and every named core that it can stand for. Other targets have machines for that.
+    pub fn levels(&self, backend: &dyn Backend) -> Result<Vec<Features>, RunError> {
+        let (desc, own) = (backend.desc(), self.features(backend)?);
+        let mut levels = vec![own];
+        if self.features.is_none() {
+            let named = desc.cpus.iter().map(|cpu| desc.close(cpu.features.without(desc.tuning)));
+            for level in named.chain([desc.baseline]) {
+                if own.contains(level) && !levels.contains(&level) {
+                    levels.push(level);
+                }
+            }
+        }
+        Ok(levels)
+    }
 }
 
 /// What code for `backend` is tested with in turn: no tuning, and the target's own if it has some.

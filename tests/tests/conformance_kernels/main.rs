@@ -38,14 +38,11 @@ fn conform(family: &str, cases: Cases) {
     }
 }
 
-/// Runs the cases with the machine's own features, in every tuning. The host stands for the smallest core of its target as
-/// well; other targets have a machine for that.
+/// Runs the cases at every level of the machine, in every tuning.
 fn run_on(backend: &dyn Backend, machine: &Machine, cases: Cases) -> Result<(), RunError> {
-    let own = machine.features(backend)?;
-    for tuning in tunings(backend) {
-        run_with(backend, machine, own.with(tuning), cases)?;
-        if machine.features.is_none() {
-            run_with(backend, machine, backend.desc().baseline.with(tuning), cases)?;
+    for level in machine.levels(backend)? {
+        for tuning in tunings(backend) {
+            run_with(backend, machine, level.with(tuning), cases)?;
         }
     }
     Ok(())

@@ -6,8 +6,9 @@ use tcc_backends::isa::matrix::lower::split::search::{self, Shape};
 use tcc_backends::isa::matrix::lower::vector::ternary::PANEL;
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::preset::preset;
-use tcc_backends::isa::matrix::program::Program;
+use tcc_backends::isa::matrix::program::addr::Reg;
 use tcc_backends::isa::matrix::program::ty::CubeType;
+use tcc_backends::isa::matrix::program::{Program, StartValues};
 use tcc_backends::isa::matrix::sim::memory::Gm;
 use tcc_backends::isa::matrix::sim::{self, Options};
 use tcc_ir::encoding::Encoding;
@@ -42,8 +43,21 @@ fn f32_bytes(x: &Tensor) -> Vec<u8> {
     x.as_f32().iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
+/// The program, in whose registers other steps left something.
+fn littered(program: &Program) -> Program {
+    let mut program = program.clone();
+    for stream in program.stages.iter_mut().flat_map(|stage| &mut stage.streams) {
+        let is_free = |reg: &Reg| stream.start.iter().all(|start| start.reg != *reg);
+        let free: Vec<Reg> = (1..Reg::COUNT).filter_map(Reg::new).filter(is_free).collect();
+        let values = vec![0x5555_5555; usize::from(stream.cores)];
+        stream.start.extend(free.into_iter().map(|reg| StartValues { reg, values: values.clone() }));
+    }
+    program
+}
+
 /// Runs a product of random operands and compares it with the op's meaning.
 fn check(machine: &Machine, shape: Shape, program: &Program) {
+    let program = &littered(program);
     let (m, n, k) = (shape.m, shape.n, shape.k);
     let what = format!("{} {shape:?}", machine.name);
     let mut rng = Rng::named(&what);

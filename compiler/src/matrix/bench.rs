@@ -84,17 +84,19 @@ impl<'a> Phase<'a> {
         let ops = self.ops().into_iter().map(|(op, spent)| json!({ "op": op, "cycles": spent, "share": share(spent) }));
         let moved: u64 = report.stages.iter().flat_map(|s| &s.cores).map(|c| c.hbm_bytes).sum();
         let macs: u64 = report.stages.iter().flat_map(|s| &s.cores).map(|c| c.macs).sum();
+        let launch_cycles: f64 = report.stages.iter().map(|stage| stage.launch).sum();
         let bodies: Vec<&str> = self.runs.iter().map(|(body, _)| body.program.name.as_str()).collect();
         json!({
             "tokens": self.tokens, "pos": self.pos, "programs": bodies, "cycles": cycles,
             "cycles_per_token": cycles / self.tokens as f64,
+            "stages": report.stages.len(), "launch_cycles": launch_cycles,
             "weights_bytes": self.weights_bytes(), "moved_bytes": moved, "cube_macs": macs,
             "roofline": show::roofline(&report, self.machine, self.weights_bytes()), "tokens_per_second": self.tokens_per_second(),
             "pipes": pipes.collect::<Vec<_>>(), "stalls": self.stalls(&report), "ops": ops.collect::<Vec<_>>(),
         })
     }
 
-    /// Cycles by kind of op, the longest first; `between ops` is what remains: barriers, launches, the scalar unit.
+    /// Cycles by kind of op, the longest first; `between ops` is what remains: launches, cores that meet, barriers.
     fn ops(&self) -> Vec<(String, f64)> {
         let mut sums: BTreeMap<String, f64> = BTreeMap::new();
         for (body, report) in &self.runs {

@@ -117,11 +117,11 @@ pub fn build(front: &Front, machine: &Machine, options: &MatrixOptions) -> Resul
             if let Decision::Split(choice) = decider.decide(Product::Split(*shape))? { Some(choice) } else { None }
         },
     };
-    let lower = |(list, mode): (&&StepList, &Mode)| -> Result<Body, Error> {
-        let program = model::lower(&plan, list, machine, *mode, &choose)?;
-        Ok(Body { m: list.m, weights_bytes: weights_read(&plan, list), program })
-    };
-    let mut bodies = lists.iter().zip(&modes).map(lower).collect::<Result<Vec<Body>, _>>()?;
+    let with_modes: Vec<(&StepList, Mode)> = lists.iter().copied().zip(modes).collect();
+    let programs = model::lower(&plan, &with_modes, machine, &choose)?;
+    let body =
+        |(list, program): (&&StepList, Program)| Body { m: list.m, weights_bytes: weights_read(&plan, list), program };
+    let mut bodies: Vec<Body> = lists.iter().zip(programs).map(body).collect();
     let head = bodies.pop().expect("the head is the last list");
     for choice in &mut choices {
         choice.decision = decider.decide(choice.product);

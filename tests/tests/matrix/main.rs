@@ -4,6 +4,7 @@ mod checker;
 mod codec;
 mod dropped;
 mod functional;
+mod meeting;
 mod outputs;
 mod planted;
 mod published;

@@ -95,6 +95,11 @@ fn phase_text(phase: &Phase<'_>, value: &Value) -> String {
     out += &format!("  {:.0} cycles per token", phase.cycles() / phase.tokens as f64);
     out += &phase.tokens_per_second().map_or_else(String::new, |rate| format!(", {rate:.1} tokens/s simulated"));
     out.push('\n');
+    out += &format!(
+        "  {} stage(s), launched in {:.0} cycles\n",
+        value["stages"],
+        value["launch_cycles"].as_f64().unwrap_or(0.0)
+    );
     let row = |v: &Value, name: &str, cycles: &str| {
         vec![word(&v[name]), cell(v[cycles].as_f64(), 0), percent(v["share"].as_f64())]
     };

@@ -114,6 +114,11 @@ impl Emit {
         }
     }
 
+    /// Loops that are open.
+    pub fn depth(&self) -> u8 {
+        self.depth
+    }
+
     /// Opens a loop and returns its level.
     pub fn begin(&mut self, count: Count) -> u8 {
         self.settle();

@@ -1,7 +1,9 @@
 //! From kernels of a plan to streams of the matrix unit.
 
+mod cores;
 pub mod emit;
 pub mod matmul;
 pub mod model;
 pub mod split;
+pub mod stage;
 pub mod vector;

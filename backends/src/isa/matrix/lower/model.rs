@@ -1,8 +1,8 @@
 //! Whole models: a plan's steps become one program per graph, over one map of global memory.
 //!
-//! On a machine with one core the steps follow each other in one stage, behind barriers; with several, each step is a
-//! stage, whose products are shared among the cores. On a split machine products run on cube and vector cores, all else on
-//! vector cores.
+//! The steps follow each other in one stage, on a machine with one core behind barriers; several share each step and meet
+//! in between (`stage.rs`), or if the machine has no signal among all of them, each step is a stage. On a split machine
+//! products run on cube and vector cores, all else on vector cores.
 
 use tcc_ir::cache::GROUP;
 use tcc_ir::encoding::Encoding;
@@ -12,11 +12,13 @@ use tcc_ir::plan::{Arg, Plan, Step, StepList};
 use tcc_ir::target::Features;
 use thiserror::Error;
 
+use super::cores::CoreTable;
 use super::emit::Emit;
 use super::matmul::tile::{Memories, Mode, Shape, Tile};
 use super::matmul::{self, DoesNotFit, Product};
 use super::split;
 use super::split::choice::Choice;
+use super::stage::{self, Step as StageStep};
 use super::vector::attention::{self, Attention};
 use super::vector::cache;
 use super::vector::dense::{self, Dense};
@@ -49,6 +51,8 @@ pub enum LowerError {
         "machine '{machine}' does not round {op} in f32 once (vector.rounds_once.{op}), which the bits of a model rest on"
     )]
     Rounding { machine: String, op: &'static str },
+    #[error("'{program}': a value that differs between cores is not 0 to 2^32 - 1")]
+    CoreValue { program: String },
     #[error("the model's weights have panels of one and of two weights to the byte; --encoding forces one for all")]
     Modes,
     #[error(transparent)]
@@ -69,6 +73,8 @@ pub struct Map {
     /// Unpacked weights, on split machines.
     expanded: Option<SymbolId>,
     tables: Tables,
+    /// Values of cores that meet, the last symbol.
+    cores: Option<SymbolId>,
 }
 
 /// Symbols of every program that the host reads and writes.
@@ -107,17 +113,39 @@ pub fn features(machine: &Machine) -> Features {
     features
 }
 
-/// The program of one step list of `plan`, whose products on the cube have `mode`.
+/// The programs of step lists of `plan`, each with the mode of its products on the cube.
 pub fn lower(
     plan: &Plan,
-    list: &StepList,
+    lists: &[(&StepList, Mode)],
     machine: &Machine,
-    mode: Mode,
     choose: &Choose,
-) -> Result<Program, LowerError> {
+) -> Result<Vec<Program>, LowerError> {
     if let Some(op) = machine.vector.rounds_once.first_failing() {
         return Err(LowerError::Rounding { machine: machine.name.clone(), op });
     }
+    // Symbols are the same in every program, so all share one table.
+    let mut table = CoreTable::default();
+    let builders: Vec<ProgramBuilder> = lists
+        .iter()
+        .map(|(list, mode)| lower_list(plan, (list, *mode), machine, choose, &mut table))
+        .collect::<Result<_, _>>()?;
+    let finish = |mut builder: ProgramBuilder| {
+        if meets(machine) {
+            builder.set_last_constant(table.bytes());
+        }
+        builder.finish().map_err(LowerError::from)
+    };
+    builders.into_iter().map(finish).collect()
+}
+
+/// The program of one list but for the bytes of `table`.
+fn lower_list(
+    plan: &Plan,
+    (list, mode): (&StepList, Mode),
+    machine: &Machine,
+    choose: &Choose,
+    table: &mut CoreTable,
+) -> Result<ProgramBuilder, LowerError> {
     let mut builder = ProgramBuilder::new(&list.name, machine);
     let map = symbols(&mut builder, plan, machine);
     let cx = Cx { plan, machine, memories: memories(machine), map, mode, choose };
@@ -125,16 +153,19 @@ pub fn lower(
     for step in &list.steps {
         streams.e.op = builder.op(&step.label);
         if let Some(both) = cx.split(step, streams.e.op)? {
-            streams.stages.push((step.label.clone(), both.into()));
+            streams.push(&step.label, both.into());
             continue;
         }
         let shared = cx.step(&mut streams.e, step)?;
         streams.end_step(&step.label, shared);
     }
-    for (name, streams) in streams.finish(&list.name) {
-        builder.stage(&name, streams);
-    }
-    Ok(builder.finish()?)
+    streams.finish(&mut builder, &list.name, map.cores.map(|symbol| (table, symbol)))?;
+    Ok(builder)
+}
+
+/// True if cores of `machine` meet between steps.
+fn meets(machine: &Machine) -> bool {
+    vector_units(machine) > 1 && stage::can_meet(machine)
 }
 
 /// Cores that share a step, and the registers that differ between them.
@@ -149,7 +180,8 @@ struct Streams {
     kind: CoreKind,
     /// Cores with a vector unit.
     cores: usize,
-    stages: Vec<(String, Vec<Stream>)>,
+    /// Where there are several.
+    steps: Vec<StageStep>,
 }
 
 impl Streams {
@@ -158,7 +190,11 @@ impl Streams {
             OrganisationKind::Coupled => CoreKind::Coupled,
             OrganisationKind::Split => CoreKind::Vector,
         };
-        Streams { e: Emit::default(), kind, cores: vector_units(machine), stages: vec![] }
+        Streams { e: Emit::default(), kind, cores: vector_units(machine), steps: vec![] }
+    }
+
+    fn push(&mut self, label: &str, streams: Vec<Stream>) {
+        self.steps.push(StageStep { label: label.to_owned(), op: self.e.op, streams });
     }
 
     fn end_step(&mut self, label: &str, shared: Shared) {
@@ -167,14 +203,26 @@ impl Streams {
             return;
         }
         let e = std::mem::take(&mut self.e);
-        self.stages.push((label.to_owned(), vec![e.stream(self.kind, shared.cores, shared.start)]));
+        self.e.op = e.op;
+        self.push(label, vec![e.stream(self.kind, shared.cores, shared.start)]);
     }
 
-    fn finish(mut self, name: &str) -> Vec<(String, Vec<Stream>)> {
+    /// The stages: one with the values of its cores at the symbol of `table`, or one for each step.
+    fn finish(
+        self,
+        builder: &mut ProgramBuilder,
+        name: &str,
+        table: Option<(&mut CoreTable, SymbolId)>,
+    ) -> Result<(), LowerError> {
         if self.cores == 1 {
-            self.stages.push((name.to_owned(), vec![self.e.stream(self.kind, 1, vec![])]));
+            builder.stage(name, vec![self.e.stream(self.kind, 1, vec![])]);
+        } else if let Some((table, symbol)) = table {
+            let joined = stage::join(&self.steps, table, symbol);
+            builder.stage(name, joined.map_err(|_| LowerError::CoreValue { program: name.to_owned() })?);
+        } else {
+            self.steps.into_iter().for_each(|step| builder.stage(&step.label, step.streams));
         }
-        self.stages
+        Ok(())
     }
 }
 
@@ -199,7 +247,7 @@ fn symbols(builder: &mut ProgramBuilder, plan: &Plan, machine: &Machine) -> Map 
     let products = plan.kernels.iter().filter_map(packed);
     let expanded = products.map(|p| split::scratch_bytes(machine, p.shape.n, p.shape.k)).max();
     let expanded = expanded.filter(|_| is_split);
-    Map {
+    let map = Map {
         input: builder.symbol(INPUT, SymbolKind::Input, input, "u32"),
         weights: builder.symbol(WEIGHTS, SymbolKind::Weights, plan.weights_bytes, "blob"),
         kv: builder.symbol("kv", SymbolKind::State, arena.kv_bytes + behind, "kv"),
@@ -209,7 +257,9 @@ fn symbols(builder: &mut ProgramBuilder, plan: &Plan, machine: &Machine) -> Map 
         sums: builder.symbol("sums", SymbolKind::Scratch, sums.max(4), "s32"),
         expanded: expanded.map(|bytes| builder.symbol("expanded", SymbolKind::Scratch, bytes as u64, "s8")),
         tables: Tables::new(|name, bytes, ty| builder.constant(name, bytes, ty)),
-    }
+        cores: None,
+    };
+    Map { cores: meets(machine).then(|| builder.constant("cores", vec![], "u32")), ..map }
 }
 
 /// Elements of a head, those that fill a group included.

@@ -46,6 +46,15 @@ impl ProgramBuilder {
         symbol
     }
 
+    /// Gives the constant that was declared last other bytes.
+    pub fn set_last_constant(&mut self, bytes: Vec<u8>) {
+        if let (Some(symbol), Some(constant)) = (self.program.symbols.last_mut(), self.program.constants.last_mut()) {
+            // Lossless on every host that can hold the bytes.
+            symbol.bytes = bytes.len() as u64;
+            constant.bytes = bytes;
+        }
+    }
+
     /// States the SHA-256 of a symbol's bytes.
     pub fn set_hash(&mut self, symbol: SymbolId, hash: [u8; 32]) {
         self.program.symbols[usize::from(symbol.0)].hash = hash;

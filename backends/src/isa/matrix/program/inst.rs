@@ -509,6 +509,19 @@ impl ScalarSpace {
 }
 
 impl Inst {
+    /// The same instruction of a stream that stands within `loops` more loops.
+    pub fn within(mut self, loops: u8) -> Inst {
+        match &mut self {
+            Inst::Control(Control::Loop { level, .. } | Control::End { level, .. })
+            | Inst::Order(
+                Order::Set { id: FlagId::Iteration { level, .. }, .. }
+                | Order::Wait { id: FlagId::Iteration { level, .. }, .. },
+            ) => *level += loops,
+            Inst::Work(_) | Inst::Order(_) | Inst::Control(_) | Inst::ScalarLoad(_) => {}
+        }
+        self
+    }
+
     /// The queue that the instruction runs in; the scalar unit keeps what needs no other.
     pub fn queue(&self) -> Queue {
         match self {

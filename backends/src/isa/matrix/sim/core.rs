@@ -85,7 +85,7 @@ pub(crate) struct Core<'a> {
     pub queues: Vec<QueueState>,
     pub flags: BTreeMap<FlagKey, SetFlag>,
     /// Signals taken so far.
-    pub taken: BTreeMap<(CrossMode, u8), u32>,
+    taken: BTreeMap<(CrossMode, u8), usize>,
     pub blocked: Blocked,
     pub local: Option<Local>,
 }
@@ -118,6 +118,16 @@ impl<'a> Core<'a> {
 
     pub fn record(&self, record: u32) -> &'a Record {
         &self.stream.records[record as usize]
+    }
+
+    /// Signals of a mode and number that the core has taken.
+    pub fn taken(&self, mode: CrossMode, id: u8) -> usize {
+        self.taken.get(&(mode, id)).copied().unwrap_or(0)
+    }
+
+    /// Takes one more.
+    pub fn take(&mut self, mode: CrossMode, id: u8) {
+        *self.taken.entry((mode, id)).or_default() += 1;
     }
 
     /// When everything issued so far has ended.

@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::addr::{Queue, Space};
-use crate::isa::matrix::program::inst::{CrossMode, FlagId, Inst, Order, ScalarLoad};
+use crate::isa::matrix::program::inst::{FlagId, Inst, Order, ScalarLoad};
 use crate::isa::matrix::program::{Program, Record, Stage};
 use crate::isa::matrix::sim::access::{Resolved, accesses};
 use crate::isa::matrix::sim::check::Checker;
-use crate::isa::matrix::sim::check::clock::{Clock, Thread};
+use crate::isa::matrix::sim::check::clock::Thread;
 use crate::isa::matrix::sim::check::violation::{Place, Rule, Violation};
 use crate::isa::matrix::sim::core::{Blocked, Core, Entry, FlagKey, SetFlag, scalar_value};
 use crate::isa::matrix::sim::cost::{Cost, cost};
+use crate::isa::matrix::sim::cross::Signals;
 use crate::isa::matrix::sim::l2::{GmTiming, L2};
 use crate::isa::matrix::sim::memory::{Gm, Local, l1_owner};
 use crate::isa::matrix::sim::report::{CoreReport, Event, Flow, Report, StageReport};
@@ -22,18 +23,12 @@ use crate::isa::matrix::sim::{Options, SimError, rules};
 
 /// Cycles that one core may run ahead of the others.
 const AHEAD: f64 = 1000.0;
-/// Signals that a cross-core counter holds.
-pub(super) const CROSS_LIMIT: usize = 15;
-
 /// Why a stage stops early.
 pub(crate) enum Stop {
     /// The checker has noted it.
     Noted,
     Error(SimError),
 }
-
-/// A signal to other cores: when, and what it carries for the checker.
-pub(super) type Post = (f64, Option<Clock>);
 
 pub(crate) struct Engine<'a, 'r> {
     pub(super) program: &'a Program,
@@ -50,7 +45,7 @@ pub(crate) struct Engine<'a, 'r> {
     pub(super) costs: Vec<Vec<Cost>>,
     pub(super) gm_timing: GmTiming,
     pub(super) reports: Vec<CoreReport>,
-    pub(super) posts: BTreeMap<(usize, CrossMode, u8), Vec<Post>>,
+    pub(super) signals: Signals,
     /// When products and `Fix` with unit flags started, by core, address in L0C, and whether it is a `Fix`.
     pub(super) unit_times: BTreeMap<(usize, i64, bool), f64>,
     /// First start and last end of each op.
@@ -107,7 +102,7 @@ impl<'a, 'r> Engine<'a, 'r> {
             costs,
             gm_timing: GmTiming::new(machine),
             reports,
-            posts: BTreeMap::new(),
+            signals: Signals::new(stage, machine),
             unit_times: BTreeMap::new(),
             spans: vec![(f64::INFINITY, f64::NEG_INFINITY); program.ops.len()],
             events: vec![],
@@ -222,16 +217,14 @@ impl<'a, 'r> Engine<'a, 'r> {
                     checker.report(Rule::FlagLeftSet, (thread, flag.record), None, None, detail);
                 }
             }
-            for (&(signaller, mode, id), posts) in &self.posts {
-                if self.taken_by_all(signaller, mode, id) < posts.len() {
-                    let stream = &self.cores[signaller].stream.records;
-                    let is_set = |r: &Record| matches!(r.inst, Inst::Order(Order::XSet { mode: m, id: i, .. }) if (m, i) == (mode, id));
-                    let record = stream.iter().rposition(is_set).unwrap_or(0);
-                    let thread = Thread::new(signaller, stream[record].inst.queue());
-                    let detail = format!("signal {id} of mode {}", mode.number());
-                    // Streams are far shorter than 2^32 records.
-                    checker.report(Rule::FlagLeftSet, (thread, record as u32), None, None, detail);
-                }
+            for (signaller, mode, id) in self.signals_left() {
+                let stream = &self.cores[signaller].stream.records;
+                let is_set = |r: &Record| matches!(r.inst, Inst::Order(Order::XSet { mode: m, id: i, .. }) if (m, i) == (mode, id));
+                let record = stream.iter().rposition(is_set).unwrap_or(0);
+                let thread = Thread::new(signaller, stream[record].inst.queue());
+                let detail = format!("signal {id} of mode {}", mode.number());
+                // Streams are far shorter than 2^32 records.
+                checker.report(Rule::FlagLeftSet, (thread, record as u32), None, None, detail);
             }
             checker.end_stage();
         }
@@ -407,16 +400,7 @@ impl<'a, 'r> Engine<'a, 'r> {
         }
         core.pc += 1;
         if let Some(checker) = checker {
-            let threads = Queue::ALL.map(|q| Thread::new(index, q));
-            for thread in threads {
-                let clock = checker.clocks.snapshot(thread);
-                threads.iter().for_each(|t| checker.clocks.join(*t, &clock));
-            }
-            for thread in threads {
-                let clock = checker.clocks.snapshot(thread);
-                threads.iter().for_each(|t| checker.clocks.join(*t, &clock));
-                checker.clocks.barrier(thread);
-            }
+            checker.clocks.barrier_of(Queue::ALL.map(|q| Thread::new(index, q)));
         }
         Ok(())
     }
@@ -450,9 +434,22 @@ impl<'a, 'r> Engine<'a, 'r> {
     fn drain(&mut self, index: usize, queue: Queue, checker: &mut Option<Checker<'a>>) -> Result<bool, Stop> {
         let mut ready = vec![queue];
         let mut has_moved = false;
+        // By queue: whom it lets run before it sets a flag again, and how far that one was.
+        let mut postponed = [None; Queue::COUNT];
         while let Some(queue) = ready.pop() {
             while let Some(entry) = self.cores[index].queue(queue).pending.front().cloned() {
                 let inst = &self.cores[index].record(entry.record).inst;
+                // A queue that waits for the flag may take it before it is set again.
+                if let Inst::Order(Order::Set { src, dst, .. }) = inst
+                    && self.cores[index].flags.contains_key(&flag_key(*src, *dst, &entry))
+                {
+                    let at = Some((*dst, self.cores[index].queue(*dst).ran));
+                    if postponed[queue.index()] != at {
+                        postponed[queue.index()] = at;
+                        ready.extend([queue, *dst]);
+                        break;
+                    }
+                }
                 if let (Some(checker), Some(clock)) = (&mut *checker, &entry.clock) {
                     checker.clocks.join(Thread::new(index, queue), clock);
                 }
@@ -492,8 +489,7 @@ impl<'a, 'r> Engine<'a, 'r> {
         let free = state.gate.max(entry.time);
         match inst {
             Inst::Order(Order::Set { src, dst, .. }) => {
-                // Ids are checked at issue.
-                let key: FlagKey = (*src, *dst, entry.at.extra as u8);
+                let key = flag_key(*src, *dst, entry);
                 let time = state.end.max(free);
                 let clock = checker.as_ref().map(|c| c.clocks.snapshot(thread));
                 let old = core.flags.insert(key, SetFlag { time, record: entry.record, clock });
@@ -504,7 +500,7 @@ impl<'a, 'r> Engine<'a, 'r> {
                 Ok(Some(free))
             }
             Inst::Order(Order::Wait { src, dst, .. }) => {
-                let key: FlagKey = (*src, *dst, entry.at.extra as u8);
+                let key = flag_key(*src, *dst, entry);
                 let Some(flag) = core.flags.remove(&key) else { return Ok(None) };
                 let grant = free.max(flag.time + hop);
                 let state = core.queue(queue);
@@ -538,11 +534,18 @@ impl<'a, 'r> Engine<'a, 'r> {
                 self.cross_set(index, (*mode, *id), (time, clock), (thread, entry.record), checker)?;
                 Ok(Some(free))
             }
-            Inst::Order(Order::XWait { mode, id, .. }) => self.cross_wait(index, queue, (*mode, *id), free, checker),
+            Inst::Order(Order::XWait { mode, id, .. }) => {
+                Ok(self.cross_wait(index, queue, (*mode, *id), free, checker))
+            }
             Inst::Work(work) => self.operate(index, queue, entry, work, checker).map(Some),
             Inst::Control(_) | Inst::ScalarLoad(_) => Ok(Some(free)),
         }
     }
+}
+
+/// The flag of an entry, whose id is checked at issue.
+fn flag_key(src: Queue, dst: Queue, entry: &Entry) -> FlagKey {
+    (src, dst, entry.at.extra as u8)
 }
 
 fn describe(queue: Queue, inst: &Inst, id: i64) -> String {

@@ -4,6 +4,7 @@ mod access;
 pub mod check;
 mod core;
 mod cost;
+mod cross;
 mod engine;
 mod exec;
 mod l2;

@@ -1,14 +1,13 @@
-//! Operations of the engine: an instruction's checks, bytes, traffic and time; signals between cores.
+//! Operations of the engine: an instruction's checks, bytes, traffic and time.
 
-use crate::isa::matrix::program::CoreKind;
 use crate::isa::matrix::program::addr::{Queue, Space};
-use crate::isa::matrix::program::inst::{CrossMode, Inst, UnitFlag, Work};
+use crate::isa::matrix::program::inst::{Inst, UnitFlag, Work};
 use crate::isa::matrix::sim::access::{Access, accesses, mmad_fractals};
 use crate::isa::matrix::sim::check::Checker;
 use crate::isa::matrix::sim::check::clock::Thread;
 use crate::isa::matrix::sim::check::violation::Rule;
 use crate::isa::matrix::sim::core::Entry;
-use crate::isa::matrix::sim::engine::{CROSS_LIMIT, Engine, Post, Stop};
+use crate::isa::matrix::sim::engine::{Engine, Stop};
 use crate::isa::matrix::sim::l2::Traffic;
 use crate::isa::matrix::sim::memory::Local;
 use crate::isa::matrix::sim::report::Event;
@@ -160,92 +159,6 @@ impl<'a> Engine<'a, '_> {
             && fix.unit_flag == UnitFlag::Last
         {
             self.unit_times.insert((index, entry.at.src0, true), start);
-        }
-    }
-
-    /// Notes a signal.
-    pub(super) fn cross_set(
-        &mut self,
-        index: usize,
-        (mode, id): (CrossMode, u8),
-        post: Post,
-        (thread, record): (Thread, u32),
-        checker: &mut Option<Checker<'a>>,
-    ) -> Result<(), Stop> {
-        if !self.machine.has_cross_core(mode) {
-            let detail = format!("cross-core mode {}", mode.number());
-            return Err(self.stop(checker, (thread, record), (Rule::NotOnMachine, None, detail)));
-        }
-        let posts = self.posts.entry((index, mode, id)).or_default();
-        posts.push(post);
-        let set = posts.len();
-        if set - self.taken_by_all(index, mode, id).min(set) > CROSS_LIMIT {
-            let detail = format!("signal {id} of mode {}", mode.number());
-            return Err(self.stop(checker, (thread, record), (Rule::CrossCoreCounter, None, detail)));
-        }
-        Ok(())
-    }
-
-    /// Signals of a core that every core which waits for them has taken.
-    pub(super) fn taken_by_all(&self, signaller: usize, mode: CrossMode, id: u8) -> usize {
-        let waiters = (0..self.cores.len()).filter(|w| self.signallers(*w, mode).contains(&signaller));
-        waiters.map(|w| self.cores[w].taken.get(&(mode, id)).copied().unwrap_or(0)).min().unwrap_or(0) as usize
-    }
-
-    /// Passes once every signaller has signalled once more than this core has taken.
-    pub(super) fn cross_wait(
-        &mut self,
-        index: usize,
-        queue: Queue,
-        (mode, id): (CrossMode, u8),
-        free: f64,
-        checker: &mut Option<Checker<'a>>,
-    ) -> Result<Option<f64>, Stop> {
-        let taken = self.cores[index].taken.get(&(mode, id)).copied().unwrap_or(0) as usize;
-        let signallers = self.signallers(index, mode);
-        let mut posts = vec![];
-        for signaller in signallers {
-            match self.posts.get(&(signaller, mode, id)).and_then(|p| p.get(taken)) {
-                Some(post) => posts.push(post.clone()),
-                None => return Ok(None),
-            }
-        }
-        if posts.is_empty() {
-            return Ok(None);
-        }
-        let last = posts.iter().map(|(time, _)| *time).fold(0.0, f64::max);
-        let grant = free.max(last + self.machine.flag.cross_hop.value);
-        *self.cores[index].taken.entry((mode, id)).or_default() += 1;
-        let state = self.cores[index].queue(queue);
-        let idle = grant - free.max(state.end);
-        if idle > 0.0 {
-            *state.report.wait.entry("cores").or_default() += idle;
-        }
-        state.gate = grant;
-        if let Some(checker) = checker {
-            let thread = Thread::new(index, queue);
-            posts.iter().filter_map(|(_, clock)| clock.as_ref()).for_each(|c| checker.clocks.join(thread, c));
-        }
-        Ok(Some(grant))
-    }
-
-    /// The cores whose signals a core waits for.
-    fn signallers(&self, index: usize, mode: CrossMode) -> Vec<usize> {
-        let kind = self.cores[index].stream.kind;
-        let same = |k: CoreKind| (0..self.cores.len()).filter(move |c| self.cores[*c].stream.kind == k);
-        let per = self.machine.org.vector_per_cube.map_or(1, |v| v.value as usize).max(1);
-        let first = same(CoreKind::Vector).next().unwrap_or(0);
-        // Vector cores stand behind the cube cores, those of cube core g at first + g · per.
-        let group = if kind == CoreKind::Vector { (index - first) / per } else { index };
-        let vectors = same(CoreKind::Vector).filter(|v| (v - first) / per == group);
-        match (mode, kind) {
-            (CrossMode::All, _) => same(kind).collect(),
-            (CrossMode::Pair, _) => vectors.collect(),
-            (CrossMode::Group | CrossMode::Single, CoreKind::Vector) => {
-                same(CoreKind::Cube).filter(|c| *c == group).collect()
-            }
-            (CrossMode::Group, CoreKind::Cube | CoreKind::Coupled) => vectors.collect(),
-            (CrossMode::Single, CoreKind::Cube | CoreKind::Coupled) => vectors.take(1).collect(),
         }
     }
 }

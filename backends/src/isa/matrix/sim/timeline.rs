@@ -17,12 +17,19 @@ pub struct Part<'a> {
     pub report: &'a Report,
 }
 
-/// Cycles from the first start to the last end of each op, by name; stages one after the other.
+/// Cycles from the first start to the last end of each op, by name; stages one after the other. Cores that have no part in
+/// an op may begin the next one: its cycles count from the end of the op before.
 pub fn ops(program: &Program, report: &Report) -> BTreeMap<String, f64> {
     let mut cycles = BTreeMap::new();
-    for (op, (start, end)) in report.stages.iter().flat_map(|stage| &stage.ops) {
-        let name = program.ops.get(usize::from(*op)).cloned().unwrap_or_default();
-        *cycles.entry(name).or_default() += end - start;
+    for stage in &report.stages {
+        let mut spans: Vec<(&u16, &(f64, f64))> = stage.ops.iter().collect();
+        spans.sort_by(|a, b| a.1.1.total_cmp(&b.1.1));
+        let mut before = 0.0;
+        for (op, (start, end)) in spans {
+            let name = program.ops.get(usize::from(*op)).cloned().unwrap_or_default();
+            *cycles.entry(name).or_default() += end - start.max(before);
+            before = *end;
+        }
     }
     cycles
 }

@@ -68,14 +68,8 @@ mod flag {
 
 /// The registers of a product. Those of the first group are set before it runs.
 pub mod regs {
+    use crate::isa::matrix::lower::vector::reg;
     use crate::isa::matrix::program::addr::Reg;
-
-    const fn reg(index: u8) -> Reg {
-        match Reg::new(index) {
-            Some(reg) => reg,
-            None => panic!("below 32"),
-        }
-    }
 
     /// Activation strips, act_scale, output, and the optional operands.
     pub const Q: Reg = reg(1);

@@ -13,6 +13,7 @@ pub mod ternary;
 
 use tcc_ir::numerics;
 
+use super::cores::RESERVED;
 use super::emit::{Emit, F32, S32, Second, Strided, block, dense as all, strided};
 use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
 use crate::isa::matrix::program::inst::{Count, ScalarOp, ScalarOperand};
@@ -126,11 +127,11 @@ impl Space {
     }
 }
 
-/// Register `index`, 1 to 31.
+/// Register `index` of a step, below [`RESERVED`].
 pub const fn reg(index: u8) -> Reg {
     match Reg::new(index) {
-        Some(reg) => reg,
-        None => panic!("there are 32 registers"),
+        Some(reg) if index < RESERVED => reg,
+        Some(_) | None => panic!("no register of steps"),
     }
 }
 

@@ -13,7 +13,7 @@ use super::{Place, ROWS, Space, Tables, UbTooSmall, behind, reg, row_cores, shar
 use crate::isa::matrix::lower::emit::{Emit, F32, Second, U16, block, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::program::StartValues;
-use crate::isa::matrix::program::addr::Reg;
+use crate::isa::matrix::program::addr::{Queue, Reg};
 use crate::isa::matrix::program::inst::Count;
 use crate::isa::matrix::program::ty::ElemType;
 use crate::isa::matrix::program::vec::VecOp;
@@ -152,6 +152,10 @@ pub fn ternary(
         if let Some(place) = place {
             e.point(reg, place);
         }
+    }
+    if t.activations == Activations::Codes {
+        // The scalar unit reads the scales that other cores left, once these are there.
+        e.after(Queue::Mte2, Queue::S);
     }
     // What is behind the last column stays zero.
     e.fill(at.x, 0, t.k.next_multiple_of(BLOCK));

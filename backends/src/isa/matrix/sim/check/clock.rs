@@ -74,6 +74,20 @@ impl Clocks {
         self.complete[thread.0 as usize] = self.threads[thread.0 as usize][thread.0 as usize];
     }
 
+    /// All operations of `threads` have ended before any of their next ones starts.
+    pub fn barrier_of(&mut self, threads: [Thread; Queue::COUNT]) {
+        let mut all = vec![0; self.complete.len()];
+        for thread in threads {
+            let clock = self.threads[thread.0 as usize].iter();
+            all.iter_mut().zip(clock).for_each(|(all, known): (&mut u32, &u32)| *all = (*all).max(*known));
+        }
+        let all = Rc::new(all);
+        for thread in threads {
+            self.threads[thread.0 as usize] = Rc::clone(&all);
+            self.barrier(thread);
+        }
+    }
+
     /// True if operation `number` of `other` ends before the next one of `thread`.
     pub fn is_before(&self, other: Thread, number: u32, thread: Thread) -> bool {
         self.threads[thread.0 as usize][other.0 as usize] >= number

@@ -34,27 +34,24 @@ pub(crate) struct Cell {
 /// The cells of all memories.
 #[derive(Clone, Debug)]
 pub(crate) struct Shadow {
-    /// By core and memory.
+    /// Bytes of each memory of a core.
+    capacity: BTreeMap<Space, u64>,
+    /// By core and memory, from when it is first touched.
     local: Vec<BTreeMap<Space, Vec<Cell>>>,
     gm: BTreeMap<u64, Cell>,
 }
 
 impl Shadow {
     pub fn new(machine: &Machine, cores: usize) -> Shadow {
-        let mut shadow = Shadow { local: vec![], gm: BTreeMap::new() };
+        let mut shadow = Shadow { capacity: BTreeMap::new(), local: vec![], gm: BTreeMap::new() };
         shadow.reset(machine, cores);
         shadow
     }
 
     /// A new stage: buffers are undefined, and everything in global memory is ordered.
     pub fn reset(&mut self, machine: &Machine, cores: usize) {
-        let cells = |space: Space| {
-            let count = capacity(machine, space).div_ceil(CELL);
-            // Buffers are at most 64 MiB.
-            (space, vec![Cell::default(); count as usize])
-        };
-        let locals = Space::ALL.into_iter().filter(|s| *s != Space::Gm);
-        self.local = (0..cores).map(|_| locals.clone().map(cells).collect()).collect();
+        self.capacity = Space::ALL.map(|space| (space, capacity(machine, space))).into();
+        self.local = vec![BTreeMap::new(); cores];
         for cell in self.gm.values_mut() {
             *cell = Cell { initialized: cell.initialized, ..Cell::default() };
         }
@@ -66,7 +63,10 @@ impl Shadow {
         match space {
             Space::Gm => Some(self.gm.entry(index).or_default()),
             Space::L1 | Space::L0a | Space::L0b | Space::L0c | Space::Ub | Space::Bt | Space::Fb => {
-                self.local[core].get_mut(&space)?.get_mut(usize::try_from(index).ok()?)
+                // Buffers are at most 64 MiB.
+                let cells = self.capacity[&space].div_ceil(CELL) as usize;
+                let local = self.local[core].entry(space).or_insert_with(|| vec![Cell::default(); cells]);
+                local.get_mut(usize::try_from(index).ok()?)
             }
         }
     }

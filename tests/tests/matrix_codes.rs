@@ -2,7 +2,7 @@
 //! longest, heads ragged and positions many.
 
 use tcc_backends::isa::matrix::lower::emit::Emit;
-use tcc_backends::isa::matrix::lower::model::memories;
+use tcc_backends::isa::matrix::lower::model::attention_core;
 use tcc_backends::isa::matrix::lower::vector::Tables;
 use tcc_backends::isa::matrix::lower::vector::attention::{Attention, attention, scores_bytes};
 use tcc_backends::isa::matrix::machine::preset::{PRESETS, preset};
@@ -94,7 +94,7 @@ fn check(machine: &Machine, shape: Shape, content: Content) {
         OrganisationKind::Coupled => (CoreKind::Coupled, machine.cube_cores()),
         OrganisationKind::Split => (CoreKind::Vector, machine.vector_cores()),
     };
-    let (ub, cores) = (memories(machine).ub, cores as usize);
+    let (core, cores) = (attention_core(machine), cores as usize);
     let layout = CacheLayout { heads: kv_heads, ctx, d, dtype: DType::Q8 };
     let a = Attention { m, heads, cache: layout, scale };
     let [k, v] = [(&k, true), (&v, false)].map(|(cache, is_key)| laid_out(cache, &layout, is_key, pos + m));
@@ -107,12 +107,12 @@ fn check(machine: &Machine, shape: Shape, content: Content) {
         place("v", SymbolKind::State, v.len()),
         place("out", SymbolKind::Output, q.len()),
         place("pos", SymbolKind::Input, 64),
-        place("scores", SymbolKind::Scratch, scores_bytes(&a, ub, cores)),
+        place("scores", SymbolKind::Scratch, scores_bytes(&a, &core, cores)),
     ];
     let tables = Tables::new(|name, bytes, ty| builder.constant(name, bytes, ty));
     let mut e = Emit::default();
     e.op = builder.op("attention");
-    let shared = attention(&mut e, ub, &a, places, &tables, cores);
+    let shared = attention(&mut e, &core, &a, places, &tables, cores);
     let (cores, start) = shared.unwrap_or_else(|e| panic!("{what}: {e}"));
     builder.stage("attention", vec![e.stream(kind, cores, start)]);
     let program = builder.finish().unwrap_or_else(|e| panic!("{what}: {e}"));

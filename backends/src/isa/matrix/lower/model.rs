@@ -100,6 +100,12 @@ pub fn memories(machine: &Machine) -> Memories {
     Memories { l1, l0a, l0b, l0c, ub, entries }
 }
 
+/// What attention may use of a core.
+pub fn attention_core(machine: &Machine) -> attention::Core {
+    let memories = memories(machine);
+    attention::Core { ub: memories.ub, cube: features(machine).contains(desc::CUBE).then_some(memories) }
+}
+
 /// What the rows of the menu that `machine` can run need (`desc.rs`).
 pub fn features(machine: &Machine) -> Features {
     let is_coupled = machine.org.kind == OrganisationKind::Coupled;
@@ -276,7 +282,7 @@ fn scratch_bytes(spec: &KernelSpec, machine: &Machine) -> usize {
         KernelSpec::TernaryMatmul { m, n, .. } => 4 * m * n,
         KernelSpec::Attention { m, heads, cache, scale } => {
             let shape = Attention { m: *m, heads: *heads, cache: *cache, scale: *scale };
-            attention::scores_bytes(&shape, memories(machine).ub, vector_units(machine))
+            attention::scores_bytes(&shape, &attention_core(machine), vector_units(machine))
         }
         _ => 0,
     }
@@ -520,7 +526,7 @@ impl Cx<'_> {
             KernelSpec::Attention { m, heads, cache, scale } => {
                 let shape = Attention { m: *m, heads: *heads, cache: *cache, scale: *scale };
                 let places = [args[0], args[1], args[2], args[3], pos, (self.map.sums, 0)];
-                attention::attention(e, ub, &shape, places, tables, cores)
+                attention::attention(e, &attention_core(self.machine), &shape, places, tables, cores)
             }
             KernelSpec::DenseMatmul { m, n, k, weight, scale, bias, residual, .. } => {
                 let shape = Dense { m: *m, n: *n, k: *k, weight: *weight, scale: *scale };

@@ -142,7 +142,9 @@ impl Step<'_> {
     /// Puts the two parts of the unit's sums together, rounded once, and multiplies by the scales of queries and of keys.
     pub fn scale_codes(&self, e: &mut Emit, codes: &CodesAt) {
         let (s, unit, pairs) = (self.at.s, self.tile.unit, self.pairs());
-        e.each2(VecOp::Add, s, s, codes.low, pairs);
+        if !self.tile.on_cube {
+            e.each2(VecOp::Add, s, s, codes.low, pairs);
+        }
         match self.tile.way {
             Way::Queries => e.each2(VecOp::Mul, s, s, codes.q_scales, pairs),
             Way::Positions => {
@@ -249,6 +251,7 @@ impl Step<'_> {
             e.each(VecOp::Cast, TO_F32, *plane, *plane, Second::None, units * pairs);
         }
         for unit in 0..units {
+            e.wait(Queue::V, Queue::Mte2, flag::ROWS);
             self.load_rows(e, unit * self.tile.unit);
             e.set(Queue::Mte2, Queue::V, flag::ROWS);
             e.wait(Queue::Mte2, Queue::V, flag::ROWS);

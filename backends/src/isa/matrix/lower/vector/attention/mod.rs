@@ -7,13 +7,15 @@
 //! one is not visited. Rows that see none of some positions are left out of most of the work, a third of them at a time.
 //! A core takes every n-th pair of tile and KV head.
 //!
-//! Over int8 caches queries and weights are codes ([`codes`]), and weights are a pass of their own between the two.
+//! Over int8 caches queries and weights are codes ([`codes`]), and weights are a pass of their own between the two. Where
+//! a core has a cube, it sums the scores of many queries ([`cube`]).
 //!
 //! Keys and queries lie with the elements of each block in [`ORDER`](super::order_offsets), so that the sum over a
 //! block is the end of `numerics::reduce`. The first product of a partial is not added to +0, which only loses the sign
 //! of a zero score; adding it to the mask, or exp, does that anyway.
 
 mod codes;
+mod cube;
 mod space;
 mod step;
 
@@ -23,6 +25,7 @@ use self::space::At;
 use super::rows::{divide_up, step as bytes_step};
 use super::{Place, Sharing, Tables, UbTooSmall, behind, reg};
 use crate::isa::matrix::lower::emit::Emit;
+use crate::isa::matrix::lower::matmul::tile::Memories;
 use crate::isa::matrix::program::StartValues;
 use crate::isa::matrix::program::addr::{Queue, Reg};
 use crate::isa::matrix::program::inst::{Count, ScalarOp, ScalarOperand};
@@ -61,6 +64,8 @@ mod flag {
     pub const ROWS: u8 = 1;
     pub const LOADED: u8 = 2;
     pub const STORED: u8 = 1;
+    /// Of the slots on the way through the cube.
+    pub const CUBE: u8 = 3;
 }
 
 /// Query heads of a tile at most.
@@ -74,6 +79,15 @@ const MOST_ROWS: usize = 96;
 
 /// Queries from which on an instruction has a repeat for each of them.
 const MANY: usize = 24;
+
+/// What a core has.
+#[derive(Clone, Copy, Debug)]
+pub struct Core {
+    /// Bytes of UB.
+    pub ub: usize,
+    /// Local memories of its cube, whose operands come from UB and whose sums go there.
+    pub cube: Option<Memories>,
+}
 
 /// Shape of the op.
 #[derive(Clone, Copy, Debug)]
@@ -96,12 +110,14 @@ impl Attention {
         self.heads / self.heads_together()
     }
 
-    /// The best tile of `rows` token rows that fits `ub` bytes, and where its parts lie.
-    fn tile(&self, ub: usize, rows: usize) -> Result<(Tile, At), UbTooSmall> {
+    /// The best tile of `rows` token rows that fits UB, and where its parts lie.
+    fn tile(&self, core: &Core, rows: usize) -> Result<(Tile, At), UbTooSmall> {
+        let ub = core.ub;
         let mut refused = UbTooSmall { needed: ub + 1, limit: ub };
         let heads = self.heads_together();
         for &(way, unit, batch) in Tile::ways(rows * heads, self.cache.element_bytes()) {
-            let tile = Tile { way, rows, heads, unit, batch };
+            let mut tile = Tile { way, rows, heads, unit, batch, on_cube: false };
+            tile.on_cube = core.cube.is_some_and(|memories| cube::fits(&memories, self, &tile));
             match At::take(ub, self, &tile) {
                 Ok(at) => return Ok((tile, at)),
                 Err(error) => refused = error,
@@ -110,16 +126,16 @@ impl Attention {
         Err(refused)
     }
 
-    /// The largest tiles that fit `ub` bytes and leave none of `cores` cores without one, if there are enough rows.
-    fn tiles(&self, ub: usize, cores: usize) -> Result<Tiles, UbTooSmall> {
+    /// The largest tiles that fit UB and leave none of `cores` cores without one, if there are enough rows.
+    fn tiles(&self, core: &Core, cores: usize) -> Result<Tiles, UbTooSmall> {
         // Cores would share blocks of 32 bytes: one does it.
         let cores = if self.cache.d.is_multiple_of(8) { cores } else { 1 };
         let along_rows = cores.div_ceil(self.parts());
         let most = (self.m / along_rows).clamp(1, MOST_ROWS);
         let of = |rows: usize| {
-            let whole = self.tile(ub, rows)?;
+            let whole = self.tile(core, rows)?;
             let rest = self.m % rows;
-            let short = if rest > 0 { Some(self.tile(ub, rest)?) } else { None };
+            let short = if rest > 0 { Some(self.tile(core, rest)?) } else { None };
             Ok(Tiles { cores: cores.min(self.parts() * self.m.div_ceil(rows)), whole, short })
         };
         let mut found = of(most);
@@ -151,8 +167,8 @@ impl Tiles {
 }
 
 /// Bytes of global memory that scores wait in, on `cores` cores.
-pub fn scores_bytes(a: &Attention, ub: usize, cores: usize) -> usize {
-    a.tiles(ub, cores).map_or(0, |tiles| tiles.cores * tiles.core_bytes(a))
+pub fn scores_bytes(a: &Attention, core: &Core, cores: usize) -> usize {
+    a.tiles(core, cores).map_or(0, |tiles| tiles.cores * tiles.core_bytes(a))
 }
 
 /// How instructions cover pairs of a query and a position.
@@ -175,6 +191,8 @@ struct Tile {
     unit: usize,
     /// Units whose weights are computed together.
     batch: usize,
+    /// Scores are sums of the cube.
+    on_cube: bool,
 }
 
 impl Tile {
@@ -223,14 +241,15 @@ enum Seen {
 /// the registers that differ between them.
 pub fn attention(
     e: &mut Emit,
-    ub: usize,
+    core: &Core,
     a: &Attention,
     [q, k, v, out, pos, scores]: [Place; 6],
     tables: &Tables,
     cores: usize,
 ) -> Result<Sharing, UbTooSmall> {
-    let tiles = a.tiles(ub, cores)?;
+    let tiles = a.tiles(core, cores)?;
     let cores = tiles.cores;
+    let on_cube = tiles.whole.0.on_cube || tiles.short.as_ref().is_some_and(|(tile, _)| tile.on_cube);
     let wholes = a.parts() * (a.m / tiles.whole.0.rows);
     // Short tiles take longer for a row: they are the first rows, which see the fewest positions.
     let shorter = tiles.short.as_ref().map_or(0, |(tile, _)| tile.rows);
@@ -242,23 +261,26 @@ pub fn attention(
     }
     e.point(AT, scores);
     e.index(SCORES, AT, CORE, tiles.core_bytes(a));
-    presets(e, true);
+    presets(e, on_cube, true);
     items(e, a, (&tiles.whole, WHOLE, shorter), tables, (0, cores));
     if let Some(short) = &tiles.short {
         items(e, a, (short, SHORT, 0), tables, (wholes, cores));
     }
-    presets(e, false);
+    presets(e, on_cube, false);
     Ok((cores, starts))
 }
 
 /// Sets, or takes, the flags that say that slots are free.
-fn presets(e: &mut Emit, is_start: bool) {
+fn presets(e: &mut Emit, on_cube: bool, is_start: bool) {
     for (src, dst, id) in [
         (Queue::V, Queue::Mte2, flag::ROWS),
         (Queue::V, Queue::Mte2, flag::LOADED),
         (Queue::Mte3, Queue::V, flag::STORED),
     ] {
         if is_start { e.set(src, dst, id) } else { e.wait(src, dst, id) }
+    }
+    if on_cube {
+        cube::presets(e, is_start);
     }
 }
 
@@ -394,7 +416,7 @@ mod tests {
             for cores in [1, 8, 48] {
                 let cache = CacheLayout { heads: kv_heads, ctx: m, d, dtype };
                 let a = Attention { m, heads: group * kv_heads, cache, scale: 1.0 };
-                let tiles = a.tiles(kib << 10, cores).expect("it fits");
+                let tiles = a.tiles(&Core { ub: kib << 10, cube: None }, cores).expect("it fits");
                 let rows = tiles.whole.0.rows;
                 let short = tiles.short.as_ref().map_or(0, |(tile, _)| tile.rows);
                 assert_eq!(m, m / rows * rows + short, "{d} {group} {m}");

@@ -33,7 +33,12 @@ impl Step<'_> {
         let at = self.at;
         at.load_queries(e, self.a, self.tile);
         match &at.codes {
-            Some(codes) => self.code_queries(e, codes),
+            Some(codes) => {
+                self.code_queries(e, codes);
+                if self.tile.on_cube {
+                    self.codes_to_cube(e);
+                }
+            }
             None => e.in_order(at.q, at.lo, at.order, self.tile.queries() * self.pitch()),
         }
         e.fill(at.max, f32::MIN.to_bits(), self.pairs());
@@ -42,9 +47,16 @@ impl Step<'_> {
     /// Scores of `units` units, stored; what lies in the future of a query is hidden.
     pub fn scores(&self, e: &mut Emit, units: usize, seen: Seen, tables: &Tables) {
         let (masked, first) = self.masked(seen);
+        let on_cube = self.tile.on_cube;
+        if on_cube {
+            self.cube_sums(e);
+        }
         for unit in 0..units {
             let positions = unit * self.tile.unit;
-            self.load_rows(e, positions);
+            e.wait(Queue::V, Queue::Mte2, flag::ROWS);
+            if !on_cube {
+                self.load_rows(e, positions);
+            }
             if self.at.codes.is_some() {
                 self.load_scales(e, positions, self.tile.unit);
             }
@@ -56,14 +68,19 @@ impl Step<'_> {
             if masked {
                 e.compare(VecOp::CmpLt, self.at.bits, self.at.mask, 0.0, self.pairs());
             }
-            self.widen(e);
+            if !on_cube {
+                self.widen(e);
+            }
             if self.at.codes.is_some() {
                 self.keep_scales(e, self.tile.unit);
             }
             e.set(Queue::V, Queue::Mte2, flag::ROWS);
-            let keys = self.keys(e);
+            let keys = if on_cube { None } else { Some(self.keys(e)) };
             e.wait(Queue::Mte3, Queue::V, flag::STORED);
-            self.products(e, keys, first);
+            match keys {
+                Some(keys) => self.products(e, keys, first),
+                None => self.join_planes(e, unit),
+            }
             self.scale_scores(e);
             if masked {
                 e.select(self.at.s, block(self.at.hidden), self.at.bits, self.pairs());
@@ -81,12 +98,11 @@ impl Step<'_> {
         }
     }
 
-    /// Loads the rows of the unit that begins `positions` behind the registers, once their slot is free.
+    /// Loads the rows of the unit that begins `positions` behind the registers, whose slot is free.
     pub fn load_rows(&self, e: &mut Emit, positions: usize) {
         let (cache, unit) = (&self.a.cache, self.tile.unit);
         let (size, d, pitch, row) = (cache.element_bytes(), cache.d, self.pitch(), cache.row_bytes());
         let from = behind(AT, positions * row);
-        e.wait(Queue::V, Queue::Mte2, flag::ROWS);
         if pitch == d {
             e.load(self.at.raw, from, 1, unit * size * d, 0, 0);
         } else {
@@ -234,6 +250,7 @@ impl Step<'_> {
         self.load_pairs(e, units);
         self.exponentials(e, units);
         for unit in 0..units {
+            e.wait(Queue::V, Queue::Mte2, flag::ROWS);
             self.load_rows(e, unit * self.tile.unit);
             e.set(Queue::Mte2, Queue::V, flag::ROWS);
             e.wait(Queue::Mte2, Queue::V, flag::ROWS);

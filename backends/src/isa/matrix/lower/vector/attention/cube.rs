@@ -1,0 +1,202 @@
+//! Scores of many queries over an int8 cache on the cube of a coupled core.
+//!
+//! The two planes of a tile's query codes are rows of L0A for as long as the tile lasts, high ones first; rows of keys, as
+//! they lie in the cache, are columns. Sums of sixteen positions leave L0C for UB, where the vector unit puts the planes
+//! together: `128 · high + low` is exact in s32.
+
+use tcc_ir::attention_codes::PLANE;
+
+use super::step::Step;
+use super::{AT, Attention, Tile, Way, flag};
+use crate::isa::matrix::lower::emit::{Emit, S32, Second, Types, dense, strided};
+use crate::isa::matrix::lower::matmul::tile::Memories;
+use crate::isa::matrix::lower::vector::behind;
+use crate::isa::matrix::lower::vector::cache::pitch;
+use crate::isa::matrix::program::addr::{Addr, Queue};
+use crate::isa::matrix::program::inst::{
+    Copy, CopyForm, CopyPath, Fix, FixLayout, FixPath, FixScale, LoadL0, Mmad, MmadInit, Quant, Side, UnitFlag, Work,
+};
+use crate::isa::matrix::program::ty::{CubeType, ElemType};
+use crate::isa::matrix::program::vec::VecOp;
+
+/// Positions of a step: columns of a product.
+const POSITIONS: usize = 16;
+
+/// Bytes of a fractal's row.
+const STRIP: usize = 32;
+
+/// Slots of one each, by the queues that they lie between: forward the one way, free again the other way.
+const RING: [(Queue, Queue); 4] =
+    [(Queue::Mte2, Queue::Mte1), (Queue::Mte1, Queue::M), (Queue::M, Queue::Fix), (Queue::Fix, Queue::V)];
+
+/// True if the scores of `tile` are sums of the cube with these memories.
+pub fn fits(memories: &Memories, a: &Attention, tile: &Tile) -> bool {
+    let (queries, keys) = (2 * rows(tile) * pitch(&a.cache), POSITIONS * pitch(&a.cache));
+    a.cache.has_scales()
+        && tile.way == Way::Queries
+        && queries <= memories.l0a
+        && keys <= memories.l0b
+        && queries + keys <= memories.l1
+        && 4 * 2 * rows(tile) * POSITIONS <= memories.l0c
+}
+
+/// Rows of a plane in L0A: whole fractals.
+fn rows(tile: &Tile) -> usize {
+    tile.queries().next_multiple_of(16)
+}
+
+/// Sets, or takes, the flags that say that slots are free.
+pub fn presets(e: &mut Emit, is_start: bool) {
+    for (src, dst) in RING {
+        if is_start { e.set(dst, src, flag::CUBE) } else { e.wait(dst, src, flag::CUBE) }
+    }
+}
+
+/// A fixed address in a local memory.
+fn at(offset: usize) -> Addr {
+    // Local memories are far below 2^26 bytes.
+    Addr::at(offset as i32)
+}
+
+impl Step<'_> {
+    /// Bytes of both planes of codes, in L1 and in L0A; keys follow in L1.
+    fn plane_bytes(&self) -> usize {
+        2 * rows(self.tile) * pitch(&self.a.cache)
+    }
+
+    /// Brings the query codes, f32 in order, to L0A in two planes.
+    pub fn codes_to_cube(&self, e: &mut Emit) {
+        let (q, lo, pitch, rows) = (self.at.q, self.at.lo, pitch(&self.a.cache), rows(self.tile));
+        let count = self.tile.queries() * pitch;
+        e.each(VecOp::Cast, (ElemType::S32, ElemType::F32), lo, q, Second::None, count);
+        e.each(VecOp::And, S32, q, lo, Second::Bits(u32::from(PLANE) - 1), count);
+        e.each(VecOp::Shr, S32, lo, lo, Second::Bits(PLANE.trailing_zeros()), count);
+        // In place: a repeat reads all that it overwrites, and the ones behind it lie further on.
+        let narrow: Types = (ElemType::S8, ElemType::S32);
+        [lo, q].into_iter().for_each(|plane| e.each(VecOp::Cast, narrow, plane, plane, Second::None, count));
+        e.after(Queue::V, Queue::Mte3);
+        // The tile before is through with L1 and with L0A.
+        e.after(Queue::Mte1, Queue::Mte3);
+        e.after(Queue::M, Queue::Mte1);
+        for (plane, from) in [lo, q].into_iter().enumerate() {
+            // Rows behind the last query have sums that nothing reads. Tiles of one UB: below 65536 rows.
+            e.push(Work::Copy(Copy {
+                path: CopyPath::UbToL1,
+                form: CopyForm::Nz,
+                dst: at(plane * rows * STRIP),
+                src: at(from),
+                rows: rows as u16,
+                row_bytes: pitch as u32,
+                src_stride: pitch as u32,
+                dst_stride: (2 * rows * STRIP) as u32,
+            }));
+        }
+        e.after(Queue::Mte3, Queue::Mte1);
+        // Sums take the place of the codes.
+        e.after(Queue::Mte3, Queue::Fix);
+        self.load_operand(e, Side::A, 0, 2 * rows);
+    }
+
+    /// Loads all columns of `rows` rows of fractals at `src` in L1 to the front of L0A or L0B.
+    fn load_operand(&self, e: &mut Emit, side: Side, src: usize, rows: usize) {
+        // Sizes of L0: below 65536 fractals.
+        e.push(Work::LoadL0(LoadL0 {
+            side,
+            dst: at(0),
+            src: at(src),
+            rows: (rows / 16) as u16,
+            cols: (pitch(&self.a.cache) / STRIP) as u16,
+            src_stride: (rows * STRIP) as u32,
+            transpose: false,
+        }));
+    }
+
+    /// Waits until the slot in front of `RING[index]` is free, writes it, and lets the next queue go on.
+    fn through(e: &mut Emit, index: usize, write: impl FnOnce(&mut Emit)) {
+        let (src, dst) = RING[index];
+        e.wait(dst, src, flag::CUBE);
+        write(e);
+        e.set(src, dst, flag::CUBE);
+        e.wait(src, dst, flag::CUBE);
+    }
+
+    /// Gives the slot in front of `RING[index]` back.
+    fn free(e: &mut Emit, index: usize) {
+        let (src, dst) = RING[index];
+        e.set(dst, src, flag::CUBE);
+    }
+
+    /// Sums of the step's positions for all queries: `s32[2, rows, 16]` at `At::lo`.
+    pub fn cube_sums(&self, e: &mut Emit) {
+        let (cache, m) = (&self.a.cache, 2 * rows(self.tile));
+        let keys = self.plane_bytes();
+        // Rows of a cache and of a tile: within the fields.
+        Step::through(e, 0, |e| {
+            e.push(Work::Copy(Copy {
+                path: CopyPath::GmToL1,
+                form: CopyForm::Nz,
+                dst: at(keys),
+                src: behind(AT, 0),
+                rows: POSITIONS as u16,
+                row_bytes: cache.d as u32,
+                src_stride: cache.row_bytes() as u32,
+                dst_stride: (POSITIONS * STRIP) as u32,
+            }));
+        });
+        Step::through(e, 1, |e| self.load_operand(e, Side::B, keys, POSITIONS));
+        Step::free(e, 0);
+        Step::through(e, 2, |e| {
+            e.push(Work::Mmad(Mmad {
+                ty: CubeType::S8,
+                c: at(0),
+                a: at(0),
+                b: at(0),
+                m: m as u16,
+                k: pitch(cache) as u16,
+                n: POSITIONS as u16,
+                init: MmadInit::Zero,
+                unit_flag: UnitFlag::Off,
+            }));
+        });
+        Step::free(e, 1);
+        Step::through(e, 3, |e| {
+            e.push(Work::Fix(Fix {
+                path: FixPath::Ub,
+                dst: at(self.at.lo),
+                src: at(0),
+                m: m as u16,
+                n: POSITIONS as u16,
+                from: ElemType::S32,
+                src_stride: (m * STRIP * 2) as u32,
+                dst_stride: (4 * POSITIONS) as u32,
+                quant: Quant::Keep,
+                scale: FixScale::Tile(1.0),
+                relu: false,
+                layout: FixLayout::RowMajor,
+                unit_flag: UnitFlag::Off,
+            }));
+        });
+        Step::free(e, 2);
+    }
+
+    /// Puts the planes of unit `unit` of the step together at `At::s`, rounded once; frees them behind the last unit.
+    pub fn join_planes(&self, e: &mut Emit, unit: usize) {
+        let (s, high) = (self.at.s, self.at.lo + 32 * unit);
+        let low = high + 4 * POSITIONS * rows(self.tile);
+        let queries = self.tile.queries();
+        // A repeat has eight queries, eight positions of each.
+        let (full, tail) = (queries / 8, queries % 8);
+        for (first, repeats, lanes) in [(0, full, 64), (8 * full, 1, 8 * tail)] {
+            if repeats > 0 && lanes > 0 {
+                let of = |sums: usize| strided(sums + 4 * POSITIONS * first, 2, 16);
+                let s = dense(s + 32 * first);
+                e.vec(VecOp::Shl, S32, s, of(high), Second::Bits(PLANE.trailing_zeros()), repeats, lanes);
+                e.vec(VecOp::Add, S32, s, s, Second::Vector(of(low)), repeats, lanes);
+            }
+        }
+        if unit + 1 == POSITIONS / self.tile.unit {
+            Step::free(e, 3);
+        }
+        e.each(VecOp::Cast, (ElemType::F32, ElemType::S32), s, s, Second::None, self.pairs());
+    }
+}

@@ -103,8 +103,8 @@ impl Body for Masked {
 
     fn block(&self, a: &mut CodeAssembler, panels: usize, block: usize) -> Result<(), IcedError> {
         let (low, activations, ahead) = (&ZMM[16..][..panels], ZMM[22], Self::ahead(panels));
-        for panel in 0..panels {
-            self.source.load(a, (panel, block), low[panel], Self::codes(panels, 0)[panel])?;
+        for (panel, (low, top)) in low.iter().zip(Self::codes(panels, 0)).enumerate() {
+            self.source.load(a, (panel, block), *low, *top)?;
         }
         (0..ahead).try_for_each(|i| self.mask_plane(a, i, low))?;
         for (i, &plane) in self.source.planes().iter().enumerate() {

@@ -13,6 +13,8 @@ pub const QUERY_MAX: i16 = 8191;
 pub const WEIGHT_MAX: u16 = 16383;
 /// A code is `PLANE · high + low` with `0 <= low < PLANE`: two planes of at most seven bits and a sign. So is a sum.
 pub const PLANE: u16 = 128;
+/// Bits of a low plane.
+pub const PLANE_BITS: u32 = PLANE.trailing_zeros();
 /// Elements of a head at most: `QUERY_MAX · 128 · 2048 < 2³¹`.
 pub const MOST_ELEMENTS: usize = 2048;
 /// Positions of a cache at most: `16383 · 131072 < 2³¹` is the high part of the largest sum.

@@ -2,7 +2,7 @@
 
 use cranelift_codegen::ir::types::{F32, I32};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value};
-use tcc_ir::attention_codes::{PLANE, QUERY_MAX, QueryCodes, WEIGHT_MAX, WeightCodes};
+use tcc_ir::attention_codes::{PLANE, PLANE_BITS, QUERY_MAX, QueryCodes, WEIGHT_MAX, WeightCodes};
 use tcc_ir::cache::{BLOCK, GROUP};
 use tcc_ir::numerics::{ABSMAX_FLOOR, LANES, ROUND_MAGIC};
 
@@ -11,9 +11,6 @@ use super::func::FunctionCx;
 use super::lanes::{Lanes, Shape};
 use super::math::rounded;
 use super::rows::for_count;
-
-/// Bits of the low plane.
-const LOW_BITS: i64 = PLANE.trailing_zeros() as i64;
 
 pub(super) fn query_codes(f: &mut FunctionCx) {
     let [q, d, queries, codes] = std::array::from_fn(|i| f.param(i));
@@ -88,7 +85,7 @@ fn store_planes(f: &mut FunctionCx, code: &Lanes, [high, low, whole]: [(Value, V
     let shape = code.shape();
     let [high, low] = [high, low].map(|(base, i)| f.index(base, i, 1));
     let whole = f.index(whole.0, whole.1, 2);
-    code.shift_right_signed(f, LOW_BITS).store_i8(f, high);
+    code.shift_right_signed(f, PLANE_BITS.into()).store_i8(f, high);
     let kept = Lanes::int_constant(f, shape, i32::from(PLANE) - 1);
     code.and(f, &kept).store_i8(f, low);
     let kept = Lanes::int_constant(f, shape, 0xffff);
@@ -198,7 +195,7 @@ pub(super) fn total(f: &mut FunctionCx, [high, low]: [Lanes; 2]) -> Lanes {
 /// The high and the low part of a sum.
 fn parts(f: &mut FunctionCx, sum: &Lanes) -> [Lanes; 2] {
     let kept = Lanes::int_constant(f, sum.shape(), i32::from(PLANE) - 1);
-    [sum.shift_right_signed(f, LOW_BITS), sum.and(f, &kept)]
+    [sum.shift_right_signed(f, PLANE_BITS.into()), sum.and(f, &kept)]
 }
 
 pub(super) fn values(f: &mut FunctionCx) {

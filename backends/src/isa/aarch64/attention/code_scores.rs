@@ -3,7 +3,7 @@
 //! `sdot` sums four elements of four positions; its other operand is a word of a plane, of which a register holds four.
 //! Without it, elements are parted while they are loaded and meet the whole codes of 16 bits.
 
-use tcc_ir::attention_codes::{PLANE, QueryCodes};
+use tcc_ir::attention_codes::{PLANE_BITS, QueryCodes};
 
 use super::super::floats::{repeat, while_left};
 use super::super::inst::{A64, V, X};
@@ -129,7 +129,6 @@ mod dotprod {
 
     /// Groups that a register of a plane holds.
     const GROUPS_AT_ONCE: usize = 4;
-    const LOW_BITS: i64 = PLANE.trailing_zeros() as i64;
 
     fn sum(tile: Tile, query: usize, plane: usize, register: usize) -> V {
         V((SUMS + (2 * query + plane) * tile.width + register) as u8)
@@ -208,7 +207,7 @@ mod dotprod {
     /// The sums of the codes themselves.
     pub fn join(a: &mut A64, tile: Tile, query: usize, register: usize) -> V {
         let [high, low] = [0, 1].map(|plane| sum(tile, query, plane, register));
-        a.shl_s(high, high, LOW_BITS);
+        a.shl_s(high, high, PLANE_BITS.into());
         a.add_s(high, high, low);
         high
     }

@@ -4,7 +4,7 @@
 //! holds a block. Without it, positions are parted while they are loaded, are widened once for all queries, and meet the
 //! whole codes of 16 bits; what a call adds becomes two parts at its end.
 
-use tcc_ir::attention_codes::{PLANE, WeightCodes};
+use tcc_ir::attention_codes::{PLANE, PLANE_BITS, WeightCodes};
 
 use super::super::floats::{repeat, while_left};
 use super::super::inst::{A64, V, X};
@@ -185,7 +185,6 @@ mod neon {
 
     /// Lanes that `ld4` parts. Fewer are not: each of them then has a register of sums, a lane for each position.
     pub const WHOLE: usize = 16;
-    const LOW_BITS: i64 = PLANE.trailing_zeros() as i64;
 
     /// Four positions of sixteen lanes, a register each; at the end, sums in memory.
     const LOADED: [V; 4] = [V(4), V(5), V(6), V(7)];
@@ -292,7 +291,7 @@ mod neon {
                 for (i, loaded) in loaded.iter().enumerate() {
                     let sum = sum(query, i);
                     if is_high {
-                        a.ssra_s(*loaded, sum, LOW_BITS);
+                        a.ssra_s(*loaded, sum, PLANE_BITS.into());
                     } else {
                         a.and_v(sum, sum, LOW_MASK);
                         a.add_s(*loaded, *loaded, sum);

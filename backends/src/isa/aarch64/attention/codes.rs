@@ -1,15 +1,12 @@
 //! Queries and weights become codes of fourteen bits, sixteen at a time, laid out by [`QueryCodes`] and [`WeightCodes`].
 
-use tcc_ir::attention_codes::{PLANE, QUERY_MAX, QueryCodes, WEIGHT_MAX, WeightCodes};
+use tcc_ir::attention_codes::{PLANE, PLANE_BITS, QUERY_MAX, QueryCodes, WEIGHT_MAX, WeightCodes};
 use tcc_ir::numerics::ABSMAX_FLOOR;
 use tcc_ir::ty::DType;
 
 use super::super::floats::{LANES, load_block, repeat, splat};
 use super::super::inst::{A64, V, X};
 use super::{BLOCK_BYTES, registers};
-
-/// Bits of the low plane.
-const LOW_BITS: i64 = PLANE.trailing_zeros() as i64;
 
 /// What is gathered of all elements, then the elements at hand.
 const GATHERED: usize = 0;
@@ -174,8 +171,8 @@ fn split(a: &mut A64) -> [V; 4] {
     a.uzp1_h(second, second, low);
     a.uzp1_b(low, first, second);
     a.and_v(low, low, LOW_MASK);
-    a.shrn_h(high, first, LOW_BITS);
-    a.shrn2_h(high, second, LOW_BITS);
+    a.shrn_h(high, first, PLANE_BITS.into());
+    a.shrn2_h(high, second, PLANE_BITS.into());
     [first, high, second, low]
 }
 
@@ -199,7 +196,7 @@ fn code_one(a: &mut A64, from: X, to: Streams) {
     a.fcvtns(code, code);
     a.add_s(sum, sum, code);
     a.and_v(low, code, LOW_MASK);
-    a.shrn_h(high, code, LOW_BITS);
+    a.shrn_h(high, code, PLANE_BITS.into());
     store_one(a, [high, low, code], to);
 }
 

@@ -4,7 +4,7 @@
 //! at its end. Codes serve the most lanes in the longest groups of registers, which hold sums of two queries: four are
 //! for lanes that half of that holds.
 
-use tcc_ir::attention_codes::{PLANE, WeightCodes};
+use tcc_ir::attention_codes::{PLANE, PLANE_BITS, WeightCodes};
 use tcc_ir::cache::{BLOCK, GROUP};
 
 use super::super::floats::{int, repeat, while_left};
@@ -45,9 +45,6 @@ const FRAME: Frame = Frame { saved: &[S0, S1, S2, S3, S4, S5, S6], words: 0 };
 /// halves; at the end, of sums in memory and of parts of sums.
 const LOADED: usize = 16;
 const PARTS: usize = 24;
-
-/// Bits of the low part.
-const LOW_BITS: u32 = PLANE.trailing_zeros();
 
 /// Queries of one inner loop; registers of sums of 32 bits; of the same lanes in 16.
 #[derive(Clone, Copy)]
@@ -146,7 +143,7 @@ fn store(asm: &mut Asm, tile: Tile) {
     put(asm, &[mv(AT, SUMS_LANE), li(LOW_MASK, int(usize::from(PLANE) - 1))]);
     for query in 0..tile.queries {
         let sum = tile.sum(query);
-        for take in [vsra_vi(part, sum, LOW_BITS), vand_vx(part, sum, LOW_MASK)] {
+        for take in [vsra_vi(part, sum, PLANE_BITS), vand_vx(part, sum, LOW_MASK)] {
             put(asm, &[vle32(loaded, AT), take, vadd_vv(loaded, loaded, part), vse32(loaded, AT), add(AT, AT, ROW)]);
         }
     }

@@ -1,6 +1,6 @@
 //! Queries and weights become codes of fourteen bits, laid out by [`QueryCodes`] and [`WeightCodes`].
 
-use tcc_ir::attention_codes::{PLANE, QUERY_MAX, QueryCodes, WEIGHT_MAX, WeightCodes};
+use tcc_ir::attention_codes::{PLANE, PLANE_BITS, QUERY_MAX, QueryCodes, WEIGHT_MAX, WeightCodes};
 use tcc_ir::numerics::{ABSMAX_FLOOR, LANES};
 
 use super::super::floats::{int, load_bits, load_float, repeat, strips};
@@ -15,8 +15,6 @@ use crate::asm::Asm;
 /// Groups of eight registers: elements, their high codes, and what is gathered of all of them. In the fourth, codes and
 /// bytes are narrowed.
 const LMUL: Lmul = Lmul::M8;
-/// Bits of the low plane.
-const LOW_BITS: u32 = PLANE.trailing_zeros();
 
 fn elements() -> V {
     LMUL.group(0)
@@ -129,7 +127,7 @@ fn set_same(sew: Sew, lmul: Lmul) -> u32 {
 
 /// Stores codes of 32 bits as two planes and as they are.
 fn store_planes(asm: &mut Asm, to: Streams, low_mask: X) {
-    put(asm, &[vsra_vi(high(), elements(), LOW_BITS), set_same(Sew::E16, Lmul::M4)]);
+    put(asm, &[vsra_vi(high(), elements(), PLANE_BITS), set_same(Sew::E16, Lmul::M4)]);
     put(asm, &[vnsrl_wi(narrow(), elements(), 0), vse16(narrow(), to[2]), vnsrl_wi(elements(), high(), 0)]);
     put(asm, &[vand_vx(narrow(), narrow(), low_mask), set_same(Sew::E8, Lmul::M2)]);
     put(asm, &[vnsrl_wi(bytes(), elements(), 0), vse8(bytes(), to[0])]);

@@ -9,14 +9,13 @@ use iced_x86::code_asm::registers::ymm::*;
 use iced_x86::code_asm::{
     AsmMemoryOperand, AsmRegister64, AsmRegisterYmm, CodeAssembler, dword_ptr, qword_ptr, xmmword_ptr, ymmword_ptr,
 };
-use tcc_ir::attention_codes::{PLANE, QueryCodes, WeightCodes};
+use tcc_ir::attention_codes::{PLANE, PLANE_BITS, QueryCodes, WeightCodes};
 use tcc_ir::cache::{BLOCK, GROUP};
 
 use super::code_scores::{GROUPS_LEFT, K, K_AT, K_BYTES, OUT, Q, Q_STRIDE, Q_STRIDE_3, QUERIES_LEFT, query_address};
 use super::code_values::{
     BLOCKS, BLOCKS_LEFT, E, E_AT, LANES_LEFT, ROW, STRIDE_3, TOTALS, TOTALS_LANE, V_AT, V_LANE, weight_address,
 };
-use super::codes::LOW_BITS;
 use super::codes_avx2::{REGISTER_LANES, TAIL, tail_masks};
 use super::{QUERIES, STRIDE, stack_argument, with_saved};
 use crate::code::Function;
@@ -196,7 +195,7 @@ fn value_tile(a: &mut CodeAssembler, has_vnni: bool, queries: usize, is_tail: bo
     a.mov(V_AT, TOTALS_LANE)?;
     for query in 0..queries {
         let sum = join(a, query)?;
-        a.vpsrad(FACTOR, sum, LOW_BITS)?;
+        a.vpsrad(FACTOR, sum, PLANE_BITS)?;
         a.vpand(PRODUCTS, sum, LOW_MASK)?;
         for part in [FACTOR, PRODUCTS] {
             let [loaded, _] = LOADED;

@@ -7,10 +7,9 @@ use iced_x86::code_asm::registers::gpr64::*;
 use iced_x86::code_asm::{
     AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, dword_bcst, dword_ptr, zmmword_ptr,
 };
-use tcc_ir::attention_codes::QueryCodes;
+use tcc_ir::attention_codes::{PLANE_BITS, QueryCodes};
 use tcc_ir::cache::{BLOCK, GROUP};
 
-use super::codes::LOW_BITS;
 use super::{Elements, QUERIES, REGISTERS, STRIDE, stack_argument, with_saved};
 use crate::code::Function;
 use crate::isa::x86_64::pieces::{int, while_left};
@@ -152,7 +151,7 @@ fn store_scores(a: &mut CodeAssembler, tile: Tile) -> Result<(), IcedError> {
         a.vpbroadcastd(raised, dword_ptr(query_address(Q, query, int(QueryCodes::SUM))))?;
         a.vpslld(raised, raised, u8::BITS - 1)?;
         for (block, (high, low)) in tile.sums(0, query).iter().zip(tile.sums(1, query)).enumerate() {
-            a.vpslld(*high, *high, LOW_BITS)?;
+            a.vpslld(*high, *high, PLANE_BITS)?;
             a.vpaddd(*high, *high, *low)?;
             a.vpsubd(*high, *high, raised)?;
             a.vcvtdq2ps(*high, *high)?;

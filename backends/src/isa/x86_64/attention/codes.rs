@@ -9,7 +9,7 @@ use iced_x86::code_asm::registers::zmm::*;
 use iced_x86::code_asm::{
     AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, dword_ptr, xmmword_ptr, ymmword_ptr, zmmword_ptr,
 };
-use tcc_ir::attention_codes::{PLANE, QUERY_MAX, QueryCodes, WEIGHT_MAX, WeightCodes};
+use tcc_ir::attention_codes::{PLANE, PLANE_BITS, QUERY_MAX, QueryCodes, WEIGHT_MAX, WeightCodes};
 use tcc_ir::numerics::{ABSMAX_FLOOR, LANES};
 
 use crate::code::Function;
@@ -17,8 +17,7 @@ use crate::isa::x86_64::function;
 use crate::isa::x86_64::pieces::{int, largest, tail_mask, while_left};
 use crate::isa::x86_64::rows::join_halves;
 
-/// Bits of the low plane, and the mask of them in every lane.
-pub(super) const LOW_BITS: u32 = PLANE.trailing_zeros();
+/// The bits of a low plane in every lane.
 const LOW_MASK: AsmRegisterZmm = zmm16;
 /// What a block is multiplied by.
 const FACTOR: AsmRegisterZmm = zmm17;
@@ -179,7 +178,7 @@ fn divide(a: &mut CodeAssembler, limit: f32) -> Result<(), IcedError> {
 
 /// Stores [`CODE`] as two planes and as it is.
 fn store_planes(a: &mut CodeAssembler, places: &Places) -> Result<(), IcedError> {
-    a.vpsrad(PLANE_OF, CODE, LOW_BITS)?;
+    a.vpsrad(PLANE_OF, CODE, PLANE_BITS)?;
     a.vpmovdb(xmmword_ptr(places.high), PLANE_OF)?;
     a.vpandd(PLANE_OF, CODE, LOW_MASK)?;
     a.vpmovdb(xmmword_ptr(places.low), PLANE_OF)?;

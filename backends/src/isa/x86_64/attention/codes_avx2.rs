@@ -8,10 +8,10 @@ use iced_x86::code_asm::registers::ymm::*;
 use iced_x86::code_asm::{
     AsmRegister64, AsmRegisterXmm, AsmRegisterYmm, CodeAssembler, dword_ptr, xmmword_ptr, ymmword_ptr,
 };
-use tcc_ir::attention_codes::{PLANE, QUERY_MAX, QueryCodes, WEIGHT_MAX, WeightCodes};
+use tcc_ir::attention_codes::{PLANE, PLANE_BITS, QUERY_MAX, QueryCodes, WEIGHT_MAX, WeightCodes};
 use tcc_ir::numerics::{ABSMAX_FLOOR, LANES};
 
-use super::codes::{LOW_BITS, for_blocks};
+use super::codes::for_blocks;
 use super::with_saved;
 use crate::code::Function;
 use crate::isa::x86_64::pieces::{int, largest, while_left};
@@ -203,7 +203,7 @@ fn store_planes(a: &mut CodeAssembler, places: &Places, [high, low, codes]: [usi
     const IN_ORDER: u32 = 0b11_01_10_00;
     for (place, is_high) in [(places.high + int(high), true), (places.low + int(low), false)] {
         for (plane, code) in PLANE_OF.into_iter().zip(CODES) {
-            if is_high { a.vpsrad(plane, code, LOW_BITS)? } else { a.vpand(plane, code, LOW_MASK)? }
+            if is_high { a.vpsrad(plane, code, PLANE_BITS)? } else { a.vpand(plane, code, LOW_MASK)? }
         }
         a.vpackssdw(PLANE_OF[0], PLANE_OF[0], PLANE_OF[1])?;
         a.vpermq(PLANE_OF[0], PLANE_OF[0], IN_ORDER)?;

@@ -97,9 +97,9 @@ const GATES: [(&str, &str, usize, u32, DType, f64); 14] = [
     ("kirinx90", "measured", 8, 512, DType::F16, 1.8),
     ("kirinx90", "measured", 1, 512, DType::F16, 2.6),
     ("lite-generic", "measured", 1, 4000, DType::F16, 2.2),
-    ("kirinx90", "measured", 512, 0, DType::Q8, 1.12),
-    ("kirinx90", "documented", 512, 0, DType::Q8, 1.55),
-    ("kirinx90", "measured", 8, 512, DType::Q8, 1.3),
+    ("kirinx90", "measured", 512, 0, DType::Q8, 0.42),
+    ("kirinx90", "documented", 512, 0, DType::Q8, 0.72),
+    ("kirinx90", "measured", 8, 512, DType::Q8, 0.5),
     ("kirinx90", "measured", 1, 512, DType::Q8, 3.9),
     ("lite-generic", "measured", 1, 4000, DType::Q8, 3.1),
 ];

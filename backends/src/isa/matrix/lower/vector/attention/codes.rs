@@ -5,7 +5,7 @@
 //!
 //! A third pass, between the other two, turns scores into weights, the largest of which the codes need.
 
-use tcc_ir::attention_codes::{PLANE, QUERY_MAX, WEIGHT_MAX};
+use tcc_ir::attention_codes::{PLANE, PLANE_BITS, QUERY_MAX, WEIGHT_MAX};
 use tcc_ir::numerics::ABSMAX_FLOOR;
 
 use super::step::{Step, block_max};
@@ -62,6 +62,7 @@ impl CodesAt {
         let pairs = queries * tile.unit;
         let is_whole = is_whole(a, tile);
         let lanes = match tile.way {
+            Way::Queries if tile.on_cube => 0,
             Way::Queries => 64,
             Way::Positions => pitch,
         };
@@ -71,7 +72,7 @@ impl CodesAt {
             part: first.floats(if a.cache.d > ELEMENTS { pairs } else { 0 })?,
             largest: space.floats(pairs)?,
             high_codes,
-            high: space.floats(if is_whole { 0 } else { queries * pitch })?,
+            high: space.floats(if is_whole || tile.on_cube { 0 } else { queries * pitch })?,
             unit_sums: space.floats(queries * lanes)?,
             is_whole,
         })
@@ -80,7 +81,7 @@ impl CodesAt {
 
 /// True if the weights of the tile need no planes.
 pub fn is_whole(a: &Attention, tile: &Tile) -> bool {
-    tile.way == Way::Queries && a.cache.ctx <= WHOLE_POSITIONS
+    tile.way == Way::Queries && !tile.on_cube && a.cache.ctx <= WHOLE_POSITIONS
 }
 
 impl Step<'_> {
@@ -184,7 +185,7 @@ impl Step<'_> {
     /// Before weights are known: sums and largest weights of zero.
     pub fn clear_codes(&self, e: &mut Emit, codes: &CodesAt) {
         e.fill(codes.largest, 0, self.pairs());
-        if !codes.is_whole {
+        if !codes.is_whole && !self.tile.on_cube {
             e.fill(codes.high, 0, self.tile.queries() * pitch(&self.a.cache));
         }
     }
@@ -233,17 +234,23 @@ impl Step<'_> {
     pub fn coded_values(&self, e: &mut Emit, codes: &CodesAt, units: usize, seen: Seen) {
         let (at, pairs) = (self.at, self.pairs());
         let (_, first_query) = self.masked(seen);
+        if self.tile.on_cube {
+            self.turn_values(e);
+        }
         self.load_pairs(e, units);
         for first in (0..units).map(|unit| 4 * unit * pairs) {
             e.each2(VecOp::Mul, at.x + first, at.loaded + first, at.max, pairs);
         }
         e.set(Queue::V, Queue::Mte2, flag::LOADED);
         round(e, at.x, units * pairs);
+        if self.tile.on_cube {
+            return self.add_on_cube(e, codes.high_codes, units);
+        }
         let mut planes = vec![(at.x, at.out)];
         if !codes.is_whole {
             let (high, low) = (codes.high_codes, at.x);
             // A power of two.
-            e.each(VecOp::Shr, S32, high, low, Second::Bits(PLANE.trailing_zeros()), units * pairs);
+            e.each(VecOp::Shr, S32, high, low, Second::Bits(PLANE_BITS), units * pairs);
             e.each(VecOp::And, S32, low, low, Second::Bits(u32::from(PLANE) - 1), units * pairs);
             planes.push((high, codes.high));
         }
@@ -298,13 +305,17 @@ impl Step<'_> {
     pub fn finish_codes(&self, e: &mut Emit, codes: &CodesAt, l: usize) {
         let (at, queries, unit, pitch) = (self.at, self.tile.queries(), self.tile.unit, pitch(&self.a.cache));
         let count = queries * pitch;
-        if !codes.is_whole {
-            self.carry(e, codes);
-        }
-        e.each(VecOp::Cast, TO_F32, at.out, at.out, Second::None, count);
-        if !codes.is_whole {
-            e.each(VecOp::Cast, TO_F32, codes.high, codes.high, Second::None, count);
-            e.each(VecOp::Mla, F32, at.out, codes.high, Second::f32(f32::from(PLANE)), count);
+        if self.tile.on_cube {
+            self.cube_values(e, l + 32 * queries);
+        } else {
+            if !codes.is_whole {
+                self.carry(e, codes);
+            }
+            e.each(VecOp::Cast, TO_F32, at.out, at.out, Second::None, count);
+            if !codes.is_whole {
+                e.each(VecOp::Cast, TO_F32, codes.high, codes.high, Second::None, count);
+                e.each(VecOp::Mla, F32, at.out, codes.high, Second::f32(f32::from(PLANE)), count);
+            }
         }
         e.each(VecOp::Div, F32, codes.largest, codes.largest, Second::f32(f32::from(WEIGHT_MAX)), self.pairs());
         let (full, tail) = (queries / 8, queries % 8);
@@ -326,7 +337,7 @@ impl Step<'_> {
         for (column, lanes) in self.columns() {
             let [low, high] = [out, codes.high].map(|sums| strided(sums + column, 1, pitch / 8));
             let carried = dense(codes.unit_sums);
-            e.vec(VecOp::Shr, S32, carried, low, Second::Bits(PLANE.trailing_zeros()), queries, lanes);
+            e.vec(VecOp::Shr, S32, carried, low, Second::Bits(PLANE_BITS), queries, lanes);
             e.vec(VecOp::Add, S32, high, high, Second::Vector(carried), queries, lanes);
         }
         e.each(VecOp::And, S32, out, out, Second::Bits(u32::from(PLANE) - 1), queries * pitch);
@@ -335,7 +346,7 @@ impl Step<'_> {
 
 /// Result and source of casts.
 const TO_S32: Types = (ElemType::S32, ElemType::F32);
-const TO_F32: Types = (ElemType::F32, ElemType::S32);
+pub const TO_F32: Types = (ElemType::F32, ElemType::S32);
 
 /// `count` f32 in place as the nearest s32, half to even.
 fn round(e: &mut Emit, x: usize, count: usize) {

@@ -1,13 +1,13 @@
 //! Scores of many queries over an int8 cache on the cube of a coupled core.
 //!
 //! The two planes of a tile's query codes are rows of L0A for as long as the tile lasts, high ones first; rows of keys, as
-//! they lie in the cache, are columns. Sums of sixteen positions leave L0C for UB, where the vector unit puts the planes
-//! together: `128 · high + low` is exact in s32.
+//! they lie in the cache, are columns. Sums of 32 positions leave L0C for UB, where the vector unit puts the planes
+//! together: `128 · high + low` is exact in s32. Values are in [`values`](super::values).
 
-use tcc_ir::attention_codes::PLANE;
+use tcc_ir::attention_codes::{PLANE, PLANE_BITS};
 
 use super::step::Step;
-use super::{AT, Attention, Tile, Way, flag};
+use super::{AT, Attention, Tile, Way, flag, values};
 use crate::isa::matrix::lower::emit::{Emit, S32, Second, Types, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Memories;
 use crate::isa::matrix::lower::vector::behind;
@@ -19,58 +19,97 @@ use crate::isa::matrix::program::inst::{
 use crate::isa::matrix::program::ty::{CubeType, ElemType};
 use crate::isa::matrix::program::vec::VecOp;
 
-/// Positions of a step: columns of a product.
-const POSITIONS: usize = 16;
+/// Positions of a step: columns of a product of scores, the sums of one of values.
+pub const POSITIONS: usize = 32;
 
 /// Bytes of a fractal's row.
-const STRIP: usize = 32;
+pub const STRIP: usize = 32;
+
+/// Bytes of the identity `s8[32, 32]`, which stays in front of L1 and of L0A.
+pub const IDENTITY: usize = STRIP * STRIP;
 
 /// Slots of one each, by the queues that they lie between: forward the one way, free again the other way.
 const RING: [(Queue, Queue); 4] =
     [(Queue::Mte2, Queue::Mte1), (Queue::Mte1, Queue::M), (Queue::M, Queue::Fix), (Queue::Fix, Queue::V)];
 
-/// True if the scores of `tile` are sums of the cube with these memories.
+/// True if `tile` is multiplied on the cube with these memories.
 pub fn fits(memories: &Memories, a: &Attention, tile: &Tile) -> bool {
-    let (queries, keys) = (2 * rows(tile) * pitch(&a.cache), POSITIONS * pitch(&a.cache));
+    let at = L1::of(a, tile);
+    let (queries, rows) = (at.rows - at.codes, at.turned - at.rows);
     a.cache.has_scales()
         && tile.way == Way::Queries
-        && queries <= memories.l0a
-        && keys <= memories.l0b
-        && queries + keys <= memories.l1
-        && 4 * 2 * rows(tile) * POSITIONS <= memories.l0c
+        && tile.batch * tile.unit == POSITIONS
+        && IDENTITY + queries <= memories.l0a
+        && 2 * rows <= memories.l0b
+        && at.end <= memories.l1
+        // Sums of values, and turned ones.
+        && 4 * queries + 4 * rows <= memories.l0c
+}
+
+/// What lies in L1 behind the identity, each part in whole fractals.
+pub struct L1 {
+    /// Both planes of the query codes, `[pitch / 32][2 * rows][32]`.
+    pub codes: usize,
+    /// Rows of keys or of values, `[pitch / 32][32 positions][32]`.
+    pub rows: usize,
+    /// Values with the positions of an element side by side, `[pitch][32 positions]`.
+    pub turned: usize,
+    /// Both planes of the codes of weights, `[2 * rows][32 positions]`.
+    pub weights: usize,
+    end: usize,
+}
+
+impl L1 {
+    pub fn of(a: &Attention, tile: &Tile) -> L1 {
+        let (pitch, both) = (pitch(&a.cache), 2 * rows(tile));
+        let rows = IDENTITY + both * pitch;
+        let turned = rows + POSITIONS * pitch;
+        let weights = turned + POSITIONS * pitch;
+        L1 { codes: IDENTITY, rows, turned, weights, end: weights + both * STRIP }
+    }
 }
 
 /// Rows of a plane in L0A: whole fractals.
-fn rows(tile: &Tile) -> usize {
+pub fn rows(tile: &Tile) -> usize {
     tile.queries().next_multiple_of(16)
 }
 
 /// Sets, or takes, the flags that say that slots are free.
 pub fn presets(e: &mut Emit, is_start: bool) {
-    for (src, dst) in RING {
-        if is_start { e.set(dst, src, flag::CUBE) } else { e.wait(dst, src, flag::CUBE) }
+    let slots = RING.map(|ring| (ring, flag::CUBE)).into_iter().chain(values::RING.map(|ring| (ring, flag::TURNED)));
+    for ((src, dst), id) in slots {
+        if is_start { e.set(dst, src, id) } else { e.wait(dst, src, id) }
     }
 }
 
 /// A fixed address in a local memory.
-fn at(offset: usize) -> Addr {
+pub fn at(offset: usize) -> Addr {
     // Local memories are far below 2^26 bytes.
     Addr::at(offset as i32)
 }
 
-impl Step<'_> {
-    /// Bytes of both planes of codes, in L1 and in L0A; keys follow in L1.
-    fn plane_bytes(&self) -> usize {
-        2 * rows(self.tile) * pitch(&self.a.cache)
-    }
+/// Loads `rows` rows of `row_bytes`, in fractals at `src` in L1, to a place in L0A or L0B.
+pub fn load_operand(e: &mut Emit, (side, dst): (Side, usize), src: usize, (rows, row_bytes): (usize, usize)) {
+    // Sizes of L0: below 65536 fractals.
+    e.push(Work::LoadL0(LoadL0 {
+        side,
+        dst: at(dst),
+        src: at(src),
+        rows: (rows / 16) as u16,
+        cols: (row_bytes / STRIP) as u16,
+        src_stride: (rows * STRIP) as u32,
+        transpose: false,
+    }));
+}
 
+impl Step<'_> {
     /// Brings the query codes, f32 in order, to L0A in two planes.
     pub fn codes_to_cube(&self, e: &mut Emit) {
         let (q, lo, pitch, rows) = (self.at.q, self.at.lo, pitch(&self.a.cache), rows(self.tile));
         let count = self.tile.queries() * pitch;
         e.each(VecOp::Cast, (ElemType::S32, ElemType::F32), lo, q, Second::None, count);
         e.each(VecOp::And, S32, q, lo, Second::Bits(u32::from(PLANE) - 1), count);
-        e.each(VecOp::Shr, S32, lo, lo, Second::Bits(PLANE.trailing_zeros()), count);
+        e.each(VecOp::Shr, S32, lo, lo, Second::Bits(PLANE_BITS), count);
         // In place: a repeat reads all that it overwrites, and the ones behind it lie further on.
         let narrow: Types = (ElemType::S8, ElemType::S32);
         [lo, q].into_iter().for_each(|plane| e.each(VecOp::Cast, narrow, plane, plane, Second::None, count));
@@ -83,7 +122,7 @@ impl Step<'_> {
             e.push(Work::Copy(Copy {
                 path: CopyPath::UbToL1,
                 form: CopyForm::Nz,
-                dst: at(plane * rows * STRIP),
+                dst: at(L1::of(self.a, self.tile).codes + plane * rows * STRIP),
                 src: at(from),
                 rows: rows as u16,
                 row_bytes: pitch as u32,
@@ -94,25 +133,11 @@ impl Step<'_> {
         e.after(Queue::Mte3, Queue::Mte1);
         // Sums take the place of the codes.
         e.after(Queue::Mte3, Queue::Fix);
-        self.load_operand(e, Side::A, 0, 2 * rows);
-    }
-
-    /// Loads all columns of `rows` rows of fractals at `src` in L1 to the front of L0A or L0B.
-    fn load_operand(&self, e: &mut Emit, side: Side, src: usize, rows: usize) {
-        // Sizes of L0: below 65536 fractals.
-        e.push(Work::LoadL0(LoadL0 {
-            side,
-            dst: at(0),
-            src: at(src),
-            rows: (rows / 16) as u16,
-            cols: (pitch(&self.a.cache) / STRIP) as u16,
-            src_stride: (rows * STRIP) as u32,
-            transpose: false,
-        }));
+        load_operand(e, (Side::A, IDENTITY), L1::of(self.a, self.tile).codes, (2 * rows, pitch));
     }
 
     /// Waits until the slot in front of `RING[index]` is free, writes it, and lets the next queue go on.
-    fn through(e: &mut Emit, index: usize, write: impl FnOnce(&mut Emit)) {
+    pub fn through(e: &mut Emit, index: usize, write: impl FnOnce(&mut Emit)) {
         let (src, dst) = RING[index];
         e.wait(dst, src, flag::CUBE);
         write(e);
@@ -121,21 +146,20 @@ impl Step<'_> {
     }
 
     /// Gives the slot in front of `RING[index]` back.
-    fn free(e: &mut Emit, index: usize) {
+    pub fn free(e: &mut Emit, index: usize) {
         let (src, dst) = RING[index];
         e.set(dst, src, flag::CUBE);
     }
 
-    /// Sums of the step's positions for all queries: `s32[2, rows, 16]` at `At::lo`.
-    pub fn cube_sums(&self, e: &mut Emit) {
-        let (cache, m) = (&self.a.cache, 2 * rows(self.tile));
-        let keys = self.plane_bytes();
-        // Rows of a cache and of a tile: within the fields.
+    /// Brings the step's rows of keys or values to L0B, as the cube's columns.
+    pub fn rows_to_cube(&self, e: &mut Emit) {
+        let (cache, rows) = (&self.a.cache, L1::of(self.a, self.tile).rows);
         Step::through(e, 0, |e| {
+            // Rows of a cache and of a tile: within the fields.
             e.push(Work::Copy(Copy {
                 path: CopyPath::GmToL1,
                 form: CopyForm::Nz,
-                dst: at(keys),
+                dst: at(rows),
                 src: behind(AT, 0),
                 rows: POSITIONS as u16,
                 row_bytes: cache.d as u32,
@@ -143,13 +167,19 @@ impl Step<'_> {
                 dst_stride: (POSITIONS * STRIP) as u32,
             }));
         });
-        Step::through(e, 1, |e| self.load_operand(e, Side::B, keys, POSITIONS));
+        Step::through(e, 1, |e| load_operand(e, (Side::B, 0), rows, (POSITIONS, pitch(cache))));
         Step::free(e, 0);
+    }
+
+    /// Sums of the step's positions for all queries: `s32[2, rows, 32]` at `At::lo`.
+    pub fn cube_sums(&self, e: &mut Emit) {
+        let (cache, m) = (&self.a.cache, 2 * rows(self.tile));
+        self.rows_to_cube(e);
         Step::through(e, 2, |e| {
             e.push(Work::Mmad(Mmad {
                 ty: CubeType::S8,
                 c: at(0),
-                a: at(0),
+                a: at(IDENTITY),
                 b: at(0),
                 m: m as u16,
                 k: pitch(cache) as u16,
@@ -188,9 +218,9 @@ impl Step<'_> {
         let (full, tail) = (queries / 8, queries % 8);
         for (first, repeats, lanes) in [(0, full, 64), (8 * full, 1, 8 * tail)] {
             if repeats > 0 && lanes > 0 {
-                let of = |sums: usize| strided(sums + 4 * POSITIONS * first, 2, 16);
+                let of = |sums: usize| strided(sums + 4 * POSITIONS * first, POSITIONS / 8, POSITIONS);
                 let s = dense(s + 32 * first);
-                e.vec(VecOp::Shl, S32, s, of(high), Second::Bits(PLANE.trailing_zeros()), repeats, lanes);
+                e.vec(VecOp::Shl, S32, s, of(high), Second::Bits(PLANE_BITS), repeats, lanes);
                 e.vec(VecOp::Add, S32, s, s, Second::Vector(of(low)), repeats, lanes);
             }
         }

@@ -8,7 +8,7 @@
 //! A core takes every n-th pair of tile and KV head.
 //!
 //! Over int8 caches queries and weights are codes ([`codes`]), and weights are a pass of their own between the two. Where
-//! a core has a cube, it sums the scores of many queries ([`cube`]).
+//! a core has a cube, it sums the scores of many queries ([`cube`]) and their values ([`values`]).
 //!
 //! Keys and queries lie with the elements of each block in [`ORDER`](super::order_offsets), so that the sum over a
 //! block is the end of `numerics::reduce`. The first product of a partial is not added to +0, which only loses the sign
@@ -18,6 +18,7 @@ mod codes;
 mod cube;
 mod space;
 mod step;
+mod values;
 
 use tcc_ir::cache::CacheLayout;
 
@@ -66,6 +67,8 @@ mod flag {
     pub const STORED: u8 = 1;
     /// Of the slots on the way through the cube.
     pub const CUBE: u8 = 3;
+    /// Of those of turned values and of the codes of weights.
+    pub const TURNED: u8 = 4;
 }
 
 /// Query heads of a tile at most.
@@ -138,6 +141,11 @@ impl Attention {
             let short = if rest > 0 { Some(self.tile(core, rest)?) } else { None };
             Ok(Tiles { cores: cores.min(self.parts() * self.m.div_ceil(rows)), whole, short })
         };
+        // The cube takes fewer rows than UB may hold, and is worth it.
+        let on_cube = |rows: &usize| self.tile(core, *rows).is_ok_and(|(tile, _)| tile.on_cube);
+        if let Some(found) = (1..=most).rev().filter(on_cube).find_map(|rows| of(rows).ok()) {
+            return Ok(found);
+        }
         let mut found = of(most);
         for rows in (1..most).rev() {
             if found.is_ok() {
@@ -191,7 +199,7 @@ struct Tile {
     unit: usize,
     /// Units whose weights are computed together.
     batch: usize,
-    /// Scores are sums of the cube.
+    /// The cube multiplies.
     on_cube: bool,
 }
 
@@ -214,14 +222,17 @@ impl Tile {
     /// Units between which a step stops where some of its positions are hidden: whole rounds of partial sums.
     fn diagonal(&self) -> usize {
         match self.way {
+            Way::Queries if self.on_cube => cube::POSITIONS / self.unit,
             Way::Queries => 2,
             Way::Positions => 1,
         }
     }
 
-    /// Token rows that are left out together where they see none of some positions: a third of them, in eights.
+    /// Token rows that are left out together where they see none of some positions: a third of them, in eights, where the
+    /// vector unit multiplies.
     fn left_out(&self) -> usize {
         match self.way {
+            Way::Queries if self.on_cube => self.rows,
             Way::Queries => (self.rows / 3).next_multiple_of(8).max(8),
             Way::Positions => self.rows,
         }
@@ -261,6 +272,9 @@ pub fn attention(
     }
     e.point(AT, scores);
     e.index(SCORES, AT, CORE, tiles.core_bytes(a));
+    if on_cube {
+        values::identity(e);
+    }
     presets(e, on_cube, true);
     items(e, a, (&tiles.whole, WHOLE, shorter), tables, (0, cores));
     if let Some(short) = &tiles.short {
@@ -328,6 +342,9 @@ fn items(
         Some(codes) => {
             pass(e, a, tile, (V_AT, tile.batch), |e, units, seen| step.weights(e, codes, units, seen));
             step.between_codes(e, codes);
+            if tile.on_cube {
+                step.clear_sums(e);
+            }
             pass(e, a, tile, (V_AT, tile.batch), |e, units, seen| step.coded_values(e, codes, units, seen));
         }
         None => pass(e, a, tile, (V_AT, tile.batch), |e, units, seen| step.values(e, units, seen)),

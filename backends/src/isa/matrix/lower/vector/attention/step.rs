@@ -214,7 +214,9 @@ impl Step<'_> {
         e.after(Queue::V, Queue::Mte2);
         e.stored();
         self.in_all_lanes(e, at.max);
-        e.fill(at.out, 0, queries * self.pitch());
+        if !self.tile.on_cube {
+            e.fill(at.out, 0, queries * self.pitch());
+        }
         e.fill(at.sums, 0, 16 * queries);
         if let Some(codes) = &at.codes {
             self.clear_codes(e, codes);
@@ -340,6 +342,10 @@ impl Step<'_> {
         let (at, queries, pitch) = (self.at, self.tile.queries(), self.pitch());
         let (d, heads) = (self.a.cache.d, self.a.heads);
         let spread = at.scratch + 32 * ROWS;
+        if self.tile.on_cube {
+            // Planes of the last weights are on their way from there.
+            e.after(Queue::Mte3, Queue::V);
+        }
         for first in (0..queries).step_by(ROWS) {
             let (lo, rows) = (at.sums + 32 * first, (queries - first).min(ROWS));
             let l = e.reduce(lo, lo + 32 * queries, at.transpose, at.scratch, rows);

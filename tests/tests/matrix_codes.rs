@@ -181,8 +181,7 @@ fn the_longest_sums_have_the_bits_of_the_definition() {
 /// Many queries on the cube of every coupled core: the longest sums, ragged heads, ragged rows, tiles of two sizes.
 #[test]
 fn cubes_have_the_bits_of_the_definition() {
-    let coupled =
-        PRESETS.into_iter().map(|(name, _)| machine(name)).filter(|m| m.org.kind == OrganisationKind::Coupled);
+    let coupled = PRESETS.iter().map(|(name, _)| machine(name)).filter(|m| m.org.kind == OrganisationKind::Coupled);
     for machine in coupled {
         for (m, pos, d, ctx) in [(30, 994, 16, 1025), (29, 30, 49, 64), (27, 5, 100, 40), (64, 0, 128, 64)] {
             for content in [Content::Largest, Content::Random] {

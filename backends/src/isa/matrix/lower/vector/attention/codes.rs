@@ -40,7 +40,8 @@ pub struct CodesAt {
     part: usize,
     /// The largest weight so far of each query in lanes of a unit, then the largest in every lane.
     largest: usize,
-    /// High planes of weights, and their sums, s32; nothing where weights are whole. `At::x` and `At::out` are for low ones.
+    /// High planes of weights, and their sums, s32; nothing where weights are whole,
+    /// or on the cube. `At::x` and `At::out` are for low ones.
     high_codes: usize,
     high: usize,
     /// What the positions of a unit add to sums: 64 lanes of each query, or all.
@@ -244,7 +245,7 @@ impl Step<'_> {
         e.set(Queue::V, Queue::Mte2, flag::LOADED);
         round(e, at.x, units * pairs);
         if self.tile.on_cube {
-            return self.add_on_cube(e, codes.high_codes, units);
+            return self.add_on_cube(e, units);
         }
         let mut planes = vec![(at.x, at.out)];
         if !codes.is_whole {

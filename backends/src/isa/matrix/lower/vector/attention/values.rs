@@ -78,7 +78,8 @@ impl Step<'_> {
     }
 
     /// UB of the planes of weights, `s8[rows, 32]` in the end: the high one, the low one.
-    fn weight_planes(&self, high: usize) -> [usize; 2] {
+    fn weight_planes(&self) -> [usize; 2] {
+        let high = self.at.scratch;
         [high, high + 4 * POSITIONS * self.tile.queries()]
     }
 
@@ -88,7 +89,7 @@ impl Step<'_> {
         e.after(Queue::M, Queue::Mte1);
         e.after(Queue::Fix, Queue::M);
         e.wait(Queue::Mte3, Queue::V, flag::TURNED);
-        let planes = self.weight_planes(self.at.scratch);
+        let planes = self.weight_planes();
         planes.into_iter().for_each(|plane| e.fill(plane, 0, rows(self.tile) * STRIP / 4));
         e.wait(Queue::Mte1, Queue::Mte3, flag::TURNED);
         self.multiply(e, planes, L1::of(self.a, self.tile).codes, MmadInit::Zero);
@@ -141,11 +142,10 @@ impl Step<'_> {
         e.set(Queue::Mte3, Queue::Fix, flag::TURNED);
     }
 
-    /// Adds the turned values times the codes of weights at `At::x`, `s32[units][queries][8]`, to the sums; planes of them go to
-    /// `high` and behind.
-    pub fn add_on_cube(&self, e: &mut Emit, high: usize, units: usize) {
+    /// Adds the turned values times the codes of weights at `At::x`, `s32[units][queries][8]`, to the sums.
+    pub fn add_on_cube(&self, e: &mut Emit, units: usize) {
         let (x, queries, pairs) = (self.at.x, self.tile.queries(), self.pairs());
-        let planes @ [high, low] = self.weight_planes(high);
+        let planes @ [high, low] = self.weight_planes();
         e.wait(Queue::Mte3, Queue::V, flag::TURNED);
         let (full, tail) = (queries / 8, queries % 8);
         for unit in 0..units {

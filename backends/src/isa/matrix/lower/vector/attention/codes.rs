@@ -9,7 +9,7 @@ use tcc_ir::attention_codes::{PLANE, PLANE_BITS, QUERY_MAX, WEIGHT_MAX};
 use tcc_ir::numerics::ABSMAX_FLOOR;
 
 use super::step::{Step, block_max};
-use super::{Attention, SCALES_AT, SCORES_AT, Seen, Tile, Way, flag};
+use super::{Attention, SCALES_AT, SCORES_AT, Seen, Tile, Way, flag, in_eights};
 use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, Strided, Types, block, dense, strided};
 use crate::isa::matrix::lower::vector::cache::{is_ordered, pitch};
 use crate::isa::matrix::lower::vector::{Space, UbTooSmall, behind};
@@ -40,8 +40,8 @@ pub struct CodesAt {
     part: usize,
     /// The largest weight so far of each query in lanes of a unit, then the largest in every lane.
     largest: usize,
-    /// High planes of weights, and their sums, s32; nothing where weights are whole,
-    /// or on the cube. `At::x` and `At::out` are for low ones.
+    /// High planes of weights, and their sums, s32; nothing where weights are whole, or on the cube. `At::x` and `At::out`
+    /// are for low ones.
     high_codes: usize,
     high: usize,
     /// What the positions of a unit add to sums: 64 lanes of each query, or all.
@@ -319,12 +319,9 @@ impl Step<'_> {
             }
         }
         e.each(VecOp::Div, F32, codes.largest, codes.largest, Second::f32(f32::from(WEIGHT_MAX)), self.pairs());
-        let (full, tail) = (queries / 8, queries % 8);
-        for (first, repeats, lanes) in [(0, full, 64), (8 * full, 1, 8 * tail)] {
-            if repeats > 0 && lanes > 0 {
-                let (l, scale) = (dense(l + 32 * first), strided(codes.largest + 4 * unit * first, unit / 8, unit));
-                e.vec(VecOp::Div, F32, l, scale, Second::Vector(l), repeats, lanes);
-            }
+        for (first, repeats, lanes) in in_eights(queries) {
+            let (l, scale) = (dense(l + 32 * first), strided(codes.largest + 4 * unit * first, unit / 8, unit));
+            e.vec(VecOp::Div, F32, l, scale, Second::Vector(l), repeats, lanes);
         }
         for (column, lanes) in self.columns() {
             let out = strided(at.out + column, 1, pitch / 8);

@@ -7,7 +7,7 @@
 use tcc_ir::attention_codes::{PLANE, PLANE_BITS};
 
 use super::step::Step;
-use super::{AT, Attention, Tile, Way, flag, values};
+use super::{AT, Attention, Tile, Way, flag, in_eights, values};
 use crate::isa::matrix::lower::emit::{Emit, S32, Second, Types, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Memories;
 use crate::isa::matrix::lower::vector::behind;
@@ -102,6 +102,50 @@ pub fn load_operand(e: &mut Emit, (side, dst): (Side, usize), src: usize, (rows,
     }));
 }
 
+/// Narrows `count` elements of both planes from s32 to s8, in place: a repeat reads all that it overwrites, and the ones
+/// behind it lie further on.
+pub fn narrow(e: &mut Emit, planes: [usize; 2], count: usize) {
+    let types: Types = (ElemType::S8, ElemType::S32);
+    planes.into_iter().for_each(|plane| e.each(VecOp::Cast, types, plane, plane, Second::None, count));
+}
+
+/// A product of `m` rows in L0A, `n` columns in L0B and `k` bytes of each, at `c`, `a` and `b`.
+pub fn multiply(e: &mut Emit, [c, a, b]: [usize; 3], [m, k, n]: [usize; 3], init: MmadInit) {
+    // Rows of a tile and elements of a head: within the fields.
+    e.push(Work::Mmad(Mmad {
+        ty: CubeType::S8,
+        c: at(c),
+        a: at(a),
+        b: at(b),
+        m: m as u16,
+        k: k as u16,
+        n: n as u16,
+        init,
+        unit_flag: UnitFlag::Off,
+    }));
+}
+
+/// Sums `s32[m, n]` at `src` in L0C, whose columns of fractals are `columns` bytes apart, to rows of `n` elements at `dst`
+/// in UB.
+pub fn sums_to_ub(e: &mut Emit, dst: usize, (src, columns): (usize, usize), [m, n]: [usize; 2], quant: Quant) {
+    let row_bytes = n * if quant == Quant::S32ToS8 { 1 } else { 4 };
+    e.push(Work::Fix(Fix {
+        path: FixPath::Ub,
+        dst: at(dst),
+        src: at(src),
+        m: m as u16,
+        n: n as u16,
+        from: ElemType::S32,
+        src_stride: columns as u32,
+        dst_stride: row_bytes as u32,
+        quant,
+        scale: FixScale::Tile(1.0),
+        relu: false,
+        layout: FixLayout::RowMajor,
+        unit_flag: UnitFlag::Off,
+    }));
+}
+
 impl Step<'_> {
     /// Brings the query codes, f32 in order, to L0A in two planes.
     pub fn codes_to_cube(&self, e: &mut Emit) {
@@ -110,9 +154,7 @@ impl Step<'_> {
         e.each(VecOp::Cast, (ElemType::S32, ElemType::F32), lo, q, Second::None, count);
         e.each(VecOp::And, S32, q, lo, Second::Bits(u32::from(PLANE) - 1), count);
         e.each(VecOp::Shr, S32, lo, lo, Second::Bits(PLANE_BITS), count);
-        // In place: a repeat reads all that it overwrites, and the ones behind it lie further on.
-        let narrow: Types = (ElemType::S8, ElemType::S32);
-        [lo, q].into_iter().for_each(|plane| e.each(VecOp::Cast, narrow, plane, plane, Second::None, count));
+        narrow(e, [lo, q], count);
         e.after(Queue::V, Queue::Mte3);
         // The tile before is through with L1 and with L0A.
         e.after(Queue::Mte1, Queue::Mte3);
@@ -176,35 +218,11 @@ impl Step<'_> {
         let (cache, m) = (&self.a.cache, 2 * rows(self.tile));
         self.rows_to_cube(e);
         Step::through(e, 2, |e| {
-            e.push(Work::Mmad(Mmad {
-                ty: CubeType::S8,
-                c: at(0),
-                a: at(IDENTITY),
-                b: at(0),
-                m: m as u16,
-                k: pitch(cache) as u16,
-                n: POSITIONS as u16,
-                init: MmadInit::Zero,
-                unit_flag: UnitFlag::Off,
-            }));
+            multiply(e, [0, IDENTITY, 0], [m, pitch(cache), POSITIONS], MmadInit::Zero);
         });
         Step::free(e, 1);
         Step::through(e, 3, |e| {
-            e.push(Work::Fix(Fix {
-                path: FixPath::Ub,
-                dst: at(self.at.lo),
-                src: at(0),
-                m: m as u16,
-                n: POSITIONS as u16,
-                from: ElemType::S32,
-                src_stride: (m * STRIP * 2) as u32,
-                dst_stride: (4 * POSITIONS) as u32,
-                quant: Quant::Keep,
-                scale: FixScale::Tile(1.0),
-                relu: false,
-                layout: FixLayout::RowMajor,
-                unit_flag: UnitFlag::Off,
-            }));
+            sums_to_ub(e, self.at.lo, (0, 64 * m), [m, POSITIONS], Quant::Keep);
         });
         Step::free(e, 2);
     }
@@ -215,14 +233,11 @@ impl Step<'_> {
         let low = high + 4 * POSITIONS * rows(self.tile);
         let queries = self.tile.queries();
         // A repeat has eight queries, eight positions of each.
-        let (full, tail) = (queries / 8, queries % 8);
-        for (first, repeats, lanes) in [(0, full, 64), (8 * full, 1, 8 * tail)] {
-            if repeats > 0 && lanes > 0 {
-                let of = |sums: usize| strided(sums + 4 * POSITIONS * first, POSITIONS / 8, POSITIONS);
-                let s = dense(s + 32 * first);
-                e.vec(VecOp::Shl, S32, s, of(high), Second::Bits(PLANE_BITS), repeats, lanes);
-                e.vec(VecOp::Add, S32, s, s, Second::Vector(of(low)), repeats, lanes);
-            }
+        for (first, repeats, lanes) in in_eights(queries) {
+            let of = |sums: usize| strided(sums + 4 * POSITIONS * first, POSITIONS / 8, POSITIONS);
+            let s = dense(s + 32 * first);
+            e.vec(VecOp::Shl, S32, s, of(high), Second::Bits(PLANE_BITS), repeats, lanes);
+            e.vec(VecOp::Add, S32, s, s, Second::Vector(of(low)), repeats, lanes);
         }
         if unit + 1 == POSITIONS / self.tile.unit {
             Step::free(e, 3);

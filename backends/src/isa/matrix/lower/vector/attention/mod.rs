@@ -284,6 +284,12 @@ pub fn attention(
     Ok((cores, starts))
 }
 
+/// Queries in eights, whose blocks fill a repeat: the first query, repeats and lanes of all whole ones, then of the rest.
+fn in_eights(queries: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    let (full, tail) = (queries / 8, queries % 8);
+    [(0, full, 64), (8 * full, 1, 8 * tail)].into_iter().filter(|(_, repeats, lanes)| *repeats > 0 && *lanes > 0)
+}
+
 /// Sets, or takes, the flags that say that slots are free.
 fn presets(e: &mut Emit, on_cube: bool, is_start: bool) {
     for (src, dst, id) in [

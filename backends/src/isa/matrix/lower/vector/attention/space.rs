@@ -9,7 +9,8 @@ use crate::isa::matrix::program::addr::Queue;
 
 /// Offsets in UB.
 pub struct At {
-    /// Rows of a unit as loaded, widened (on the cube: turned values, `s8[pitch, 32 positions]`), and (floats of keys that are stored in plain order) in order.
+    /// Rows of a unit as loaded, widened (on the cube: turned values, `s8[pitch, 32 positions]`), and (floats of keys that
+    /// are stored in plain order) in order.
     pub raw: usize,
     pub wide: usize,
     pub ordered: usize,

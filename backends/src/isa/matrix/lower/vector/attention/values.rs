@@ -7,16 +7,13 @@
 use tcc_ir::attention_codes::{PLANE, PLANE_BITS};
 
 use super::codes::TO_F32;
-use super::cube::{IDENTITY, L1, POSITIONS, STRIP, at, load_operand, rows};
-use super::flag;
+use super::cube::{IDENTITY, L1, POSITIONS, STRIP, at, load_operand, multiply, narrow, rows, sums_to_ub};
 use super::step::Step;
-use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, Types, dense, strided};
+use super::{flag, in_eights};
+use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, dense, strided};
 use crate::isa::matrix::lower::vector::cache::pitch;
 use crate::isa::matrix::program::addr::Queue;
-use crate::isa::matrix::program::inst::{
-    Copy, CopyForm, CopyPath, Fix, FixLayout, FixPath, FixScale, Mmad, MmadInit, Quant, Side, UnitFlag, Work,
-};
-use crate::isa::matrix::program::ty::{CubeType, ElemType};
+use crate::isa::matrix::program::inst::{Copy, CopyForm, CopyPath, MmadInit, Quant, Side, Work};
 use crate::isa::matrix::program::vec::VecOp;
 
 /// Slots of one each: turned values in UB, planes of weights there, both of them in L1, and in L0.
@@ -92,7 +89,7 @@ impl Step<'_> {
         let planes = self.weight_planes();
         planes.into_iter().for_each(|plane| e.fill(plane, 0, rows(self.tile) * STRIP / 4));
         e.wait(Queue::Mte1, Queue::Mte3, flag::TURNED);
-        self.multiply(e, planes, L1::of(self.a, self.tile).codes, MmadInit::Zero);
+        self.add_product(e, planes, L1::of(self.a, self.tile).codes, MmadInit::Zero);
     }
 
     /// Brings the step's values to L1, turned.
@@ -102,37 +99,15 @@ impl Step<'_> {
         self.rows_to_cube(e);
         Step::through(e, 2, |e| {
             for strip in 0..pitch / STRIP {
-                e.push(Work::Mmad(Mmad {
-                    ty: CubeType::S8,
-                    c: at(turned + size * strip),
-                    a: at(0),
-                    b: at(STRIP * POSITIONS * strip),
-                    m: STRIP as u16,
-                    k: STRIP as u16,
-                    n: POSITIONS as u16,
-                    init: MmadInit::Zero,
-                    unit_flag: UnitFlag::Off,
-                }));
+                let operands = [turned + size * strip, 0, STRIP * POSITIONS * strip];
+                multiply(e, operands, [STRIP, STRIP, POSITIONS], MmadInit::Zero);
             }
         });
         Step::free(e, 1);
         e.wait(Queue::Mte3, Queue::Fix, flag::TURNED);
         for strip in 0..pitch / STRIP {
-            e.push(Work::Fix(Fix {
-                path: FixPath::Ub,
-                dst: at(self.at.wide + STRIP * POSITIONS * strip),
-                src: at(turned + size * strip),
-                m: STRIP as u16,
-                n: POSITIONS as u16,
-                from: ElemType::S32,
-                src_stride: (STRIP * 64) as u32,
-                dst_stride: POSITIONS as u32,
-                quant: Quant::S32ToS8,
-                scale: FixScale::Tile(1.0),
-                relu: false,
-                layout: FixLayout::RowMajor,
-                unit_flag: UnitFlag::Off,
-            }));
+            let dst = self.at.wide + STRIP * POSITIONS * strip;
+            sums_to_ub(e, dst, (turned + size * strip, 64 * STRIP), [STRIP, POSITIONS], Quant::S32ToS8);
         }
         e.set(Queue::Fix, Queue::Mte3, flag::TURNED);
         e.wait(Queue::Fix, Queue::Mte3, flag::TURNED);
@@ -147,28 +122,23 @@ impl Step<'_> {
         let (x, queries, pairs) = (self.at.x, self.tile.queries(), self.pairs());
         let planes @ [high, low] = self.weight_planes();
         e.wait(Queue::Mte3, Queue::V, flag::TURNED);
-        let (full, tail) = (queries / 8, queries % 8);
         for unit in 0..units {
             // A repeat puts eight queries' blocks in their rows of 32 positions.
-            for (first, repeats, lanes) in [(0, full, 64), (8 * full, 1, 8 * tail)] {
-                if repeats > 0 && lanes > 0 {
-                    let codes = dense(x + 4 * unit * pairs + 32 * first);
-                    let of = |plane: usize| strided(plane + 4 * POSITIONS * first + 32 * unit, units, 8 * units);
-                    let shift = Second::Bits(PLANE_BITS);
-                    e.vec(VecOp::Shr, S32, of(high), codes, shift, repeats, lanes);
-                    e.vec(VecOp::And, S32, of(low), codes, Second::Bits(u32::from(PLANE) - 1), repeats, lanes);
-                }
+            for (first, repeats, lanes) in in_eights(queries) {
+                let codes = dense(x + 4 * unit * pairs + 32 * first);
+                let of = |plane: usize| strided(plane + 4 * POSITIONS * first + 32 * unit, units, 8 * units);
+                let shift = Second::Bits(PLANE_BITS);
+                e.vec(VecOp::Shr, S32, of(high), codes, shift, repeats, lanes);
+                e.vec(VecOp::And, S32, of(low), codes, Second::Bits(u32::from(PLANE) - 1), repeats, lanes);
             }
         }
-        // In place: a repeat reads all that it overwrites, and the ones behind it lie further on.
-        let narrow: Types = (ElemType::S8, ElemType::S32);
-        planes.into_iter().for_each(|p| e.each(VecOp::Cast, narrow, p, p, Second::None, queries * POSITIONS));
-        self.multiply(e, planes, L1::of(self.a, self.tile).turned, MmadInit::Accumulate);
+        narrow(e, planes, queries * POSITIONS);
+        self.add_product(e, planes, L1::of(self.a, self.tile).turned, MmadInit::Accumulate);
     }
 
     /// Brings `planes` from UB to the cube and multiplies them with the columns `s8[pitch, 32]` at `columns` in L1. The slot in
     /// L1 is taken.
-    fn multiply(&self, e: &mut Emit, planes: [usize; 2], columns: usize, init: MmadInit) {
+    fn add_product(&self, e: &mut Emit, planes: [usize; 2], columns: usize, init: MmadInit) {
         let (pitch, rows, weights) = (pitch(&self.a.cache), rows(self.tile), L1::of(self.a, self.tile).weights);
         let to = |e: &mut Emit, src, dst| {
             e.set(src, dst, flag::TURNED);
@@ -189,38 +159,14 @@ impl Step<'_> {
         e.set(Queue::Mte1, Queue::Mte3, flag::TURNED);
         // Few fractals of sums may still be written by the product before.
         e.bar(Some(Queue::M));
-        // Rows of a tile and elements of a head: within the fields.
-        e.push(Work::Mmad(Mmad {
-            ty: CubeType::S8,
-            c: at(0),
-            a: at(IDENTITY),
-            b: at(turned),
-            m: (2 * rows) as u16,
-            k: POSITIONS as u16,
-            n: pitch as u16,
-            init,
-            unit_flag: UnitFlag::Off,
-        }));
+        multiply(e, [0, IDENTITY, turned], [2 * rows, POSITIONS, pitch], init);
         e.set(Queue::M, Queue::Mte1, flag::TURNED);
     }
 
     /// Sums of a plane out of L0C to `f32[queries, columns]` at `dst`, for `columns` elements from `first` on.
     fn take_sums(&self, e: &mut Emit, (plane, dst): (usize, usize), first: usize, columns: usize) {
-        e.push(Work::Fix(Fix {
-            path: FixPath::Ub,
-            dst: at(dst),
-            src: at(first / 16 * self.column_bytes() + plane * rows(self.tile) * 64),
-            m: self.tile.queries() as u16,
-            n: columns as u16,
-            from: ElemType::S32,
-            src_stride: self.column_bytes() as u32,
-            dst_stride: (4 * columns) as u32,
-            quant: Quant::Keep,
-            scale: FixScale::Tile(1.0),
-            relu: false,
-            layout: FixLayout::RowMajor,
-            unit_flag: UnitFlag::Off,
-        }));
+        let src = first / 16 * self.column_bytes() + plane * rows(self.tile) * 64;
+        sums_to_ub(e, dst, (src, self.column_bytes()), [self.tile.queries(), columns], Quant::Keep);
     }
 
     /// The sums of values, f32, at `At::out`: both planes together, rounded once. `carried` has room for 64 elements of each

@@ -1,6 +1,7 @@
 //! What the tests of `tests/tests/` share: the text-case harness, seeded random data, and a runner of generated
 //! machine code of any ISA, on the host or under an emulator.
 
+pub mod attention;
 pub mod case;
 pub mod cube_gemm;
 pub mod directive;

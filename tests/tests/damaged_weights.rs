@@ -40,8 +40,14 @@ fn example(encoding: Option<Encoding>, head: HeadChoice) -> Option<Example> {
         eprintln!("skipped: this machine lacks its own target's baseline");
         return None;
     }
-    let plan =
-        PlanOptions { max_threads: 1, encoding, head, head_rows: HEAD_ROWS, state_bytes: tcc::emit::state_bytes(1) };
+    let plan = PlanOptions {
+        max_threads: 1,
+        joins: false,
+        encoding,
+        head,
+        head_rows: HEAD_ROWS,
+        state_bytes: tcc::emit::state_bytes(1),
+    };
     let mut back = driver::back(&front, &target, "example", &plan, false).expect("code for the host");
     let folder = tempfile::tempdir().expect("a folder");
     let (weights, object) = (folder.path().join("weights"), folder.path().join("example.o"));

@@ -6,18 +6,14 @@ use tcc::driver;
 use tcc::golden;
 use tcc::load::{self, LoadOptions};
 use tcc::matrix::{self, MatrixOptions};
-use tcc_backends::isa::matrix::lower::emit::Emit;
-use tcc_backends::isa::matrix::lower::model::attention_core;
-use tcc_backends::isa::matrix::lower::vector::Tables;
-use tcc_backends::isa::matrix::lower::vector::attention::{Attention, attention, scores_bytes};
+use tcc_backends::isa::matrix::lower::attention::Attention;
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::preset::preset;
-use tcc_backends::isa::matrix::program::builder::ProgramBuilder;
-use tcc_backends::isa::matrix::program::{CoreKind, SymbolKind};
 use tcc_backends::isa::matrix::sim::memory::Gm;
 use tcc_backends::isa::matrix::sim::{self, Options};
 use tcc_ir::cache::CacheLayout;
 use tcc_ir::ty::DType;
+use tcc_tests::attention;
 use tcc_tests::oracle::fixture;
 
 /// Heads of 100 elements that share nothing, four that share a KV head, two of 64 elements that do.
@@ -51,43 +47,25 @@ fn machine_called(name: &str) -> Machine {
     preset(name).expect("a preset").expect("it parses")
 }
 
-/// Cycles of the slowest core for `m` token rows behind `pos` others, of the heads of BitNet 2B-4T.
+/// Cycles of the slowest core, with a warm L2, for `m` token rows behind `pos` others, of the heads of BitNet 2B-4T.
 fn cycles(machine: &Machine, m: usize, pos: u32, dtype: DType) -> f64 {
-    let (heads, cores) = (20, machine.cube_cores() as usize);
     let cache = CacheLayout { heads: 5, ctx: pos as usize + m, d: 128, dtype };
-    let a = Attention { m, heads, cache, scale: 0.1 };
-    let mut builder = ProgramBuilder::new("attention", machine);
-    let core = attention_core(machine);
-    let rows = 4 * (m * heads * cache.d) as u64;
-    let mut place = |name, kind, bytes: usize| (builder.symbol(name, kind, bytes as u64, "f32"), 0);
-    let places = [
-        place("q", SymbolKind::State, rows as usize),
-        place("k", SymbolKind::State, cache.bytes() + 4 * 64 * cache.d),
-        place("v", SymbolKind::State, cache.bytes() + 4 * 64 * cache.d),
-        place("out", SymbolKind::Output, rows as usize),
-        place("pos", SymbolKind::Input, 64),
-        place("scores", SymbolKind::Scratch, scores_bytes(&a, &core, cores)),
-    ];
-    let tables = Tables::new(|name, bytes, ty| builder.constant(name, bytes, ty));
-    let mut e = Emit::default();
-    e.op = builder.op("attention");
-    let (cores, start) = attention(&mut e, &core, &a, places, &tables, cores).expect("it fits");
-    builder.stage("attention", vec![e.stream(CoreKind::Coupled, cores, start)]);
-    let program = builder.finish().expect("it verifies");
-    let mut gm = Gm::for_timing(&program);
-    gm.bytes_mut(places[4].0)[..4].copy_from_slice(&pos.to_le_bytes());
-    let report = sim::run(&program, machine, &mut gm, Options::default()).expect("it runs");
+    let of = attention::program(machine, &Attention { m, heads: 20, cache, scale: 0.1 }).expect("it fits");
+    let mut gm = Gm::for_timing(&of.program);
+    gm.bytes_mut(of.pos.0)[..4].copy_from_slice(&pos.to_le_bytes());
+    let options = Options { warm: true, ..Options::default() };
+    let report = sim::run(&of.program, machine, &mut gm, options).expect("it runs");
     report.stages[0].cores.iter().map(|core| core.cycles).fold(0.0, f64::max)
 }
 
 /// Multiply-adds of scores and values, 64 in a repeat, at what a repeat costs on `machine`.
 fn floor(machine: &Machine, m: usize, pos: u32, slope: f64) -> f64 {
     let pairs: usize = (0..m).map(|row| pos as usize + row + 1).sum();
-    (20 * pairs * 2 * 128) as f64 / 64.0 * slope / f64::from(machine.cube_cores())
+    (20 * pairs * 2 * 128) as f64 / 64.0 * slope / machine.vector_units() as f64
 }
 
 /// How far from the floor attention may be, by machine, vector costs, rows and position.
-const GATES: [(&str, &str, usize, u32, DType, f64); 14] = [
+const GATES: [(&str, &str, usize, u32, DType, f64); 26] = [
     ("kirinx90", "measured", 512, 0, DType::F16, 1.45),
     ("kirinx90", "documented", 512, 0, DType::F16, 1.7),
     ("lite-generic", "measured", 512, 0, DType::F16, 1.45),
@@ -97,11 +75,23 @@ const GATES: [(&str, &str, usize, u32, DType, f64); 14] = [
     ("kirinx90", "measured", 8, 512, DType::F16, 1.8),
     ("kirinx90", "measured", 1, 512, DType::F16, 2.6),
     ("lite-generic", "measured", 1, 4000, DType::F16, 2.2),
-    ("kirinx90", "measured", 512, 0, DType::Q8, 0.42),
-    ("kirinx90", "documented", 512, 0, DType::Q8, 0.72),
-    ("kirinx90", "measured", 8, 512, DType::Q8, 0.5),
-    ("kirinx90", "measured", 1, 512, DType::Q8, 3.9),
-    ("lite-generic", "measured", 1, 4000, DType::Q8, 3.1),
+    ("kirinx90", "measured", 512, 0, DType::Q8, 0.21),
+    ("kirinx90", "documented", 512, 0, DType::Q8, 0.32),
+    ("kirinx90", "measured", 8, 512, DType::Q8, 0.25),
+    ("kirinx90", "measured", 1, 512, DType::Q8, 1.1),
+    ("kirin9030", "measured", 512, 0, DType::Q8, 0.26),
+    ("lite-generic", "measured", 1, 4000, DType::Q8, 0.78),
+    ("lite-generic", "measured", 512, 0, DType::Q8, 0.24),
+    ("lite-generic", "measured", 512, 3584, DType::Q8, 0.16),
+    ("ascend310b", "measured", 512, 0, DType::Q8, 0.23),
+    ("ascend310p", "measured", 512, 0, DType::Q8, 0.19),
+    ("ascend910b", "measured", 512, 0, DType::Q8, 0.28),
+    ("ascend910b", "documented", 512, 0, DType::Q8, 0.47),
+    ("ascend910b", "measured", 1, 4000, DType::Q8, 9.8),
+    ("ascend950pr", "measured", 512, 0, DType::F16, 2.8),
+    ("ascend950pr", "measured", 512, 0, DType::Q8, 0.27),
+    ("ascend950pr", "documented", 512, 0, DType::Q8, 0.48),
+    ("ascend950pr", "measured", 512, 3584, DType::Q8, 0.2),
 ];
 
 #[test]

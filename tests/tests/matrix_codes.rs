@@ -1,20 +1,16 @@
 //! Attention over int8 caches on simulated matrix units: bits of the op's definition, with the checker on, where sums are
 //! longest, heads ragged and positions many.
 
-use tcc_backends::isa::matrix::lower::emit::Emit;
-use tcc_backends::isa::matrix::lower::model::attention_core;
-use tcc_backends::isa::matrix::lower::vector::Tables;
-use tcc_backends::isa::matrix::lower::vector::attention::{Attention, attention, scores_bytes};
+use tcc_backends::isa::matrix::lower::attention::Attention;
+use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::preset::{PRESETS, preset};
-use tcc_backends::isa::matrix::machine::{Machine, OrganisationKind};
-use tcc_backends::isa::matrix::program::builder::ProgramBuilder;
-use tcc_backends::isa::matrix::program::{CoreKind, SymbolKind};
 use tcc_backends::isa::matrix::sim::memory::Gm;
 use tcc_backends::isa::matrix::sim::{self, Options};
 use tcc_ir::cache::CacheLayout;
 use tcc_ir::ops::Op;
 use tcc_ir::tensor::{Data, Tensor};
 use tcc_ir::ty::DType;
+use tcc_tests::attention;
 use tcc_tests::random::Rng;
 
 /// Token rows behind positions, query and KV heads and their elements, positions of the cache.
@@ -62,10 +58,8 @@ fn operands(shape: Shape, content: Content, rng: &mut Rng) -> [Tensor<'static>; 
     [Tensor::f32(&[m, heads * d], q), k, v]
 }
 
-/// The cache as it lies in global memory: rows, keys of whole blocks in the order of the unit's sums. Behind position `seen`
-/// there are other codes, and scales that are no numbers.
-fn laid_out(cache: &Tensor, layout: &CacheLayout, is_key: bool, seen: usize) -> Vec<u8> {
-    const ORDER: [usize; 8] = [0, 4, 2, 6, 1, 5, 3, 7];
+/// The cache as it lies in global memory. Behind position `seen` there are other codes, and scales that are no numbers.
+fn laid_out(cache: &Tensor, layout: &CacheLayout, seen: usize) -> Vec<u8> {
     let Data::Q8(codes, scales) = &cache.data else { panic!("an int8 cache") };
     let (d, ctx) = (layout.d, layout.ctx);
     let mut bytes = vec![0xa5; layout.bytes() + 4 * 64 * layout.row_bytes()];
@@ -75,8 +69,7 @@ fn laid_out(cache: &Tensor, layout: &CacheLayout, is_key: bool, seen: usize) -> 
         let value = if t < seen { scales[head * ctx + t] } else { f32::NAN };
         bytes[scale..scale + 4].copy_from_slice(&value.to_le_bytes());
         for i in (0..d).filter(|_| t < seen) {
-            let from = if is_key && d.is_multiple_of(8) { i / 8 * 8 + ORDER[i % 8] } else { i };
-            bytes[row + i] = codes[(head * ctx + t) * d + from] as u8;
+            bytes[row + i] = codes[(head * ctx + t) * d + i] as u8;
         }
     }
     bytes
@@ -90,42 +83,21 @@ fn check(machine: &Machine, shape: Shape, content: Content) {
     let position = Tensor { shape: vec![1], data: Data::U32(vec![pos as u32].into()) };
     let scale = 0.1;
     let want = Op::Attention { heads, scale }.eval(&[&q, &k, &v, &position]);
-    let (kind, cores) = match machine.org.kind {
-        OrganisationKind::Coupled => (CoreKind::Coupled, machine.cube_cores()),
-        OrganisationKind::Split => (CoreKind::Vector, machine.vector_cores()),
-    };
-    let (core, cores) = (attention_core(machine), cores as usize);
     let layout = CacheLayout { heads: kv_heads, ctx, d, dtype: DType::Q8 };
     let a = Attention { m, heads, cache: layout, scale };
-    let [k, v] = [(&k, true), (&v, false)].map(|(cache, is_key)| laid_out(cache, &layout, is_key, pos + m));
+    let [k, v] = [&k, &v].map(|cache| laid_out(cache, &layout, pos + m));
     let q: Vec<u8> = q.as_f32().iter().flat_map(|x| x.to_le_bytes()).collect();
-    let mut builder = ProgramBuilder::new("attention", machine);
-    let mut place = |name, kind, bytes: usize| (builder.symbol(name, kind, bytes as u64, "bytes"), 0);
-    let places = [
-        place("q", SymbolKind::State, q.len()),
-        place("k", SymbolKind::State, k.len()),
-        place("v", SymbolKind::State, v.len()),
-        place("out", SymbolKind::Output, q.len()),
-        place("pos", SymbolKind::Input, 64),
-        place("scores", SymbolKind::Scratch, scores_bytes(&a, &core, cores)),
-    ];
-    let tables = Tables::new(|name, bytes, ty| builder.constant(name, bytes, ty));
-    let mut e = Emit::default();
-    e.op = builder.op("attention");
-    let shared = attention(&mut e, &core, &a, places, &tables, cores);
-    let (cores, start) = shared.unwrap_or_else(|e| panic!("{what}: {e}"));
-    builder.stage("attention", vec![e.stream(kind, cores, start)]);
-    let program = builder.finish().unwrap_or_else(|e| panic!("{what}: {e}"));
-    let mut gm = Gm::new(&program);
+    let of = attention::program(machine, &a).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let mut gm = Gm::new(&of.program);
     let position = (pos as u32).to_le_bytes();
-    for (place, bytes) in [(0, &q[..]), (1, &k), (2, &v), (4, &position)] {
-        gm.bytes_mut(places[place].0)[..bytes.len()].copy_from_slice(bytes);
+    for (place, bytes) in [(of.q, &q[..]), (of.k, &k), (of.v, &v), (of.pos, &position)] {
+        gm.bytes_mut(place.0)[..bytes.len()].copy_from_slice(bytes);
     }
     let options = Options { functional: true, check: true, ..Options::default() };
-    let report = sim::run(&program, machine, &mut gm, options).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let report = sim::run(&of.program, machine, &mut gm, options).unwrap_or_else(|e| panic!("{what}: {e}"));
     let found: Vec<String> = report.violations.iter().take(3).map(ToString::to_string).collect();
     assert!(found.is_empty(), "{what}: {found:?}");
-    let got = gm.bytes(places[3].0)[..q.len()].chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]]));
+    let got = gm.bytes(of.out.0)[..q.len()].chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]]));
     for (i, (got, want)) in got.zip(want[0].as_f32()).enumerate() {
         let (row, head) = (i / (heads * d), i / d % heads);
         assert!(got.to_bits() == want.to_bits(), "{what}: {got} instead of {want} in head {head} of row {row}");
@@ -178,15 +150,24 @@ fn the_longest_sums_have_the_bits_of_the_definition() {
     }
 }
 
-/// Many queries on the cube of every coupled core: the longest sums, ragged heads, ragged rows, tiles of two sizes.
+/// Many queries on every cube: the longest sums, ragged heads, ragged rows, tiles of two sizes.
 #[test]
 fn cubes_have_the_bits_of_the_definition() {
-    let coupled = PRESETS.iter().map(|(name, _)| machine(name)).filter(|m| m.org.kind == OrganisationKind::Coupled);
-    for machine in coupled {
+    for machine in PRESETS.iter().map(|(name, _)| machine(name)) {
         for (m, pos, d, ctx) in [(30, 994, 16, 1025), (29, 30, 49, 64), (27, 5, 100, 40), (64, 0, 128, 64)] {
             for content in [Content::Largest, Content::Random] {
                 check(&machine, Shape { m, pos, heads: 3, kv_heads: 1, d, ctx }, content);
             }
+        }
+    }
+}
+
+/// Caches with more positions than L1 has room for values.
+#[test]
+fn long_caches_have_the_bits_of_the_definition() {
+    for name in ["ascend910b", "ascend950pr"] {
+        for (m, pos) in [(1, 2100), (1, 63), (7, 120), (40, 2000)] {
+            check(&machine(name), Shape { m, pos, heads: 8, kv_heads: 2, d: 128, ctx: 8192 }, Content::Random);
         }
     }
 }

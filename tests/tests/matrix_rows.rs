@@ -24,8 +24,9 @@ use tcc_tests::strips::strips;
 const MACHINES: [&str; 3] = ["kirinx90", "ascend310p", "ascend910b"];
 
 /// Widths: below a set of partial sums; whole blocks and ragged ones on both sides of 255 blocks, which is what rows may be
-/// apart in one instruction; and one of which UB of 128 KiB holds two rows.
-const WIDTHS: [usize; 7] = [12, 100, 640, 2040, 2059, 2088, 6912];
+/// apart in one instruction; and those of which UB of 128 KiB holds eight rows in two pieces, four in four, whose weights
+/// pass through slots, and one.
+const WIDTHS: [usize; 9] = [12, 100, 640, 2040, 2059, 2560, 6900, 6912, 14336];
 
 /// Token rows: one, those of a run, and runs with a ragged one behind.
 const FEW: [usize; 4] = [1, 5, 8, 19];
@@ -141,7 +142,7 @@ fn quantized_rows_have_the_bits_of_the_definition() {
     for name in MACHINES {
         let machine = machine(name);
         for before in BEFORE {
-            let widths = WIDTHS.into_iter().filter(|k| before == (None, true) || [100, 2059, 6912].contains(k));
+            let widths = WIDTHS.into_iter().filter(|k| before == (None, true) || [100, 2059, 6900, 14336].contains(k));
             for (k, m) in widths.flat_map(|k| FEW.map(|m| (k, m))) {
                 let mode = Mode::ALL[(m + k) % 2];
                 check_quantize(&machine, (m, k), mode, before);
@@ -154,10 +155,15 @@ fn quantized_rows_have_the_bits_of_the_definition() {
 #[test]
 fn every_count_of_rows_has_the_bits_of_the_definition() {
     for (name, mode) in ["kirinx90", "ascend310p"].into_iter().zip(Mode::ALL) {
-        for (m, k) in (1..=16).flat_map(|m| [(m, 2059), (m, 2088)]) {
+        for (m, k) in (1..=16).chain([37]).flat_map(|m| [(m, 2059), (m, 2560)]) {
             check_quantize(&machine(name), (m, k), mode, (None, true));
         }
+        for m in (1..=9).chain([37]) {
+            check_quantize(&machine(name), (m, 3001), mode, (Some(Act::Relu2), true));
+        }
     }
+    // Eight rows in three pieces that are as wide as strides allow.
+    check_quantize(&machine("ascend950pr"), (13, 6016), Mode::I8, (Some(Act::Relu2), true));
 }
 
 #[test]
@@ -214,47 +220,72 @@ fn rotated_rows_have_the_bits_of_the_definition() {
 }
 
 /// Rows of keys and values go where attention reads them: positions of a head follow each other, and the elements of each
-/// block of a key lie in the order that the unit's sums want.
+/// block of a key lie in the order that the unit's sums want. All else in the cache stays as it was.
 #[test]
 fn cached_rows_have_the_bits_of_the_definition() {
-    const ORDER: [usize; 8] = [0, 4, 2, 6, 1, 5, 3, 7];
     for (name, dtype) in MACHINES.into_iter().flat_map(|name| [DType::F32, DType::F16, DType::Q8].map(|ty| (name, ty)))
     {
-        let machine = machine(name);
         for (m, heads, d) in [(1, 5, 128), (8, 2, 64), (21, 5, 128), (19, 3, 49), (17, 2, 200)] {
-            for order in [CacheOrder::Keys, CacheOrder::Values] {
-                let (what, pos) = (format!("{name} {m} rows of {heads} heads of {d}, {dtype}, {order:?}"), 3u32);
-                let mut rng = Rng::named(&what);
-                let layout = CacheLayout { heads, ctx: m + 5, d, dtype };
-                let x = random(m, heads * d, &mut rng);
-                let [position, valid] =
-                    [pos, m as u32].map(|n| Tensor { shape: vec![1], data: Data::U32(vec![n].into()) });
-                let before = zeros(dtype, [heads, layout.ctx, d]);
-                let want = &Op::KvWrite.eval(&[&before, &x, &position, &valid])[0];
-                let operands =
-                    [("x", bytes(&x)), ("cache", vec![0; layout.bytes()]), ("pos", pos.to_le_bytes().to_vec())];
-                let found = run(&what, &machine, &operands, |e, p, shared| {
-                    cache::kv_write(e, memories(&machine).ub, m, (layout, order), [p[0], p[1], p[2]], shared)
-                });
-                let turned = order == CacheOrder::Keys && d % 8 == 0;
-                for (head, t, i) in
-                    (0..heads).flat_map(|head| (0..layout.ctx).flat_map(move |t| (0..d).map(move |i| (head, t, i))))
-                {
-                    let from = if turned { i / 8 * 8 + ORDER[i % 8] } else { i };
-                    let size = layout.element_bytes();
-                    let at = head * layout.head_bytes() + t * layout.row_bytes() + size * i;
-                    let element = element(want, (head * layout.ctx + t) * d + from);
-                    assert_eq!(found[1][at..at + size], element[..size], "{what}: element {i} of {t} of head {head}");
-                }
-                if let Data::Q8(_, scales) = &want.data {
-                    for (run, scale) in scales.iter().enumerate() {
-                        let place = run / layout.ctx * layout.positions() + run % layout.ctx;
-                        let at = layout.scales_offset_bytes() + 4 * place;
-                        assert_eq!(found[1][at..at + 4], scale.to_le_bytes(), "{what}: scale {run}");
-                    }
-                }
+            check_cache(&machine(name), CacheLayout { heads, ctx: m + 5, d, dtype }, m, 3);
+        }
+    }
+}
+
+/// Eight positions of a head share a block of scales, which has one writer: runs of rows that begin and end anywhere in
+/// one, of every number of blocks up to several; heads that fill blocks, that do not, and that are not stored side by side;
+/// more heads than are done together, and heads of which UB holds a few rows.
+#[test]
+fn cached_codes_have_the_bits_of_the_definition() {
+    const HEADS: [(usize, usize); 6] = [(5, 128), (2, 64), (3, 49), (2, 62), (3, 40), (1, 96)];
+    for name in ["kirinx90", "ascend310p", "ascend910b", "ascend950pr"] {
+        let machine = machine(name);
+        let check = |m: usize, pos: usize, (heads, d): (usize, usize)| {
+            check_cache(&machine, CacheLayout { heads, ctx: pos + m + 11, d, dtype: DType::Q8 }, m, pos);
+        };
+        for (i, m) in [1, 2, 3, 5, 7, 8, 9, 15, 16, 24, 37, 64].into_iter().enumerate() {
+            for pos in [0, 1, 3, 7, 8, 12, 21] {
+                check(m, pos, HEADS[(i + pos) % HEADS.len()]);
+            }
+            check(m, 5, HEADS[0]);
+        }
+        for (m, pos, heads, d) in [(9, 3, 40, 128), (20, 6, 3, 1000), (11, 2, 1, 2016), (2, 6, 33, 128)] {
+            check(m, pos, (heads, d));
+        }
+    }
+}
+
+/// Writes `m` random rows at positions `pos ..` of a cache that holds other ones, in both orders, and compares all of it.
+fn check_cache(machine: &Machine, layout: CacheLayout, m: usize, pos: usize) {
+    const ORDER: [usize; 8] = [0, 4, 2, 6, 1, 5, 3, 7];
+    let CacheLayout { heads, ctx, d, dtype } = layout;
+    for order in [CacheOrder::Keys, CacheOrder::Values] {
+        let what = format!("{} {m} rows of {heads} heads of {d} at {pos}, {dtype}, {order:?}", machine.name);
+        let mut rng = Rng::named(&what);
+        let x = random(m, heads * d, &mut rng);
+        let [position, valid] = [pos, m].map(|n| Tensor { shape: vec![1], data: Data::U32(vec![n as u32].into()) });
+        let written = &Op::KvWrite.eval(&[&zeros(dtype, [heads, ctx, d]), &x, &position, &valid])[0];
+        let before: Vec<u8> = (0..layout.bytes()).map(|_| rng.below(256) as u8).collect();
+        let mut want = before.clone();
+        let turned = order == CacheOrder::Keys && d % 8 == 0 && dtype != DType::Q8;
+        for (head, t) in (0..heads).flat_map(|head| (pos..pos + m).map(move |t| (head, t))) {
+            let run = head * ctx + t;
+            for i in 0..d {
+                let from = if turned { i / 8 * 8 + ORDER[i % 8] } else { i };
+                let size = layout.element_bytes();
+                let at = head * layout.head_bytes() + t * layout.row_bytes() + size * i;
+                want[at..at + size].copy_from_slice(&element(written, run * d + from)[..size]);
+            }
+            if let Data::Q8(_, scales) = &written.data {
+                let at = layout.scales_offset_bytes() + 4 * (head * layout.positions() + t);
+                want[at..at + 4].copy_from_slice(&scales[run].to_le_bytes());
             }
         }
+        let operands = [("x", bytes(&x)), ("cache", before), ("pos", (pos as u32).to_le_bytes().to_vec())];
+        let found = run(&what, machine, &operands, |e, p, shared| {
+            cache::kv_write(e, memories(machine).ub, m, (layout, order), [p[0], p[1], p[2]], shared)
+        });
+        let other = found[1].iter().zip(&want).position(|(found, want)| found != want);
+        assert_eq!(other, None, "{what}: the first other byte, scales are from {} on", layout.scales_offset_bytes());
     }
 }
 
@@ -296,7 +327,17 @@ fn cycles_of_a_row_stay_low() {
         let before = Before::GluNorm { act: Act::Relu2, u: p[1], eps, w: p[2] };
         quantize(e, ub, (m, 6912, Mode::I8), before, [p[0], p[3], p[4]], shared)
     });
-    for (name, (program, _), gate) in [("norm", norm, 1000.0), ("gate and norm", gate, 3400.0)] {
+    let cache = |order: CacheOrder| {
+        let layout = CacheLayout { heads: 5, ctx: m, d: 128, dtype: DType::Q8 };
+        let operands = [operand("x", 4 * m * 5 * 128), operand("cache", layout.bytes()), operand("pos", 4)];
+        program(&machine, &operands, |e, p, shared| {
+            cache::kv_write(e, ub, m, (layout, order), [p[0], p[1], p[2]], shared)
+        })
+    };
+    let (keys, values) = (cache(CacheOrder::Keys), cache(CacheOrder::Values));
+    let gated =
+        [("norm", norm, 600.0), ("gate and norm", gate, 2700.0), ("keys", keys, 140.0), ("values", values, 140.0)];
+    for (name, (program, _), gate) in gated {
         let report = sim::run(&program, &machine, &mut Gm::for_timing(&program), Options::default()).expect("it runs");
         let core = &report.stages[0].cores[0];
         let cycles = core.cycles / m as f64;

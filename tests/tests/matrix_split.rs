@@ -3,12 +3,14 @@
 
 use tcc_backends::isa::matrix::lower::split::choice::Choice;
 use tcc_backends::isa::matrix::lower::split::search::{self, Shape};
+use tcc_backends::isa::matrix::lower::split::{self, Product, Tile};
 use tcc_backends::isa::matrix::lower::vector::ternary::PANEL;
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::preset::preset;
 use tcc_backends::isa::matrix::program::addr::Reg;
+use tcc_backends::isa::matrix::program::builder::ProgramBuilder;
 use tcc_backends::isa::matrix::program::ty::CubeType;
-use tcc_backends::isa::matrix::program::{Program, StartValues};
+use tcc_backends::isa::matrix::program::{Program, StartValues, SymbolKind};
 use tcc_backends::isa::matrix::sim::memory::Gm;
 use tcc_backends::isa::matrix::sim::{self, Options};
 use tcc_ir::encoding::Encoding;
@@ -131,6 +133,90 @@ fn products_have_the_bits_of_the_definition() {
         let odd = shape(2, 150, 140, ScaleKind::PerRow, false, true);
         assert!(search::alone(&odd, choice("m2 p1"), &machine).is_none());
         check(&machine, odd, &search::alone(&odd, choice("vector"), &machine).expect("it fits"));
+    }
+}
+
+/// Products of `m` token rows and `k` columns that are worked on together on two groups: their program, and what lies at
+/// its symbols; `outs` are what the ops' definition gives.
+struct Together {
+    program: Program,
+    data: Vec<(String, Vec<u8>)>,
+    outs: Vec<Vec<u8>>,
+}
+
+fn together(machine: &Machine, (m, k): (usize, usize), parts: &[Shape], tile: Tile) -> Together {
+    let mut builder = ProgramBuilder::new("products", machine);
+    let mut rng = Rng::named(&format!("{} {parts:?}", machine.name));
+    let mut tensor = |dtype, shape: &[usize]| rng.tensor(&ValueType::new(dtype, shape));
+    let (mut data, mut outs) = (vec![], vec![]);
+    let mut input = |builder: &mut ProgramBuilder, name: String, bytes: Vec<u8>| {
+        let symbol = builder.symbol(&name, SymbolKind::Input, bytes.len() as u64, "bytes");
+        data.push((name, bytes));
+        (symbol, 0)
+    };
+    let (codes, act_scale) = (tensor(DType::I8, &[m, k]), tensor(DType::F32, &[m]));
+    let q = input(&mut builder, "q".into(), strips(codes.as_i8(), &parts[0]));
+    let act = input(&mut builder, "act_scale".into(), f32_bytes(&act_scale));
+    let rows: usize = parts.iter().map(|part| part.n.next_multiple_of(PANEL.nr)).sum();
+    let mut scratch = |name, bytes: usize| (builder.symbol(name, SymbolKind::Scratch, bytes as u64, "bytes"), 0);
+    let expanded = scratch("expanded", split::scratch_bytes(machine, rows, k));
+    let sums = scratch("sums", split::sums_bytes(m, rows));
+    let mut products = vec![];
+    for (i, Shape { n, scale, bias, residual, .. }) in parts.iter().copied().enumerate() {
+        let (w, b, r) = (tensor(DType::Trit, &[n, k]), tensor(DType::F32, &[n]), tensor(DType::F32, &[m, n]));
+        let scales = tensor(DType::F32, &[if scale == ScaleKind::PerTensor { 1 } else { n }]);
+        let mut operands = vec![&codes, &act_scale, &w, &scales];
+        operands.extend(bias.then_some(&b));
+        operands.extend(residual.then_some(&r));
+        outs.push(f32_bytes(&Op::TernaryLinear { bias, residual }.eval(&operands)[0]));
+        let packed = Encoding::W2Nz(PANEL).pack(w.as_i8(), n, k);
+        let mut operand = |name: &str, bytes| input(&mut builder, format!("{name}{i}"), bytes);
+        let (w, scales) = (operand("w", packed), operand("scale", f32_bytes(&scales)));
+        let bias = bias.then(|| operand("bias", f32_bytes(&b)));
+        let residual = residual.then(|| operand("residual", f32_bytes(&r)));
+        let out = (builder.symbol(&format!("out{i}"), SymbolKind::Output, 4 * (m * n) as u64, "f32"), 0);
+        products.push(Product { m, n, k, scale, q, act, w, scales, bias, residual, out, expanded, sums });
+    }
+    let op = builder.op("products");
+    let streams = split::streams(machine, &products, tile, op).expect("room in UB").expect("it fits");
+    builder.stage("products", streams.into());
+    Together { program: builder.finish().expect("a program"), data, outs }
+}
+
+/// Products of the same activations together: groups whose shares end in one product and begin in another, ragged ones,
+/// scales and addends that differ, one that has fewer panels than there are groups.
+#[test]
+fn products_together_have_the_bits_of_the_definition() {
+    let (m, k) = (70, 1080);
+    let part = |n, scale, bias, residual| Shape { m, n, k, scale, bias, residual };
+    let parts = [
+        part(328, ScaleKind::PerTensor, false, true),
+        part(64, ScaleKind::PerRow, true, false),
+        part(456, ScaleKind::PerTensor, true, false),
+    ];
+    let ways = ["m32 p1", "m32 p2", "m70 p2", "m32 p2 pass", "m48 p3"];
+    for (name, cores) in MACHINES.into_iter().flat_map(|name| [2, 5, 24].map(|cores| (name, cores))) {
+        let mut machine = machine(name);
+        machine.org.cores.value = cores;
+        let l1 = machine.path.ub_l1.is_some().then(|| ways.map(|way| format!("{way} l1")));
+        for text in ways.map(str::to_owned).into_iter().chain(l1.into_iter().flatten()) {
+            let Choice::Blocks(tile) = choice(&text) else { panic!("{text} is a tile") };
+            let Together { program, data, outs } = together(&machine, (m, k), &parts, tile);
+            let program = littered(&program);
+            let mut gm = Gm::new(&program);
+            for (symbol, bytes) in &data {
+                gm.bytes_mut(program.find_symbol(symbol).expect("an operand"))[..bytes.len()].copy_from_slice(bytes);
+            }
+            let options = Options { functional: true, check: true, ..Options::default() };
+            let report = sim::run(&program, &machine, &mut gm, options);
+            let report = report.unwrap_or_else(|e| panic!("{name} {cores} {text}: {e}"));
+            let found: Vec<String> = report.violations.iter().take(3).map(ToString::to_string).collect();
+            assert!(found.is_empty(), "{name} {cores} {text}: {found:?}");
+            for (i, want) in outs.iter().enumerate() {
+                let out = gm.bytes(program.find_symbol(&format!("out{i}")).expect("an output"));
+                assert!(out == want, "{name} {cores} {text}: other bits of product {i}");
+            }
+        }
     }
 }
 

@@ -53,6 +53,7 @@ fn compiled(head: HeadChoice) -> Option<Compiled> {
     }
     let plan = PlanOptions {
         max_threads: MAX_THREADS,
+        joins: MAX_THREADS > 1,
         encoding: None,
         head,
         head_rows: HEAD_ROWS,

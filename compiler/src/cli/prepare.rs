@@ -270,7 +270,7 @@ pub fn plan_options(model: &ModelArgs, machine: &MachineArgs, max_threads: u32) 
         Head::Exact | Head::Int8 | Head::Int4 => HeadChoice::Exact,
     };
     let state_bytes = crate::emit::state_bytes(max_threads);
-    Ok(PlanOptions { max_threads, encoding, head, head_rows: HEAD_ROWS, state_bytes })
+    Ok(PlanOptions { max_threads, joins: max_threads > 1, encoding, head, head_rows: HEAD_ROWS, state_bytes })
 }
 
 /// The C prefix of a model: `given`, or made from the name of the folder that holds it.

@@ -13,7 +13,7 @@ pub mod tiles;
 use tcc_backends::isa::matrix::desc::{DESC, NAME, S4};
 use tcc_backends::isa::matrix::lower::matmul::tile::Mode;
 use tcc_backends::isa::matrix::lower::model::{self, Choose};
-use tcc_backends::isa::matrix::machine::Machine;
+use tcc_backends::isa::matrix::machine::{Machine, OrganisationKind};
 use tcc_backends::isa::matrix::program::Program;
 use tcc_ir::encoding::Encoding;
 use tcc_ir::kernel::KernelSpec;
@@ -91,7 +91,9 @@ pub struct Compiled {
 /// Errors: a machine or model that the lowering does not know; a forced tile of a product that the model does not have.
 pub fn build(front: &Front, machine: &Machine, options: &MatrixOptions) -> Result<Compiled, Error> {
     let (encoding, head) = (options.encoding, HeadChoice::Exact);
-    let plan_options = PlanOptions { max_threads: 1, encoding, head, head_rows: 1, state_bytes: 64 };
+    // A split machine's cores work on such products together.
+    let joins = machine.org.kind == OrganisationKind::Split;
+    let plan_options = PlanOptions { max_threads: 1, joins, encoding, head, head_rows: 1, state_bytes: 64 };
     let plan_for = |features: Features| {
         plan::build(&front.program, &schedule::Machine { desc: &DESC, features, vlen: 0 }, &plan_options)
     };

@@ -32,6 +32,8 @@ pub const HEAD_ROWS: usize = DENSE_ROWS;
 pub struct PlanOptions {
     /// Most tasks that may run at once.
     pub max_threads: u32,
+    /// Whether steps that do not depend on each other may be joined.
+    pub joins: bool,
     /// Encoding for every ternary product with int8 activations, instead of the cost model's choice.
     pub encoding: Option<Encoding>,
     /// How the best tokens are found.
@@ -114,7 +116,7 @@ fn build_over(
         let max_threads = options.max_threads;
         let cx = select::SelectCx { graph, program, machine, max_threads, layouts, gates: &gates };
         let mut list = steps::lower(&cx, &mut kernels)?;
-        if options.max_threads > 1 {
+        if options.joins {
             join::steps(&mut list);
         }
         lists.push(list);

@@ -9,6 +9,7 @@ use tcc::matrix::inspect::kind_of;
 use tcc::matrix::tiles::Product;
 use tcc::matrix::{self, Compiled, MatrixOptions};
 use tcc_backends::isa::matrix::desc::MENU;
+use tcc_backends::isa::matrix::lower::attention::Attention;
 use tcc_backends::isa::matrix::lower::matmul::{search as coupled, tile};
 use tcc_backends::isa::matrix::lower::split::search::{self, Shape};
 use tcc_backends::isa::matrix::machine::Machine;
@@ -18,9 +19,11 @@ use tcc_backends::isa::matrix::program::inst::{FlagId, Inst, Order};
 use tcc_backends::isa::matrix::program::{Program, Record, Stage, SymbolKind};
 use tcc_backends::isa::matrix::sim::memory::Gm;
 use tcc_backends::isa::matrix::sim::{Options, SimError, run};
+use tcc_ir::cache::CacheLayout;
 use tcc_ir::encoding::Encoding;
 use tcc_ir::kernel::ScaleKind;
 use tcc_ir::ty::DType;
+use tcc_tests::attention;
 use tcc_tests::oracle::fixture;
 
 /// The first step of each kind of `program`, alone, with the cores that have a part in it: what other steps leave in
@@ -165,12 +168,17 @@ fn every_flag_of_lowered_steps_is_needed() {
     }
 }
 
+/// Of so many flags one is dropped by default, with `TCC_TEST_FULL=1` each.
+fn sample() -> usize {
+    if std::env::var("TCC_TEST_FULL").is_ok_and(|v| v == "1") { 1 } else { 7 }
+}
+
 /// Prompts of 32 token rows, whose rotary positions turn a head of all rows at a time, and whose weights, though packed
 /// for nibbles, are unpacked to bytes where that is faster. By default a few of the flags of each machine, other ones on
 /// each, with `TCC_TEST_FULL=1` all.
 #[test]
 fn flags_of_long_prompts_are_needed() {
-    let every = if std::env::var("TCC_TEST_FULL").is_ok_and(|v| v == "1") { 1 } else { 7 };
+    let every = sample();
     let mut has_bytes = false;
     for (index, (name, _)) in PRESETS.iter().enumerate() {
         let machine = preset(name).expect("a preset").expect("it parses");
@@ -188,17 +196,40 @@ fn flags_of_long_prompts_are_needed() {
     assert!(has_bytes, "no prompt has weights that are packed for nibbles and unpacked to bytes");
 }
 
-/// Attention over int8 caches: one query, whose weights are in planes, few, and many, whose weights are whole.
+/// Attention over int8 caches, where cores have several tiles, of two sizes, and steps of several units come before those
+/// that hide positions; values are turned ahead, or step by step where the cache is too long for that. By default a few of the
+/// flags, other ones of each, with `TCC_TEST_FULL=1` all.
 #[test]
-fn every_flag_of_attention_over_codes_is_needed() {
+fn flags_of_long_attention_are_needed() {
+    let every = sample();
+    for (index, (name, m, ctx)) in
+        [("kirinx90", 261, 261), ("ascend910b", 261, 261), ("ascend950pr", 261, 261), ("ascend910b", 261, 8192)]
+            .into_iter()
+            .enumerate()
+    {
+        let mut machine = preset(name).expect("a preset").expect("it parses");
+        machine.org.cores.value = machine.org.cores.value.min(2);
+        let cache = CacheLayout { heads: 2, ctx, d: 32, dtype: DType::Q8 };
+        let of = attention::program(&machine, &Attention { m, heads: 4, cache, scale: 0.1 }).expect("it fits");
+        let (dropped, silent) = drop_some(&of.program, &machine, is_flag, (index % every, every));
+        println!("{name}, a cache of {ctx}: {dropped} flags dropped");
+        assert!(dropped > 50 && silent.is_empty(), "{}", silent.join("\n"));
+    }
+}
+
+/// Int8 caches: attention of one query, whose weights are in planes, few, and many, whose weights are whole; and writes of
+/// one row, and of rows that cores share.
+#[test]
+fn every_flag_of_codes_in_caches_is_needed() {
+    const KINDS: [&str; 3] = ["attention", "k_write", "v_write"];
     for (name, _) in PRESETS {
         let machine = preset(name).expect("a preset").expect("it parses");
         let options = BuildOptions { ctx: Some(40), prefill: 32, kv: DType::Q8, ..BuildOptions::default() };
         let compiled = compile_with("bitnet-packed-tied", &machine, &options);
         let mut dropped = 0;
         for program in compiled.model.programs().map(|body| &body.program) {
-            let attention = steps(program).into_iter().filter(|(kind, _)| kind == "attention").collect();
-            let (count, silent) = drop_of(attention, program, &machine, is_flag, (0, 1));
+            let of_caches = steps(program).into_iter().filter(|(kind, _)| KINDS.contains(&kind.as_str())).collect();
+            let (count, silent) = drop_of(of_caches, program, &machine, is_flag, (0, 1));
             assert!(silent.is_empty(), "{}", silent.join("\n"));
             dropped += count;
         }

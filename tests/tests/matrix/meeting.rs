@@ -12,19 +12,19 @@ use tcc::matrix::inspect::kind_of;
 use tcc::matrix::tiles::{Choice, Decision, Forced, Product};
 use tcc::matrix::{self, Body, Compiled, MatrixOptions};
 use tcc::model::Model;
+use tcc_backends::isa::matrix::lower::matmul::tile::Mode;
+use tcc_backends::isa::matrix::lower::model::{self, Choose};
+use tcc_backends::isa::matrix::lower::stage::{BEGIN, MEET};
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::preset::preset;
 use tcc_backends::isa::matrix::program::inst::{CrossMode, Inst, Order};
 use tcc_backends::isa::matrix::program::{CoreKind, Program, Record};
+use tcc_ir::plan::{Plan, Step};
 
 use crate::dropped::findings;
 
 /// Presets of several cores.
 const SHARED: [&str; 3] = ["ascend910b", "ascend950pr", "ascend310p"];
-
-/// Signals of `lower/stage.rs`.
-const BEGIN: u8 = 5;
-const MEET: u8 = 6;
 
 fn machine(name: &str) -> Machine {
     preset(name).expect("a preset").expect("it parses")
@@ -110,6 +110,34 @@ fn a_program_is_one_stage_whose_meetings_are_needed() {
                 assert!(silent.iter().all(|kind| ALIKE.contains(&kind.as_str())), "{name} {}", program.name);
             }
         }
+    }
+}
+
+/// Products of the same activations have no meeting between them; what is joined without being independent is found.
+#[test]
+fn products_together_do_not_depend_on_each_other() {
+    let model = open();
+    for name in ["ascend910b", "ascend950pr"] {
+        let machine = machine(name);
+        let compiled = compile(&front(&model, 32), &machine, vec![]);
+        let in_blocks = || "m16 p1".parse().ok();
+        let choose = Choose { coupled: &|_| None, split: &|_| in_blocks() };
+        let lowered = |plan: &Plan| {
+            let list = plan.bodies.last().expect("a body");
+            model::lower(plan, &[(list, Mode::I8)], &machine, &choose).expect("it lowers").remove(0)
+        };
+        let program = lowered(&compiled.plan);
+        assert!(program.ops.iter().any(|op| op == "L00.q+k+v"), "{:?}", program.ops);
+        assert!(program.ops.iter().any(|op| op == "L00.ffn_gate+ffn_up"), "{:?}", program.ops);
+        assert_eq!(findings(&program, &machine), Vec::<String>::new(), "{name}");
+        // Keys over queries.
+        let mut broken = compiled.plan.clone();
+        let steps = &mut broken.bodies.last_mut().expect("a body").steps;
+        let of = |steps: &[Step], label: &str| steps.iter().position(|step| step.label == label).expect("a step");
+        let (q, k) = (of(steps, "L00.q"), of(steps, "L00.k"));
+        let out = *steps[q].args.last().expect("an output");
+        *steps[k].args.last_mut().expect("an output") = out;
+        assert!(!findings(&lowered(&broken), &machine).is_empty(), "{name}: nothing fires");
     }
 }
 

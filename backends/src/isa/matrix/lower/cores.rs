@@ -13,7 +13,7 @@ use crate::isa::matrix::program::inst::{ScalarOp, ScalarOperand};
 use crate::isa::matrix::program::{StartValues, SymbolId};
 
 /// Registers from here on are no step's.
-pub const RESERVED: u8 = 29;
+const RESERVED: u8 = 29;
 
 /// The core's number among those of its kind: all that differs between cores when a stage begins.
 pub const NUMBER: Reg = reserved(2);
@@ -21,6 +21,14 @@ pub const NUMBER: Reg = reserved(2);
 const ROW: Reg = reserved(1);
 /// Free between steps.
 pub const SCRATCH: Reg = reserved(0);
+
+/// Register `index` of a step, below [`RESERVED`].
+pub const fn reg(index: u8) -> Reg {
+    match Reg::new(index) {
+        Some(reg) if index < RESERVED => reg,
+        Some(_) | None => panic!("no register of steps"),
+    }
+}
 
 const fn reserved(index: u8) -> Reg {
     match Reg::new(RESERVED + index) {
@@ -167,10 +175,6 @@ mod tests {
     use super::*;
     use crate::isa::matrix::program::Record;
     use crate::isa::matrix::program::inst::{Control, Inst};
-
-    fn reg(index: u8) -> Reg {
-        Reg::new(index).expect("a register")
-    }
 
     /// Registers of core `core` behind the records, with the table at address 0.
     fn run(records: &[Record], table: &[u8], core: i64) -> [i64; 32] {

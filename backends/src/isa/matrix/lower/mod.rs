@@ -1,5 +1,6 @@
 //! From kernels of a plan to streams of the matrix unit.
 
+pub mod attention;
 mod cores;
 pub mod emit;
 pub mod matmul;

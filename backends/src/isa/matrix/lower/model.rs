@@ -12,6 +12,9 @@ use tcc_ir::plan::{Arg, Plan, Step, StepList};
 use tcc_ir::target::Features;
 use thiserror::Error;
 
+mod together;
+
+use super::attention::{self, Attention};
 use super::cores::CoreTable;
 use super::emit::Emit;
 use super::matmul::tile::{Memories, Mode, Shape, Tile};
@@ -19,7 +22,6 @@ use super::matmul::{self, DoesNotFit, Product};
 use super::split;
 use super::split::choice::Choice;
 use super::stage::{self, Step as StageStep};
-use super::vector::attention::{self, Attention};
 use super::vector::cache;
 use super::vector::dense::{self, Dense};
 use super::vector::quantize::{self, Before};
@@ -100,12 +102,6 @@ pub fn memories(machine: &Machine) -> Memories {
     Memories { l1, l0a, l0b, l0c, ub, entries }
 }
 
-/// What attention may use of a core.
-pub fn attention_core(machine: &Machine) -> attention::Core {
-    let memories = memories(machine);
-    attention::Core { ub: memories.ub, cube: features(machine).contains(desc::CUBE).then_some(memories) }
-}
-
 /// What the rows of the menu that `machine` can run need (`desc.rs`).
 pub fn features(machine: &Machine) -> Features {
     let is_coupled = machine.org.kind == OrganisationKind::Coupled;
@@ -156,22 +152,41 @@ fn lower_list(
     let map = symbols(&mut builder, plan, machine);
     let cx = Cx { plan, machine, memories: memories(machine), map, mode, choose };
     let mut streams = Streams::new(machine);
-    for step in &list.steps {
-        streams.e.op = builder.op(&step.label);
-        if let Some(both) = cx.split(step, streams.e.op)? {
-            streams.push(&step.label, both.into());
+    let mut rest = &list.steps[..];
+    while let [step, ..] = rest {
+        let (steps, behind) = rest.split_at(cx.together(rest));
+        rest = behind;
+        let label = label_of(steps);
+        streams.e.op = builder.op(&label);
+        if let Some(both) = cx.split(steps, streams.e.op)? {
+            streams.push(&label, both.into());
             continue;
         }
-        let shared = cx.step(&mut streams.e, step)?;
-        streams.end_step(&step.label, shared);
+        match cx.attention(&mut streams.e, step)? {
+            Some(attention::Shared::Groups(both)) => streams.push(&step.label, both.into()),
+            Some(attention::Shared::Cores((cores, start))) => streams.end_step(&step.label, Shared { cores, start }),
+            None => {
+                let shared = cx.step(&mut streams.e, step)?;
+                streams.end_step(&step.label, shared);
+            }
+        }
     }
     streams.finish(&mut builder, &list.name, map.cores.map(|symbol| (table, symbol)))?;
     Ok(builder)
 }
 
+/// The label of steps that are worked on together: `L07.q+k+v`.
+fn label_of(steps: &[Step]) -> String {
+    let kind = |(index, step): (usize, &Step)| match step.label.split_once('.') {
+        Some((_, kind)) if index > 0 => kind.to_owned(),
+        Some(_) | None => step.label.clone(),
+    };
+    steps.iter().enumerate().map(kind).collect::<Vec<String>>().join("+")
+}
+
 /// True if cores of `machine` meet between steps.
 fn meets(machine: &Machine) -> bool {
-    vector_units(machine) > 1 && stage::can_meet(machine)
+    machine.vector_units() > 1 && stage::can_meet(machine)
 }
 
 /// Cores that share a step, and the registers that differ between them.
@@ -196,7 +211,7 @@ impl Streams {
             OrganisationKind::Coupled => CoreKind::Coupled,
             OrganisationKind::Split => CoreKind::Vector,
         };
-        Streams { e: Emit::default(), kind, cores: vector_units(machine), steps: vec![] }
+        Streams { e: Emit::default(), kind, cores: machine.vector_units(), steps: vec![] }
     }
 
     fn push(&mut self, label: &str, streams: Vec<Stream>) {
@@ -232,15 +247,6 @@ impl Streams {
     }
 }
 
-/// Cores with a vector unit.
-fn vector_units(machine: &Machine) -> usize {
-    let cores = match machine.org.kind {
-        OrganisationKind::Coupled => machine.cube_cores(),
-        OrganisationKind::Split => machine.vector_cores(),
-    };
-    cores as usize
-}
-
 /// Declares the symbols, the same in every program of a plan.
 fn symbols(builder: &mut ProgramBuilder, plan: &Plan, machine: &Machine) -> Map {
     let arena = &plan.arena;
@@ -249,10 +255,10 @@ fn symbols(builder: &mut ProgramBuilder, plan: &Plan, machine: &Machine) -> Map 
     // Attention reads whole blocks of positions.
     let behind = (4 * ROWS * plan.kernels.iter().map(head_dim).max().unwrap_or(0)) as u64;
     let is_split = machine.org.kind == OrganisationKind::Split;
-    let sums = plan.kernels.iter().map(|spec| scratch_bytes(spec, machine)).max().unwrap_or(0) as u64;
-    let products = plan.kernels.iter().filter_map(packed);
-    let expanded = products.map(|p| split::scratch_bytes(machine, p.shape.n, p.shape.k)).max();
-    let expanded = expanded.filter(|_| is_split);
+    let products = is_split.then(|| together::scratch_bytes(plan, machine)).flatten();
+    let sums = plan.kernels.iter().map(|spec| scratch_bytes(spec, machine)).chain(products.map(|[_, sums]| sums));
+    let sums = sums.max().unwrap_or(0) as u64;
+    let expanded = products.map(|[expanded, _]| expanded);
     let map = Map {
         input: builder.symbol(INPUT, SymbolKind::Input, input, "u32"),
         weights: builder.symbol(WEIGHTS, SymbolKind::Weights, plan.weights_bytes, "blob"),
@@ -273,16 +279,13 @@ fn head_dim(spec: &KernelSpec) -> usize {
     if let KernelSpec::Attention { cache, .. } = spec { cache.d.next_multiple_of(GROUP) } else { 0 }
 }
 
-/// Bytes of global memory where sums of products wait, and scores of attention.
+/// Bytes of global memory where sums of products wait on coupled cores, and scores of attention.
 fn scratch_bytes(spec: &KernelSpec, machine: &Machine) -> usize {
     match spec {
-        KernelSpec::TernaryMatmul { m, n, .. } if machine.org.kind == OrganisationKind::Split => {
-            split::sums_bytes(*m, *n)
-        }
         KernelSpec::TernaryMatmul { m, n, .. } => 4 * m * n,
         KernelSpec::Attention { m, heads, cache, scale } => {
             let shape = Attention { m: *m, heads: *heads, cache: *cache, scale: *scale };
-            attention::scores_bytes(&shape, &attention_core(machine), vector_units(machine))
+            attention::scratch_bytes(machine, &shape)
         }
         _ => 0,
     }
@@ -391,37 +394,20 @@ impl Cx<'_> {
         })
     }
 
-    /// The streams of a product that cube and vector cores of a split machine share.
-    fn split(&self, step: &Step, op: u16) -> Result<Option<[Stream; 2]>, LowerError> {
-        let shape = split_product(self.plan.kernel(step.kernel), self.machine);
-        let (Some(shape), Some(expanded)) = (shape, self.map.expanded) else { return Ok(None) };
-        let no_tile = || LowerError::NoTile { label: step.label.clone() };
-        let choice = (self.choose.split)(&shape).ok_or_else(no_tile)?;
-        let split::search::Shape { m, n, k, scale, bias, residual } = shape;
+    /// Attention, if the step is one.
+    fn attention(&self, e: &mut Emit, step: &Step) -> Result<Option<attention::Shared>, LowerError> {
+        let KernelSpec::Attention { m, heads, cache, scale } = self.plan.kernel(step.kernel) else { return Ok(None) };
+        let label = || step.label.clone();
+        let (d, padded, most) = (cache.d, cache::pitch(cache), attention::MOST_ELEMENTS);
+        if padded > most {
+            let what = format!("heads of {d} elements, {padded} in whole blocks of {}, more than {most}", cache.dtype);
+            return Err(LowerError::Unsupported { label: label(), what });
+        }
+        let a = Attention { m: *m, heads: *heads, cache: *cache, scale: *scale };
         let args: Vec<Place> = step.args.iter().map(|a| self.place(*a)).collect();
-        let product = split::Product {
-            m,
-            n,
-            k,
-            scale,
-            q: args[0],
-            act: args[1],
-            w: args[2],
-            scales: args[3],
-            bias: bias.then(|| args[4]),
-            residual: residual.then(|| args[4 + usize::from(bias)]),
-            out: args[args.len() - 1],
-            expanded: (expanded, 0),
-            sums: (self.map.sums, 0),
-        };
-        let streams = match choice {
-            Choice::Blocks(tile) => split::streams(self.machine, &product, tile, op),
-            Choice::Streamed(tile) => split::stream::streams(self.machine, &product, tile, op),
-            Choice::Vector => return Ok(None),
-        };
-        let streams = streams.map_err(|source| LowerError::Ub { label: step.label.clone(), source })?;
-        // What does not fit was forced.
-        streams.map(Some).ok_or_else(|| LowerError::Forced { label: step.label.clone(), choice: choice.to_string() })
+        let operands = [args[0], args[1], args[2], args[3], (self.map.input, 0), (self.map.sums, 0)];
+        let shared = attention::attention(e, self.machine, &a, operands, &self.map.tables);
+        shared.map(Some).map_err(|source| LowerError::Ub { label: label(), source })
     }
 
     fn cube(&self, e: &mut Emit, step: &Step, shape: Shape) -> Result<Shared, LowerError> {
@@ -473,7 +459,7 @@ impl Cx<'_> {
             residual: residual.then(|| args[w + 2 + usize::from(bias)]),
             out: args[args.len() - 1],
         };
-        let cores = vector_units(self.machine);
+        let cores = self.machine.vector_units();
         let start = ternary::ternary(e, self.memories.ub, &shape, &operands, &self.map.tables, cores)
             .map_err(VectorError::Ub)?;
         Ok(Shared { cores: shape.share(cores), start })
@@ -483,7 +469,7 @@ impl Cx<'_> {
         let args: Vec<Place> = step.args.iter().map(|a| self.place(*a)).collect();
         let (ub, tables, mode) = (self.memories.ub, &self.map.tables, self.mode);
         let pos = (self.map.input, 0);
-        let cores = vector_units(self.machine);
+        let cores = self.machine.vector_units();
         let quantized = |e: &mut Emit, (m, k): (usize, usize), before: Before, places: [Place; 3]| {
             quantize::quantize(e, ub, (m, k, mode), before, places, (tables, cores))
         };
@@ -517,17 +503,6 @@ impl Cx<'_> {
             KernelSpec::KvWrite { m, cache, order } => {
                 cache::kv_write(e, ub, *m, (*cache, *order), [args[0], args[1], pos], (tables, cores))
             }
-            KernelSpec::Attention { cache, .. } if cache::pitch(cache) > attention::MOST_ELEMENTS => {
-                let (d, padded, most) = (cache.d, cache::pitch(cache), attention::MOST_ELEMENTS);
-                let why =
-                    format!("heads of {d} elements, {padded} in whole blocks of {}, more than {most}", cache.dtype);
-                return Err(VectorError::Unsupported(why));
-            }
-            KernelSpec::Attention { m, heads, cache, scale } => {
-                let shape = Attention { m: *m, heads: *heads, cache: *cache, scale: *scale };
-                let places = [args[0], args[1], args[2], args[3], pos, (self.map.sums, 0)];
-                attention::attention(e, &attention_core(self.machine), &shape, places, tables, cores)
-            }
             KernelSpec::DenseMatmul { m, n, k, weight, scale, bias, residual, .. } => {
                 let shape = Dense { m: *m, n: *n, k: *k, weight: *weight, scale: *scale };
                 let operands = dense::Operands {
@@ -546,6 +521,7 @@ impl Cx<'_> {
             KernelSpec::CodedEmbed { .. } | KernelSpec::CodedMatmul { .. } => {
                 return Err(VectorError::Unsupported("a lossy head".into()));
             }
+            KernelSpec::Attention { .. } => unreachable!("attention has a form of its own"),
             KernelSpec::AttentionStep { .. } => {
                 return Err(VectorError::Unsupported("attention in steps that threads share".into()));
             }

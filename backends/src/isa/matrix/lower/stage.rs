@@ -5,6 +5,7 @@
 //! stores next wait for the others' signals; meanwhile its scalar unit goes on. Cores that have no part in a step skip it.
 //! Where one step and the next are the first core's alone, nobody meets. On split machines the vector cores meet; a cube
 //! core begins a product when its vector cores, which have met, say so, and its product's own signals end before theirs do.
+//! Products of the same activations may be one step (`model/together.rs`).
 //!
 //! What differs between cores is the core's number, [`NUMBER`]; a step's own values come from a table (`cores.rs`).
 
@@ -16,9 +17,9 @@ use crate::isa::matrix::program::inst::{Control, Count, CrossMode, Inst, Order, 
 use crate::isa::matrix::program::{CoreKind, Record, StartValues, Stream, SymbolId};
 
 /// Signal of a group: its vector cores have begun a product.
-const BEGIN: u8 = 5;
+pub const BEGIN: u8 = 5;
 /// Signal among all cores that meet.
-const MEET: u8 = 6;
+pub const MEET: u8 = 6;
 
 /// 1 on cores that have a part in the step at hand, 0 on others.
 const HAS_PART: Reg = SCRATCH;

@@ -296,6 +296,15 @@ impl Machine {
         self.org.vector_per_cube.map_or(0, |per| per.value * self.org.cores.value)
     }
 
+    /// Cores that have a vector unit.
+    pub fn vector_units(&self) -> usize {
+        let cores = match self.org.kind {
+            OrganisationKind::Coupled => self.cube_cores(),
+            OrganisationKind::Split => self.vector_cores(),
+        };
+        cores as usize
+    }
+
     pub fn has_cross_core(&self, mode: CrossMode) -> bool {
         self.org.cross_core_modes.contains(&mode.number())
     }

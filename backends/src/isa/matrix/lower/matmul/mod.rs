@@ -68,7 +68,7 @@ mod flag {
 
 /// The registers of a product. Those of the first group are set before it runs.
 pub mod regs {
-    use crate::isa::matrix::lower::vector::reg;
+    use crate::isa::matrix::lower::cores::reg;
     use crate::isa::matrix::program::addr::Reg;
 
     /// Activation strips, act_scale, output, and the optional operands.

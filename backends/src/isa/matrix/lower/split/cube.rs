@@ -10,11 +10,12 @@
 //! that run. The checker sees it. Where weights come straight from vector cores, the slots' flags go round all the
 //! same.
 
-use super::{DONE, FREE, GO, NR, Plan, SLOTS, Via, row_bytes};
+use super::{DONE, FREE, GO, NR, Part, Plan, SLOTS, Via, row_bytes};
+use crate::isa::matrix::lower::cores::reg;
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::model::memories;
+use crate::isa::matrix::lower::vector::behind;
 use crate::isa::matrix::lower::vector::ternary::PANEL;
-use crate::isa::matrix::lower::vector::{behind, reg};
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::StartValues;
 use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
@@ -110,36 +111,50 @@ impl Gen<'_> {
         if self.plan.tile.via == Via::L1 {
             (0..self.plan.slots()).for_each(|_| self.e.signal(Queue::Mte1, FREE));
         }
-        for (index, (first, rows)) in self.plan.blocks().into_iter().enumerate() {
-            self.e.share_of(self.plan, index, SHARE, [FIRST, WHOLE, SINGLE, RAGGED]);
+        for (index, block) in self.plan.blocks().into_iter().enumerate() {
             // The first ones that stay need not wait for weights to be unpacked.
             let is_ahead = index == 0 && self.plan.tile.via == Via::L2 && !self.plan.tile.pass;
             if is_ahead {
-                self.e.scalar(ScalarOp::Add, AT, WHOLE, ScalarOperand::Reg(SINGLE));
-                self.e.scalar(ScalarOp::Add, AT, AT, ScalarOperand::Reg(RAGGED));
-                self.e.scalar(ScalarOp::Min, AT, AT, ScalarOperand::Imm(1));
-                self.e.begin(Count::Reg(AT));
-                self.plan.runs().into_iter().for_each(|run| self.activations((first, rows), run));
-                self.e.end(&[]);
+                self.activations_ahead(block);
             }
             self.e.add(IS_FIRST, Reg::ZERO, i64::from(!is_ahead));
-            self.e.point(AT, self.plan.p.expanded);
-            // A panel of its own stands behind each group's.
-            self.e.scalar(ScalarOp::Add, W, FIRST, ScalarOperand::Reg(GROUP));
-            self.e.index(W, AT, W, self.plan.expanded_panel());
-            let (place, bytes) = (self.plan.p.sums, 4 * first * self.plan.p.n);
-            // Within one array.
-            self.e.point(AT, (place.0, place.1 + bytes as i64));
-            self.e.index(SUMS, AT, FIRST, 4 * NR);
-            for (count, columns) in [(WHOLE, self.plan.columns()), (SINGLE, NR), (RAGGED, self.plan.ragged_columns())] {
-                if columns > 0 && (count != SINGLE || self.plan.tile.panels > 1) {
-                    self.e.begin(Count::Reg(count));
-                    self.tile(index, (first, rows), columns);
-                    self.e.end(&[]);
-                }
-            }
+            self.plan.parts.iter().for_each(|part| self.block(part, index, block));
         }
         self.presets(false);
+    }
+
+    /// The first block's activations, on groups that have a tile in it.
+    fn activations_ahead(&mut self, block: (usize, usize)) {
+        let blocks = ScalarOperand::Imm(self.plan.blocks().len() as i64);
+        for (reg, bound) in [(FIRST, SHARE[0]), (AT, SHARE[1])] {
+            self.e.scalar(ScalarOp::Div, reg, bound, blocks);
+        }
+        self.e.scalar(ScalarOp::Sub, AT, AT, ScalarOperand::Reg(FIRST));
+        self.e.scalar(ScalarOp::Min, AT, AT, ScalarOperand::Imm(1));
+        self.e.begin(Count::Reg(AT));
+        self.plan.runs().into_iter().for_each(|run| self.activations(block, run));
+        self.e.end(&[]);
+    }
+
+    /// One block of token rows against the group's tiles of a product.
+    fn block(&mut self, part: &Part, index: usize, (first, rows): (usize, usize)) {
+        self.e.share_of(self.plan, (index, part), SHARE, [FIRST, WHOLE, SINGLE, RAGGED]);
+        self.e.point(AT, self.plan.p.expanded);
+        // A panel of its own stands behind each group's.
+        self.e.scalar(ScalarOp::Add, W, FIRST, ScalarOperand::Reg(GROUP));
+        self.e.add(W, W, part.panels_before as i64);
+        self.e.index(W, AT, W, self.plan.expanded_panel());
+        let (place, bytes) = (self.plan.p.sums, 4 * (first * self.plan.all_rows() + part.rows_before));
+        // Within one array.
+        self.e.point(AT, (place.0, place.1 + bytes as i64));
+        self.e.index(SUMS, AT, FIRST, 4 * NR);
+        for (count, columns) in [(WHOLE, self.plan.columns()), (SINGLE, NR), (RAGGED, part.ragged_columns())] {
+            if columns > 0 && (count != SINGLE || self.plan.tile.panels > 1) {
+                self.e.begin(Count::Reg(count));
+                self.tile(index, (first, rows), columns);
+                self.e.end(&[]);
+            }
+        }
     }
 
     /// Sets the reverse flags before anything runs, or takes them back at the end.
@@ -331,7 +346,7 @@ impl Gen<'_> {
             n: columns as u16,
             from: ElemType::S32,
             src_stride: (rows.next_multiple_of(16) * 64) as u32,
-            dst_stride: (4 * self.plan.p.n) as u32,
+            dst_stride: (4 * self.plan.all_rows()) as u32,
             quant: Quant::Keep,
             scale: FixScale::Tile(1.0),
             relu: false,

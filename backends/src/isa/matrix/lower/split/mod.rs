@@ -15,6 +15,9 @@
 //! Where the machine has a path from UB to L1, weights may go straight to slots in the cube core's L1, run by run, and
 //! are unpacked for every block; FREE then says that a slot may be written again. [`Via`] is the way that weights take.
 //! A few token rows have a form of their own (`stream`).
+//!
+//! Products of the same activations that do not depend on each other are one list of panels ([`Part`]): groups share what
+//! all of them take, and no ring runs empty between two.
 
 pub mod choice;
 mod cube;
@@ -125,9 +128,31 @@ const fn expanded_bytes(n: usize, k: usize) -> usize {
     n.next_multiple_of(NR) * k.next_multiple_of(KR)
 }
 
-/// What both streams derive from a product and its tile.
-struct Plan {
+/// One of the products that are worked on together.
+#[derive(Clone, Copy, Debug)]
+struct Part {
     p: Product,
+    /// Panels and output rows of those before it.
+    panels_before: usize,
+    rows_before: usize,
+}
+
+impl Part {
+    fn panels(&self) -> usize {
+        self.p.n.div_ceil(NR)
+    }
+
+    /// Output rows of the panel that is not whole; 0 if there is none.
+    fn ragged_columns(&self) -> usize {
+        self.p.n % NR
+    }
+}
+
+/// What both streams derive from products and their tile.
+struct Plan {
+    /// The first product: token rows, columns, activations and scratch are those of all.
+    p: Product,
+    parts: Vec<Part>,
     tile: Tile,
     /// Groups, and vector cores of each.
     groups: usize,
@@ -145,9 +170,9 @@ impl Plan {
         self.tile.panels * NR
     }
 
-    /// Output rows of the panel that is not whole; 0 if there is none.
-    fn ragged_columns(&self) -> usize {
-        self.p.n % NR
+    /// Output rows of all products, the columns of their sums.
+    fn all_rows(&self) -> usize {
+        self.parts.iter().map(|part| part.p.n).sum()
     }
 
     /// Output rows that a vector core unpacks of each panel.
@@ -192,9 +217,11 @@ impl Plan {
     }
 
     /// The runs in the pieces that GO is about: one each if they go to slots in L1, else as few as signals allow. At most
-    /// the tiles ahead, one more, the single panels and the ragged one are open, and the tiles ahead of the next block.
+    /// the tiles ahead, one more, the single panels and the ragged one are open, and the tiles ahead of the next block, for
+    /// which one signal each is enough, or of the next product.
     fn pieces(&self) -> Vec<Vec<(usize, usize)>> {
-        let most = (SIGNALS - AHEAD) / (AHEAD + self.tile.panels);
+        let open = AHEAD + self.tile.panels;
+        let most = if self.parts.len() > 1 { SIGNALS / (open + AHEAD) } else { (SIGNALS - AHEAD) / open };
         let runs = self.runs();
         let size = match self.tile.via {
             Via::L2 => runs.len().div_ceil(most),
@@ -210,7 +237,7 @@ impl Plan {
     }
 
     fn panels(&self) -> usize {
-        self.p.n.div_ceil(NR)
+        self.parts.iter().map(Part::panels).sum()
     }
 
     /// What groups share: the panels of all blocks.
@@ -224,8 +251,15 @@ impl Plan {
     }
 }
 
-/// The two streams of a product, or `None` if the tile does not fit the machine, or cores would share blocks of 32 bytes.
-pub fn streams(machine: &Machine, p: &Product, tile: Tile, op: u16) -> Result<Option<[Stream; 2]>, UbTooSmall> {
+/// The two streams of products of the same activations, none of which touches what another writes, or `None` if the tile
+/// does not fit the machine, or cores would share blocks of 32 bytes. Scratch is for the output rows of all.
+pub fn streams(
+    machine: &Machine,
+    products: &[Product],
+    tile: Tile,
+    op: u16,
+) -> Result<Option<[Stream; 2]>, UbTooSmall> {
+    let Some(p) = products.first() else { return Ok(None) };
     let per = machine.org.vector_per_cube.map_or(0, |per| per.value as usize);
     // Forced sizes may be any; the cube takes 4080 rows, and blocks begin at fractals.
     let is_sane = tile.block_m <= 4080 && (tile.block_m >= p.m || tile.block_m.is_multiple_of(16));
@@ -234,10 +268,15 @@ pub fn streams(machine: &Machine, p: &Product, tile: Tile, op: u16) -> Result<Op
         return Ok(None);
     }
     let has_group = per > 0 && NR.is_multiple_of(ALIGN * per) && machine.has_cross_core(CrossMode::Group);
-    if !has_group || !p.n.is_multiple_of(ALIGN) || !tile.via.is_on(machine) {
+    let is_whole = products.iter().all(|p| p.n.is_multiple_of(ALIGN));
+    if !has_group || !is_whole || !tile.via.is_on(machine) {
         return Ok(None);
     }
-    let mut plan = Plan { p: *p, tile, groups: 0, per, l1_bytes: memories(machine).l1 };
+    let mut plan = Plan { p: *p, parts: vec![], tile, groups: 0, per, l1_bytes: memories(machine).l1 };
+    for p in products {
+        let (panels_before, rows_before) = (plan.panels(), plan.all_rows());
+        plan.parts.push(Part { p: *p, panels_before, rows_before });
+    }
     plan.groups = plan.shared().min(machine.cube_cores() as usize);
     let (mut cube, mut vector) = (Emit::default(), Emit::default());
     (cube.op, vector.op) = (op, op);
@@ -254,29 +293,34 @@ impl Emit {
         self.push(Order::XSet { queue, mode: CrossMode::Group, id });
     }
 
-    /// The part of block `block` that lies in a group's share, which the first two registers bound: first panel, whole
-    /// tiles, whole panels behind them, and 1 if the ragged one follows.
+    /// What lies in a group's share, which the first two registers bound, of a product in block `block`: its first panel,
+    /// whole tiles, whole panels behind them, and 1 if the ragged one follows.
     ///
-    /// Shares go through all blocks one after the other if each unpacks its own weights. Else they go from panel to
+    /// Shares go through all blocks one after the other if each unpacks its own weights, and through all products of each. Else they go from panel to
     /// panel, and through the blocks of a panel from the last to the first: so a group's last panel is the one that may
     /// come in with a later block.
-    fn share_of(&mut self, plan: &Plan, block: usize, bounds: [Reg; 2], [first, whole, single, ragged]: [Reg; 4]) {
+    fn share_of(
+        &mut self,
+        plan: &Plan,
+        (block, part): (usize, &Part),
+        bounds: [Reg; 2],
+        [first, whole, single, ragged]: [Reg; 4],
+    ) {
         let imm = |value: usize| ScalarOperand::Imm(value as i64);
-        let (panels, blocks) = (plan.panels(), plan.blocks().len());
+        let panels = part.panels();
         for (reg, bound) in [(first, bounds[0]), (whole, bounds[1])] {
             match plan.tile.via {
                 Via::L1 => {
-                    self.add(reg, bound, -((panels * block) as i64));
-                    self.scalar(ScalarOp::Max, reg, reg, imm(0));
-                    self.scalar(ScalarOp::Min, reg, reg, imm(panels));
+                    self.add(reg, bound, -((plan.panels() * block + part.panels_before) as i64));
+                    self.within(reg, panels);
                 }
                 Via::L2 => {
                     self.add(reg, bound, block as i64);
-                    self.scalar(ScalarOp::Div, reg, reg, imm(blocks));
+                    self.panels_of(plan, part, reg);
                 }
             }
         }
-        let is_ragged = plan.ragged_columns() > 0;
+        let is_ragged = part.ragged_columns() > 0;
         // Whole panels are counted from where the share of the block ends.
         self.add(ragged, whole, i64::from(is_ragged) - panels as i64);
         self.scalar(ScalarOp::Max, ragged, ragged, imm(0));
@@ -285,6 +329,19 @@ impl Emit {
         self.scalar(ScalarOp::Sub, whole, whole, ScalarOperand::Reg(ragged));
         self.scalar(ScalarOp::Rem, single, whole, imm(plan.tile.panels));
         self.scalar(ScalarOp::Div, whole, whole, imm(plan.tile.panels));
+    }
+
+    /// A number of panels in all blocks becomes one of the product's panels.
+    fn panels_of(&mut self, plan: &Plan, part: &Part, reg: Reg) {
+        self.scalar(ScalarOp::Div, reg, reg, ScalarOperand::Imm(plan.blocks().len() as i64));
+        self.add(reg, reg, -(part.panels_before as i64));
+        self.within(reg, part.panels());
+    }
+
+    /// At least 0, and at most `most`.
+    fn within(&mut self, reg: Reg, most: usize) {
+        self.scalar(ScalarOp::Max, reg, reg, ScalarOperand::Imm(0));
+        self.scalar(ScalarOp::Min, reg, reg, ScalarOperand::Imm(most as i64));
     }
 
     /// `reg = (reg + 1) % count`.

@@ -86,7 +86,7 @@ pub fn alone(shape: &Shape, choice: Choice, machine: &Machine) -> Option<Program
     let p = product(&mut builder, shape, machine);
     let op = builder.op("product");
     let streams = match choice {
-        Choice::Blocks(tile) => Vec::from(streams(machine, &p, tile, op).ok()??),
+        Choice::Blocks(tile) => Vec::from(streams(machine, &[p], tile, op).ok()??),
         Choice::Streamed(tile) => Vec::from(stream::streams(machine, &p, tile, op).ok()??),
         Choice::Vector => {
             let tables = Tables::new(|name, bytes, ty| builder.constant(name, bytes, ty));

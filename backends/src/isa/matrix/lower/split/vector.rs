@@ -9,12 +9,13 @@
 
 use tcc_ir::kernel::ScaleKind;
 
-use super::{AHEAD, DONE, FREE, GO, NR, Plan, SLOTS, Via, row_bytes};
+use super::{AHEAD, DONE, FREE, GO, NR, Part, Plan, Product, SLOTS, Via, row_bytes};
+use crate::isa::matrix::lower::cores::reg;
 use crate::isa::matrix::lower::emit::{Emit, F32, Second, U16, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
 use crate::isa::matrix::lower::vector::ternary::PANEL;
-use crate::isa::matrix::lower::vector::{Place, Space, UbTooSmall, behind, reg};
+use crate::isa::matrix::lower::vector::{Place, Space, UbTooSmall, behind};
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::StartValues;
 use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
@@ -88,6 +89,16 @@ struct At {
     bias: usize,
 }
 
+/// A product in a block of token rows.
+#[derive(Clone, Copy)]
+struct Item<'a> {
+    part: &'a Part,
+    /// Number of the block, its first row, and its rows.
+    block: usize,
+    first: usize,
+    rows: usize,
+}
+
 struct Gen<'a> {
     e: &'a mut Emit,
     plan: &'a Plan,
@@ -130,18 +141,17 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<S
 impl Gen<'_> {
     fn run(&mut self) {
         self.presets(true);
-        if self.plan.p.scale == ScaleKind::PerTensor {
-            self.e.point(AT, self.plan.p.scales);
-            self.e.scalar_load(SCALE_BITS, behind(AT, 0));
-        }
         self.e.add(L1_SLOT, Reg::ZERO, 0);
         self.e.index(ROWS_AT, Reg::ZERO, CORE, 32 * self.plan.own());
         let mut before = None;
-        for (index, block) in self.plan.blocks().into_iter().enumerate() {
-            self.block(index, block, before);
-            before = Some(block.1);
+        for (block, (first, rows)) in self.plan.blocks().into_iter().enumerate() {
+            for part in &self.plan.parts {
+                let item = Item { part, block, first, rows };
+                self.item(item, before);
+                before = Some(item);
+            }
         }
-        before.into_iter().for_each(|rows| self.scale_last([EARLY, SINGLE, RAGGED], rows));
+        before.into_iter().for_each(|item| self.scale_last([EARLY, SINGLE, RAGGED], item));
         if self.plan.tile.via == Via::L1 {
             (0..self.plan.slots()).for_each(|_| self.e.await_signal(Queue::Mte3, FREE));
         }
@@ -155,22 +165,24 @@ impl Gen<'_> {
         }
     }
 
-    /// One block of token rows against all tiles of the group, but for the last sums; those of the block before, of so
-    /// many rows, are scaled in between.
-    fn block(&mut self, index: usize, (first, rows): (usize, usize), before: Option<usize>) {
+    /// One block of token rows against the group's tiles of a product, but for the last sums; those of the item before are
+    /// scaled in between.
+    fn item(&mut self, item: Item, before: Option<Item>) {
         if before.is_some() {
             LAST.into_iter().zip([EARLY, SINGLE, RAGGED]).for_each(|(last, reg)| self.e.add(last, reg, 0));
         }
-        self.e.share_of(self.plan, index, SHARE, [FIRST, MORE, SINGLE, RAGGED]);
+        let Item { part, block, .. } = item;
+        self.e.share_of(self.plan, (block, part), SHARE, [FIRST, MORE, SINGLE, RAGGED]);
         self.e.scalar(ScalarOp::Min, EARLY, MORE, ScalarOperand::Imm(AHEAD as i64));
         self.e.scalar(ScalarOp::Sub, MORE, MORE, ScalarOperand::Reg(EARLY));
-        let unpacks = index == 0 || self.plan.tile.via == Via::L1;
+        let unpacks = block == 0 || self.plan.tile.via == Via::L1;
         if unpacks {
-            self.e.point(AT, self.plan.p.w);
+            self.e.point(AT, part.p.w);
             self.e.index(W, AT, FIRST, PANEL.codes_bytes(self.plan.p.k));
             self.e.point(AT, self.plan.p.expanded);
             // A panel of its own stands behind each group's.
             self.e.scalar(ScalarOp::Add, EXPANDED, FIRST, ScalarOperand::Reg(GROUP));
+            self.e.add(EXPANDED, EXPANDED, part.panels_before as i64);
             self.e.index(EXPANDED, AT, EXPANDED, self.plan.expanded_panel());
             for reg in [W, EXPANDED] {
                 self.e.scalar(ScalarOp::Add, reg, reg, ScalarOperand::Reg(ROWS_AT));
@@ -178,44 +190,48 @@ impl Gen<'_> {
         }
         let panels = self.plan.tile.panels;
         self.guarded(EARLY, |this| this.go(unpacks, panels));
-        before.into_iter().for_each(|rows| self.scale_last(LAST, rows));
-        self.rows(first, rows);
+        before.into_iter().for_each(|before| self.scale_last(LAST, before));
+        self.rows(&item);
         self.e.index(COLUMN, Reg::ZERO, FIRST, 4 * NR);
         self.guarded(MORE, |this| {
             this.go(unpacks, panels);
-            this.scale(rows, this.plan.columns());
+            this.scale(&item, this.plan.columns());
         });
         if panels > 1 {
             self.guarded(SINGLE, |this| this.go(unpacks, 1));
         }
-        if self.plan.ragged_columns() > 0 {
+        if part.ragged_columns() > 0 {
             self.guarded(RAGGED, |this| this.go(unpacks, 1));
         }
-        if index == 0 && self.plan.tile.via == Via::L2 {
-            self.unpack_later();
+        if block == 0 && self.plan.tile.via == Via::L2 {
+            self.unpack_later(part);
         }
     }
 
-    /// Unpacks the panel that later blocks begin with, if there is one.
-    fn unpack_later(&mut self) {
+    /// Unpacks the panel that later blocks begin with, if there is one and it is the product's.
+    fn unpack_later(&mut self, part: &Part) {
         let blocks = self.plan.blocks().len() as i64;
         if blocks == 1 {
             return;
         }
-        // 1 if the share ends within the blocks of a panel.
-        self.e.scalar(ScalarOp::Rem, AT, SHARE[1], ScalarOperand::Imm(blocks));
-        self.e.scalar(ScalarOp::Min, AT, AT, ScalarOperand::Imm(1));
+        // 1 if the share ends within the blocks of a panel. The product's panels in the share are behind.
+        self.e.add(AT, SHARE[1], 0);
+        self.e.add(FIRST, SHARE[1], blocks - 1);
+        for reg in [AT, FIRST] {
+            self.e.panels_of(self.plan, part, reg);
+        }
+        self.e.scalar(ScalarOp::Sub, AT, FIRST, ScalarOperand::Reg(AT));
         self.guarded(AT, |this| this.unpack(1, false));
     }
 
-    /// Scales the tiles that were unpacked ahead, and those behind them, of a block of `rows` rows.
-    fn scale_last(&mut self, [early, single, ragged]: [Reg; 3], rows: usize) {
-        self.guarded(early, |this| this.scale(rows, this.plan.columns()));
+    /// Scales an item's tiles that were unpacked ahead, and those behind them.
+    fn scale_last(&mut self, [early, single, ragged]: [Reg; 3], item: Item) {
+        self.guarded(early, |this| this.scale(&item, this.plan.columns()));
         if self.plan.tile.panels > 1 {
-            self.guarded(single, |this| this.scale(rows, NR));
+            self.guarded(single, |this| this.scale(&item, NR));
         }
-        if self.plan.ragged_columns() > 0 {
-            self.guarded(ragged, |this| this.scale(rows, this.plan.ragged_columns()));
+        if item.part.ragged_columns() > 0 {
+            self.guarded(ragged, |this| this.scale(&item, item.part.ragged_columns()));
         }
     }
 
@@ -349,10 +365,37 @@ impl Gen<'_> {
         self.e.copy(path, ends, (strips, own), (own, apart));
     }
 
-    /// Which of the block's rows the core scales, and their act_scale.
-    fn rows(&mut self, first: usize, rows: usize) {
+    /// Bytes from a row of sums to the next, and from a row of the output.
+    fn pitches(&self, part: &Part) -> [usize; 2] {
+        [self.plan.all_rows(), part.p.n].map(|columns| 4 * columns)
+    }
+
+    /// Where the core's rows of an item begin, and what they are scaled with; with a block's first product which they are,
+    /// and their act_scale.
+    fn rows(&mut self, item: &Item) {
+        let Item { part, first, rows, .. } = *item;
         let each = rows.div_ceil(self.plan.per).next_multiple_of(self.slice);
-        let (whole, n) = (rows / self.slice * self.slice, self.plan.p.n);
+        let (p, [sums_pitch, pitch]) = (part.p, self.pitches(part));
+        // Within one array.
+        let sums = (p.sums.0, p.sums.1 + 4 * part.rows_before as i64);
+        let arrays = [(SUMS, Some(sums), sums_pitch), (OUT, Some(p.out), pitch), (RESIDUAL, p.residual, pitch)];
+        for (reg, place, pitch) in arrays.into_iter().filter_map(|(reg, place, pitch)| Some((reg, place?, pitch))) {
+            self.e.point(AT, (place.0, place.1 + (pitch * first) as i64));
+            self.e.index(reg, AT, CORE, each * pitch);
+        }
+        let is_new = item.block == 0 || self.plan.parts.len() > 1;
+        if is_new && p.scale == ScaleKind::PerTensor {
+            self.e.point(AT, p.scales);
+            self.e.scalar_load(SCALE_BITS, behind(AT, 0));
+        }
+        if part.panels_before == 0 {
+            self.block_rows(first, rows, each);
+        }
+    }
+
+    /// Which of a block's rows the core scales, at most `each`, and their act_scale.
+    fn block_rows(&mut self, first: usize, rows: usize, each: usize) {
+        let whole = rows / self.slice * self.slice;
         let imm = |value: usize| ScalarOperand::Imm(value as i64);
         // min(each, whole - core · each), at least 0.
         self.e.scalar(ScalarOp::Mul, AT, CORE, ScalarOperand::Imm(-(each as i64)));
@@ -364,15 +407,8 @@ impl Gen<'_> {
         self.e.scalar(ScalarOp::Xor, AT, CORE, imm((rows - 1) / each));
         self.e.scalar(ScalarOp::Min, AT, AT, imm(1));
         self.e.scalar(ScalarOp::Xor, LAST_SLICE, AT, imm(1));
-        let p = self.plan.p;
-        for (reg, place) in [(SUMS, Some(p.sums)), (OUT, Some(p.out)), (RESIDUAL, p.residual)] {
-            if let Some(place) = place {
-                self.e.point(AT, self.behind_rows(place, first));
-                self.e.index(reg, AT, CORE, 4 * each * n);
-            }
-        }
         self.e.after(Queue::V, Queue::Mte2);
-        self.e.point(AT, p.act);
+        self.e.point(AT, self.plan.p.act);
         self.e.load(self.at.act_raw, behind(AT, 4 * first), 1, 4 * rows, 0, 0);
         self.e.loaded();
         let raw = self.at.act_raw;
@@ -380,16 +416,12 @@ impl Gen<'_> {
         self.e.spread(self.at.act, raw, rows);
     }
 
-    fn behind_rows(&self, place: Place, first: usize) -> Place {
-        // Within one array.
-        (place.0, place.1 + (4 * first * self.plan.p.n) as i64)
-    }
-
     /// Scales the core's rows of one tile's sums.
-    fn scale(&mut self, rows: usize, columns: usize) {
+    fn scale(&mut self, item: &Item, columns: usize) {
+        let Item { part, rows, .. } = *item;
         let (each, slice) = (rows.div_ceil(self.plan.per).next_multiple_of(self.slice), self.slice);
         self.e.await_signal(Queue::Mte2, DONE);
-        let p = self.plan.p;
+        let p = part.p;
         let by_column = [(self.at.scale, (p.scale == ScaleKind::PerRow).then_some(p.scales)), (self.at.bias, p.bias)];
         let by_column = by_column.into_iter().filter_map(|(to, place)| Some((to, place?)));
         let by_column: Vec<(usize, Place)> = by_column.collect();
@@ -411,32 +443,32 @@ impl Gen<'_> {
         self.e.scalar(ScalarOp::Mul, ACT_AT, CORE, ScalarOperand::Imm(32 * each as i64));
         self.e.add(ACT_AT, ACT_AT, self.at.act as i64);
         if rows >= slice {
-            self.guarded(SLICES, |this| this.slice(slice, columns));
+            self.guarded(SLICES, |this| this.slice(part, slice, columns));
         }
         if !rows.is_multiple_of(slice) {
-            self.guarded(LAST_SLICE, |this| this.slice(rows % slice, columns));
+            self.guarded(LAST_SLICE, |this| this.slice(part, rows % slice, columns));
         }
         self.e.add(COLUMN, COLUMN, 4 * columns as i64);
     }
 
     /// One slice of `rows` rows.
-    fn slice(&mut self, rows: usize, columns: usize) {
-        let (stride, pitch) = (4 * self.plan.p.n, 4 * self.plan.columns());
+    fn slice(&mut self, part: &Part, rows: usize, columns: usize) {
+        let ([sums_stride, stride], pitch) = (self.pitches(part), 4 * self.plan.columns());
         self.e.wait(Queue::Mte3, Queue::Mte2, SLICE);
-        self.e.load(self.at.sums, behind(SUMS_AT, 0), rows, 4 * columns, stride, pitch);
-        if self.plan.p.residual.is_some() {
+        self.e.load(self.at.sums, behind(SUMS_AT, 0), rows, 4 * columns, sums_stride, pitch);
+        if part.p.residual.is_some() {
             self.e.load(self.at.residual, behind(RESIDUAL_AT, 0), rows, 4 * columns, stride, pitch);
         }
         self.e.set(Queue::Mte2, Queue::V, SLICE);
         self.e.wait(Queue::Mte2, Queue::V, SLICE);
         for first in (0..columns).step_by(LANES) {
-            self.arithmetic(rows, first, (columns - first).min(LANES));
+            self.arithmetic(&part.p, rows, first, (columns - first).min(LANES));
         }
         self.e.set(Queue::V, Queue::Mte3, SLICE);
         self.e.wait(Queue::V, Queue::Mte3, SLICE);
         self.e.store(behind(OUT_AT, 0), self.at.sums, rows, 4 * columns, pitch, stride);
         self.e.set(Queue::Mte3, Queue::Mte2, SLICE);
-        for reg in [SUMS_AT, OUT_AT, RESIDUAL_AT] {
+        for (reg, stride) in [(SUMS_AT, sums_stride), (OUT_AT, stride), (RESIDUAL_AT, stride)] {
             // Within one array.
             self.e.add(reg, reg, (rows * stride) as i64);
         }
@@ -444,7 +476,7 @@ impl Gen<'_> {
     }
 
     /// The arithmetic on `lanes` columns from `first` on, a row per repeat.
-    fn arithmetic(&mut self, rows: usize, first: usize, lanes: usize) {
+    fn arithmetic(&mut self, p: &Product, rows: usize, first: usize, lanes: usize) {
         let row = self.plan.columns() / 8;
         let of = |base: usize, repeat: usize| strided(base + 4 * first, 1, repeat);
         let y = of(self.at.sums, row);
@@ -453,15 +485,15 @@ impl Gen<'_> {
         let mut op = |op, types, b: Second| self.e.vec(op, types, y, y, b, rows, lanes);
         op(VecOp::Cast, (ElemType::F32, ElemType::S32), Second::None);
         op(VecOp::Mul, F32, Second::Vector(strided(0, 0, 1).behind(ACT_AT)));
-        match self.plan.p.scale {
+        match p.scale {
             ScaleKind::PerTensor => op(VecOp::Mul, F32, Second::Reg(SCALE_BITS)),
             ScaleKind::PerRow => op(VecOp::Mul, F32, per_column(scale)),
             ScaleKind::PerGroup { .. } => unreachable!("grouped products run on the vector unit"),
         }
-        if self.plan.p.bias.is_some() {
+        if p.bias.is_some() {
             op(VecOp::Add, F32, per_column(bias));
         }
-        if self.plan.p.residual.is_some() {
+        if p.residual.is_some() {
             op(VecOp::Add, F32, Second::Vector(of(residual, row)));
         }
     }

@@ -3,9 +3,9 @@
 //!
 //! That the unit has correctly rounded f32 division, square root and multiply-add is an assumption of ours.
 
-pub mod attention;
 pub mod cache;
 pub mod dense;
+pub mod grid;
 pub mod quantize;
 pub mod rope;
 pub mod rows;
@@ -13,12 +13,12 @@ pub mod ternary;
 
 use tcc_ir::numerics;
 
-use super::cores::RESERVED;
-use super::emit::{Emit, F32, S32, Second, Strided, block, dense as all, strided};
+use super::cores::reg;
+use super::emit::{Emit, F32, S32, Second, Strided, dense as all};
 use crate::isa::matrix::program::addr::{Addr, Queue, Reg};
 use crate::isa::matrix::program::inst::{Count, ScalarOp, ScalarOperand};
 use crate::isa::matrix::program::ty::ElemType;
-use crate::isa::matrix::program::vec::{MAX_REPEATS, VecOp};
+use crate::isa::matrix::program::vec::VecOp;
 use crate::isa::matrix::program::{StartValues, SymbolId};
 
 /// Where an operand lies: a symbol, and bytes behind it.
@@ -38,6 +38,8 @@ pub struct Tables {
     pub causal: Place,
     /// [`order_offsets`].
     pub order: Place,
+    /// [`identity`].
+    pub identity: Place,
 }
 
 impl Tables {
@@ -48,6 +50,7 @@ impl Tables {
             mask: (constant("mask", mask(), "f32"), 0),
             causal: (constant("causal", causal(), "f32"), 0),
             order: (constant("order", order_offsets(), "u32"), 0),
+            identity: (constant("identity", identity(), "s8"), 0),
         }
     }
 }
@@ -71,6 +74,11 @@ pub fn order_offsets() -> Vec<u8> {
     offsets.flat_map(u32::to_le_bytes).collect()
 }
 
+/// `s8[32, 32]`.
+fn identity() -> Vec<u8> {
+    (0..32 * 32).map(|i| u8::from(i / 32 == i % 32)).collect()
+}
+
 /// Zeros of [`mask`].
 pub const MASK_ZEROS: usize = 256;
 
@@ -92,7 +100,7 @@ fn causal() -> Vec<u8> {
 }
 
 /// A score that hides; finite, and the difference to any maximum is far below what exp takes for 0.
-const HIDDEN: f32 = -1e38;
+pub const HIDDEN: f32 = -1e38;
 
 /// Memory of a kernel, given out from the front.
 #[derive(Clone)]
@@ -121,17 +129,14 @@ impl Space {
         if self.next > self.limit { Err(UbTooSmall { needed: self.next, limit: self.limit }) } else { Ok(at) }
     }
 
+    /// Bytes that are left.
+    pub fn left(&self) -> usize {
+        self.limit.saturating_sub(self.next)
+    }
+
     /// `count` f32.
     pub fn floats(&mut self, count: usize) -> Result<usize, UbTooSmall> {
         self.take(4 * count)
-    }
-}
-
-/// Register `index` of a step, below [`RESERVED`].
-pub const fn reg(index: u8) -> Reg {
-    match Reg::new(index) {
-        Some(reg) if index < RESERVED => reg,
-        Some(_) | None => panic!("no register of steps"),
     }
 }
 
@@ -187,6 +192,13 @@ pub fn in_runs(e: &mut Emit, (n, rows): (usize, usize), body: impl Fn(&mut Emit,
     }
 }
 
+/// Queries, or rows, in eights, whose blocks fill a repeat: the first, repeats and lanes of all whole eights, then of the
+/// rest.
+pub fn in_eights(count: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    let (full, tail) = (count / 8, count % 8);
+    [(0, full, 64), (8 * full, 1, 8 * tail)].into_iter().filter(|(_, repeats, lanes)| *repeats > 0 && *lanes > 0)
+}
+
 /// `offset` bytes behind a register.
 pub fn behind(reg: Reg, offset: usize) -> Addr {
     // Within one row or tile of an array: far below 2^26.
@@ -223,6 +235,17 @@ impl Emit {
         self.after(Queue::Mte3, Queue::Mte2);
     }
 
+    /// The largest of each block of `count` elements.
+    pub fn block_max(&mut self, to: usize, from: usize, count: usize) {
+        let (full, tail) = (count / ROWS, count % ROWS);
+        if full > 0 {
+            self.vec(VecOp::BlockMax, F32, all(to), all(from), Second::None, full, ROWS);
+        }
+        if tail > 0 {
+            self.vec(VecOp::BlockMax, F32, all(to + 32 * full), all(from + 256 * full), Second::None, 1, tail);
+        }
+    }
+
     /// Sums rows of eight: `out[r]` from `lo` and `hi`, both `f32[rows][8]`, in the order of `numerics::reduce`.
     pub fn reduce(&mut self, lo: usize, hi: usize, transpose: usize, scratch: usize, rows: usize) -> usize {
         self.each2(VecOp::Add, lo, lo, hi, 8 * rows);
@@ -233,30 +256,6 @@ impl Emit {
             self.vec(VecOp::Add, F32, all(scratch), all(scratch), other, half, rows);
         }
         scratch
-    }
-
-    /// Adds the squares of `rows` rows of `d` elements, `pitch` bytes apart, at most eight, to their partial sums: `lo` and
-    /// `hi` of eight for each row.
-    pub fn squares(&mut self, x: usize, (rows, d, pitch): (usize, usize, usize), lo: usize, hi: usize) {
-        let (full, tail) = (d / 16, d % 16);
-        if full > 0 && rows > 1 && pitch / 32 <= usize::from(MAX_REPEATS) {
-            for (p, shift) in [(lo, 0), (hi, 32)] {
-                let x = strided(x + shift, pitch / 32, 2);
-                self.vec(VecOp::Mla, F32, strided(p, 1, 0), x, Second::Vector(x), full, 8 * rows);
-            }
-        } else if full > 0 {
-            // One row, or rows too far apart for blocks of one repeat: both halves of the partials side by side.
-            for row in 0..rows {
-                let (p, x) = (strided(lo + 32 * row, (hi - lo) / 32, 0), strided(x + row * pitch, 1, 2));
-                self.vec(VecOp::Mla, F32, p, x, Second::Vector(x), full, 16);
-            }
-        }
-        for (p, shift, lanes) in [(lo, 0, tail.min(8)), (hi, 32, tail.saturating_sub(8))] {
-            for row in (0..rows).filter(|_| lanes > 0) {
-                let x = all(x + row * pitch + shift + 64 * full);
-                self.vec(VecOp::Mla, F32, block(p + 32 * row), x, Second::Vector(x), 1, lanes);
-            }
-        }
     }
 
     /// Puts the elements of each block of eight in the order of [`order_offsets`], which lie at `table`.
@@ -281,37 +280,57 @@ impl Emit {
         let size = (4 * count).next_multiple_of(256);
         let [n, p, t] = [0, 1, 2].map(|i| scratch + i * size);
         let mask = scratch + 3 * size;
-        let (float, int) = ((ElemType::F32, ElemType::S32), (ElemType::S32, ElemType::F32));
         let f = Second::f32;
         self.compare(VecOp::CmpGe, mask, x, numerics::EXP_MIN, count);
         self.each(VecOp::Max, F32, x, x, f(numerics::EXP_MIN), count);
         self.each(VecOp::Min, F32, x, x, f(numerics::EXP_MAX), count);
-        self.each(VecOp::Mul, F32, t, x, f(numerics::LOG2_E), count);
-        self.each(VecOp::Cast, int, n, t, Second::None, count);
-        self.each(VecOp::Cast, float, t, n, Second::None, count);
-        // x becomes r.
-        self.each(VecOp::Mla, F32, x, t, f(-numerics::LN2_HIGH), count);
-        self.each(VecOp::Mla, F32, x, t, f(-numerics::LN2_LOW), count);
-        self.fill(p, numerics::EXP_POLY[0].to_bits(), count);
-        for c in &numerics::EXP_POLY[1..] {
-            self.each(VecOp::Madd, F32, p, x, f(*c), count);
-        }
-        self.each2(VecOp::Mul, t, x, x, count);
-        self.each2(VecOp::Madd, p, t, x, count);
-        self.each(VecOp::Add, F32, p, p, f(1.0), count);
-        self.each(VecOp::Shl, S32, n, n, Second::Bits(23), count);
-        self.each(VecOp::Add, S32, p, p, Second::Vector(all(n)), count);
+        self.exp_reduced(x, [n, t], count);
+        self.exp_of_reduced(x, [p, t], count);
+        self.exp_scaled(p, n, count);
         self.fill(x, 0, count);
         self.select(x, all(p), mask, count);
     }
 
+    /// First part of exp: `x` becomes what is left of it beside `n` times the logarithm of 2; `t` is lost.
+    pub fn exp_reduced(&mut self, x: usize, [n, t]: [usize; 2], count: usize) {
+        let (float, int) = ((ElemType::F32, ElemType::S32), (ElemType::S32, ElemType::F32));
+        let f = Second::f32;
+        self.each(VecOp::Mul, F32, t, x, f(numerics::LOG2_E), count);
+        self.each(VecOp::Cast, int, n, t, Second::None, count);
+        self.each(VecOp::Cast, float, t, n, Second::None, count);
+        self.each(VecOp::Mla, F32, x, t, f(-numerics::LN2_HIGH), count);
+        self.each(VecOp::Mla, F32, x, t, f(-numerics::LN2_LOW), count);
+    }
+
+    /// Second part: `p` becomes the exponential of what is left, but for the 1; `t` is lost, `x` is not needed any more.
+    pub fn exp_of_reduced(&mut self, x: usize, [p, t]: [usize; 2], count: usize) {
+        self.fill(p, numerics::EXP_POLY[0].to_bits(), count);
+        for c in &numerics::EXP_POLY[1..] {
+            self.each(VecOp::Madd, F32, p, x, Second::f32(*c), count);
+        }
+        self.each2(VecOp::Mul, t, x, x, count);
+        self.each2(VecOp::Madd, p, t, x, count);
+    }
+
+    /// Third part: `p` becomes the result, `n` is lost.
+    pub fn exp_scaled(&mut self, p: usize, n: usize, count: usize) {
+        self.each(VecOp::Add, F32, p, p, Second::f32(1.0), count);
+        self.each(VecOp::Shl, S32, n, n, Second::Bits(23), count);
+        self.each(VecOp::Add, S32, p, p, Second::Vector(all(n)), count);
+    }
+
     /// Bytes that [`Emit::exp`] needs beside its operand.
     pub const fn exp_bytes(count: usize) -> usize {
-        3 * (4 * count).next_multiple_of(256) + (mask_tail(count) + 32).next_multiple_of(256)
+        3 * (4 * count).next_multiple_of(256) + Emit::mask_bytes(count).next_multiple_of(256)
+    }
+
+    /// Bytes of the mask of `count` elements.
+    pub const fn mask_bytes(count: usize) -> usize {
+        mask_tail(count) + 32
     }
 
     /// The mask of `x op value` of `count` elements, for [`Emit::select`].
-    fn compare(&mut self, op: VecOp, mask: usize, x: usize, value: f32, count: usize) {
+    pub fn compare(&mut self, op: VecOp, mask: usize, x: usize, value: f32, count: usize) {
         let (full, tail) = (count / ROWS, count % ROWS);
         if full > 0 {
             self.vec(op, F32, all(mask), all(x), Second::f32(value), full, ROWS);
@@ -323,7 +342,7 @@ impl Emit {
     }
 
     /// `x = y` where the mask's bit is set.
-    fn select(&mut self, x: usize, y: Strided, mask: usize, count: usize) {
+    pub fn select(&mut self, x: usize, y: Strided, mask: usize, count: usize) {
         let (full, tail) = (count / ROWS, count % ROWS);
         if full > 0 {
             self.vec(VecOp::Select, F32, all(x), y, Second::Vector(all(mask)), full, ROWS);

@@ -18,7 +18,7 @@ const SIN: Reg = reg(16);
 const SLOT: u8 = 1;
 
 /// Token rows of a run, to try.
-const ROWS_TOGETHER: [usize; 3] = [32, 16, ALIGN];
+const ROWS_TOGETHER: [usize; 4] = [64, 32, 16, ALIGN];
 
 struct At {
     /// Of a run.

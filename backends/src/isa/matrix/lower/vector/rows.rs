@@ -1,16 +1,15 @@
 //! Kernels over token rows: embedding, norms, gates, additions.
 
-use std::ops::Range;
-
 use tcc_ir::ops::Act;
 use tcc_ir::ty::DType;
 
+use super::grid::{Grid, NormSpace, load_weights};
 use super::{Place, RUNS, Sharing, Space, Tables, UbTooSmall, behind, in_runs, reg, run_cores, share_rows};
-use crate::isa::matrix::lower::emit::{Emit, F32, Second, Strided, block, strided};
-use crate::isa::matrix::program::addr::Reg;
+use crate::isa::matrix::lower::emit::{Emit, F32, Second, Strided, strided};
+use crate::isa::matrix::program::addr::{Queue, Reg};
 use crate::isa::matrix::program::inst::{Count, ScalarOp, ScalarOperand};
 use crate::isa::matrix::program::ty::ElemType;
-use crate::isa::matrix::program::vec::{MAX_REPEATS, VecOp};
+use crate::isa::matrix::program::vec::VecOp;
 
 /// Registers of operands.
 pub const X: Reg = reg(1);
@@ -105,85 +104,10 @@ impl Rows {
     pub fn row(&self, index: usize) -> usize {
         self.at + index * self.pitch
     }
-
-    /// True if rows are too far apart for the blocks of one repeat.
-    pub fn are_far(&self) -> bool {
-        self.pitch / 32 > usize::from(MAX_REPEATS)
-    }
 }
 
 /// Token rows that are worked on together, at most: their blocks of partial sums fill a repeat.
 pub const TOGETHER: usize = 8;
-
-/// UB of [`norm_rows`].
-pub struct NormSpace {
-    w: usize,
-    lo: usize,
-    hi: usize,
-    one: usize,
-    r: usize,
-    transpose: usize,
-    scratch: usize,
-}
-
-impl NormSpace {
-    /// Takes room for norms of `d` elements.
-    pub fn take(space: &mut Space, d: usize) -> Result<NormSpace, UbTooSmall> {
-        let partials = 8 * TOGETHER;
-        let floats = [d, partials, partials, 8, partials, 512, 512].map(|n| space.floats(n));
-        let [w, lo, hi, one, r, transpose, scratch] = floats;
-        let (transpose, scratch) = (transpose?, scratch?);
-        Ok(NormSpace { w: w?, lo: lo?, hi: hi?, one: one?, r: r?, transpose, scratch })
-    }
-
-    /// Loads the weights of `d` elements, and the table.
-    pub fn load(&self, e: &mut Emit, d: usize, w: Place, tables: &Tables) {
-        e.point(W, w);
-        e.load(self.w, behind(W, 0), 1, 4 * d, 0, 0);
-        e.point(W, tables.transpose);
-        e.load(self.transpose, behind(W, 0), 1, 2048, 0, 0);
-        e.loaded();
-        e.fill(self.one, 1.0f32.to_bits(), 8);
-    }
-}
-
-/// `x = w · (x · r)` of rows of `d` elements.
-pub fn norm_rows(e: &mut Emit, at: &NormSpace, x: Rows, d: usize, eps: f32) {
-    clear_sums(e, at, x.rows);
-    sum_squares(e, at, (x, 0..x.rows), d);
-    norm_summed(e, at, x, d, eps);
-}
-
-/// Partial sums of `rows` rows that are zero.
-pub fn clear_sums(e: &mut Emit, at: &NormSpace, rows: usize) {
-    e.fill(at.lo, 0, 8 * rows);
-    e.fill(at.hi, 0, 8 * rows);
-}
-
-/// Adds the squares of some of `rows` to their partial sums.
-pub fn sum_squares(e: &mut Emit, at: &NormSpace, (x, rows): (Rows, Range<usize>), d: usize) {
-    let skip = 32 * rows.start;
-    e.squares(x.row(rows.start), (rows.len(), d, x.pitch), at.lo + skip, at.hi + skip);
-}
-
-/// [`norm_rows`] behind the sums.
-pub fn norm_summed(e: &mut Emit, at: &NormSpace, x: Rows, d: usize, eps: f32) {
-    let count = x.rows;
-    let ss = e.reduce(at.lo, at.hi, at.transpose, at.scratch, count);
-    // Row lengths are far below 2^24.
-    e.each(VecOp::Div, F32, ss, ss, Second::f32(d as f32), count);
-    e.each(VecOp::Add, F32, ss, ss, Second::f32(eps), count);
-    e.each(VecOp::Sqrt, F32, ss, ss, Second::None, count);
-    e.each2(VecOp::Div, ss, at.one, ss, count);
-    e.spread(at.r, ss, count);
-    for row in 0..count {
-        let to = x.row(row);
-        e.each(VecOp::Mul, F32, to, to, Second::Vector(block(at.r + 32 * row)), d);
-    }
-    for row in 0..count {
-        e.each2(VecOp::Mul, x.row(row), at.w, x.row(row), d);
-    }
-}
 
 /// Norms of `m · k / d` runs of `d` elements.
 pub fn norm(
@@ -193,27 +117,41 @@ pub fn norm(
     [x, w, out]: [Place; 3],
     (tables, cores): (&Tables, usize),
 ) -> Result<Sharing, UbTooSmall> {
-    let pitch = (4 * d).next_multiple_of(32);
     let fit = |rows: usize| {
         let mut space = Space::new(ub);
-        Ok((Rows { at: space.take(rows * pitch)?, rows, pitch }, NormSpace::take(&mut space, d)?))
+        let (x, norm) = (Grid::take(&mut space, rows, d, false)?, NormSpace::take(&mut space)?);
+        Ok((x, norm, space.floats(x.columns * x.pieces)?))
     };
-    let (x_rows, at) = most(runs, fit)?;
+    let (most_rows, norm, weights) = most(runs, fit)?;
     let cores = run_cores(runs, TOGETHER, cores);
     let starts = share_rows(e, (runs, TOGETHER), cores, RUNS);
-    at.load(e, d, w, tables);
+    norm.load(e, tables, W);
+    e.point(W, w);
+    load_weights(e, weights, &most_rows, W);
+    e.loaded();
     first_run(e, &[(X, x, 4 * d), (OUT, out, 4 * d)], TOGETHER);
     let group = |e: &mut Emit, rows: usize| {
-        e.load(x_rows.at, behind(X, 0), rows, 4 * d, 4 * d, pitch);
+        let x = Grid { rows, ..most_rows };
+        if x.has_tail() {
+            x.clear_tail(e);
+            e.after(Queue::V, Queue::Mte2);
+        }
+        (0..x.pieces).for_each(|piece| x.load(e, piece, X));
         e.loaded();
-        norm_rows(e, &at, Rows { rows, ..x_rows }, d, eps);
+        norm.clear(e, rows);
+        (0..x.pieces).for_each(|piece| norm.add(e, &x, piece));
+        norm.scale(e, &x, eps);
+        (0..x.pieces).for_each(|piece| x.times_columns(e, piece, weights + 4 * x.columns * piece));
         e.computed();
-        e.store(behind(OUT, 0), x_rows.at, rows, 4 * d, pitch, 4 * d);
+        for piece in 0..x.pieces {
+            let to = behind(OUT, 4 * piece * x.columns);
+            e.store(to, x.row(piece, 0), rows, 4 * x.valid(piece), 4 * x.columns, 4 * d);
+        }
         e.stored();
         vec![(X, step(4 * rows * d)), (OUT, step(4 * rows * d))]
     };
     in_runs(e, (runs, TOGETHER), |e, rows| {
-        in_groups(e, rows, x_rows.rows, group);
+        in_groups(e, rows, most_rows.rows, group);
         vec![]
     });
     Ok((cores, starts))
@@ -240,8 +178,8 @@ pub fn in_groups(e: &mut Emit, total: usize, most: usize, group: impl Fn(&mut Em
     }
 }
 
-/// `g = gate(g) · u` of `k` elements; `scratch` as [`Emit::exp`] needs it, and one row in front.
-pub fn gate_row(e: &mut Emit, act: Act, [g, u, scratch]: [usize; 3], k: usize) {
+/// `g = gate(g)` of `k` elements; `scratch` as [`Emit::exp`] needs it, and one row in front.
+pub fn activate(e: &mut Emit, act: Act, [g, scratch]: [usize; 2], k: usize) {
     match act {
         Act::Relu2 => {
             e.each(VecOp::Max, F32, g, g, Second::f32(0.0), k);
@@ -257,10 +195,9 @@ pub fn gate_row(e: &mut Emit, act: Act, [g, u, scratch]: [usize; 3], k: usize) {
             }
         }
     }
-    e.each2(VecOp::Mul, g, g, u, k);
 }
 
-/// Bytes of [`gate_row`]'s scratch.
+/// Bytes of [`activate`]'s scratch.
 pub fn gate_bytes(act: Act, k: usize) -> usize {
     match act {
         Act::Relu2 => 0,
@@ -297,7 +234,10 @@ pub fn pairs(
         e.load(b, behind(Y, 0), 1, 4 * n, 0, 0);
         e.loaded();
         match act {
-            Some(act) => gate_row(e, act, [a, b, scratch], n),
+            Some(act) => {
+                activate(e, act, [a, scratch], n);
+                e.each2(VecOp::Mul, a, a, b, n);
+            }
             None => e.each2(VecOp::Add, a, a, b, n),
         }
         e.computed();

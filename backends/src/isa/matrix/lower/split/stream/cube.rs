@@ -2,11 +2,12 @@
 //! where L1 has room, or chunk by chunk from the vector cores.
 
 use super::{ACTIVATIONS, ALL_SPLIT, Plan};
+use crate::isa::matrix::lower::cores::reg;
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
 use crate::isa::matrix::lower::split::{DONE, FREE, GO, Via};
-use crate::isa::matrix::lower::vector::{behind, reg};
+use crate::isa::matrix::lower::vector::behind;
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::StartValues;
 use crate::isa::matrix::program::addr::{Addr, Queue, Reg};

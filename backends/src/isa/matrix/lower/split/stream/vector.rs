@@ -5,12 +5,13 @@ use tcc_ir::encoding::w2nz::KR;
 use tcc_ir::kernel::ScaleKind;
 
 use super::{ACTIVATIONS, Chunk, Plan};
+use crate::isa::matrix::lower::cores::reg;
 use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, Strided, Types, U16, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
 use crate::isa::matrix::lower::split::{DONE, FREE, GO, NR, Via};
 use crate::isa::matrix::lower::vector::ternary::PANEL;
-use crate::isa::matrix::lower::vector::{Place, Space, UbTooSmall, behind, reg};
+use crate::isa::matrix::lower::vector::{Place, Space, UbTooSmall, behind};
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::StartValues;
 use crate::isa::matrix::program::addr::{Queue, Reg};

@@ -9,7 +9,7 @@ use crate::isa::matrix::program::addr::Queue;
 
 /// Offsets in UB.
 pub struct At {
-    /// Rows of a unit as loaded, widened (on the cube: turned values, `s8[pitch, 32 positions]`), and (floats of keys that
+    /// Rows of a unit as loaded, widened, and (floats of keys that
     /// are stored in plain order) in order.
     pub raw: usize,
     pub wide: usize,
@@ -56,7 +56,7 @@ impl At {
         };
         let units = tile.batch.max(tile.diagonal());
         let (scales, batch) = (if a.cache.has_scales() { units * tile.unit } else { 0 }, units * pairs);
-        let raw = space.take(if tile.on_cube { 0 } else { tile.unit * pitch * a.cache.element_bytes() })?;
+        let raw = space.take(tile.unit * pitch * a.cache.element_bytes())?;
         let wide = space.floats(tile.unit * pitch)?;
         let is_gathered = !is_ordered(&a.cache) && !a.cache.has_scales();
         let ordered = if is_gathered { space.floats(tile.unit * pitch)? } else { wide };
@@ -69,19 +69,15 @@ impl At {
         let [hi, s, mask] = [partials.max(queries * pitch / 2), pairs, pairs].map(|n| first.floats(n));
         let [out, loaded, x] = [queries * pitch, batch, batch].map(|n| space.floats(n));
         let spread = match tile.way {
-            Way::Queries if tile.on_cube => 0,
             Way::Queries => 8 * pairs,
             Way::Positions => 8 * tile.unit,
         };
         let last = 8 * ROWS + 8 * queries;
         let planes = match a.cache.has_scales() && !codes::is_whole(a, tile) {
-            true if tile.on_cube => 8 * batch,
             true => 4 * batch,
             false => 0,
         };
-        // Behind what ends the sums of weights: what low planes of values carry, 64 lanes of each query.
-        let carried = if tile.on_cube { 64 * queries } else { 0 };
-        let scratch = space.take(Emit::exp_bytes(batch).max(4 * spread + planes).max(4 * (last + carried)))?;
+        let scratch = space.take(Emit::exp_bytes(batch).max(4 * spread + planes).max(4 * last))?;
         let sums = space.floats(16 * queries)?;
         let codes = match a.cache.has_scales() {
             true => Some(CodesAt::take(a, tile, (&mut first, &mut space), scratch + 4 * spread)?),
@@ -123,9 +119,7 @@ impl At {
         }
         e.fill(self.hidden, HIDDEN.to_bits(), 8);
         e.fill(self.zeros, 0, 8);
-        if !tile.on_cube {
-            e.fill(self.wide, 0, tile.unit * pitch(&a.cache));
-        }
+        e.fill(self.wide, 0, tile.unit * pitch(&a.cache));
         e.loaded();
     }
 

@@ -1,4 +1,4 @@
-//! Causal attention over a cache: a tile of queries (token rows times the query heads of one KV head) against all
+//! Attention on the vector unit alone: a tile of queries (token rows times the query heads of one KV head) against all
 //! positions before its last row.
 //!
 //! Scores need the largest of all before any weight is known, so each tile passes over its positions twice. The first
@@ -7,26 +7,22 @@
 //! one is not visited. Rows that see none of some positions are left out of most of the work, a third of them at a time.
 //! A core takes every n-th pair of tile and KV head.
 //!
-//! Over int8 caches queries and weights are codes ([`codes`]), and weights are a pass of their own between the two. Where
-//! a core has a cube, it sums the scores of many queries ([`cube`]) and their values ([`values`]).
+//! Over int8 caches queries and weights are codes ([`codes`]), and weights are a pass of their own between the two.
 //!
-//! Keys and queries lie with the elements of each block in [`ORDER`](super::order_offsets), so that the sum over a
+//! Keys and queries lie with the elements of each block in the order of [`order_offsets`](crate::isa::matrix::lower::vector::order_offsets), so that the sum over a
 //! block is the end of `numerics::reduce`. The first product of a partial is not added to +0, which only loses the sign
 //! of a zero score; adding it to the mask, or exp, does that anyway.
 
 mod codes;
-mod cube;
 mod space;
 mod step;
-mod values;
-
-use tcc_ir::cache::CacheLayout;
 
 use self::space::At;
-use super::rows::{divide_up, step as bytes_step};
-use super::{Place, Sharing, Tables, UbTooSmall, behind, reg};
+use super::{Attention, Operands};
+use crate::isa::matrix::lower::cores::reg;
 use crate::isa::matrix::lower::emit::Emit;
-use crate::isa::matrix::lower::matmul::tile::Memories;
+use crate::isa::matrix::lower::vector::rows::{divide_up, step as bytes_step};
+use crate::isa::matrix::lower::vector::{Sharing, Tables, UbTooSmall, behind};
 use crate::isa::matrix::program::StartValues;
 use crate::isa::matrix::program::addr::{Queue, Reg};
 use crate::isa::matrix::program::inst::{Count, ScalarOp, ScalarOperand};
@@ -65,14 +61,7 @@ mod flag {
     pub const ROWS: u8 = 1;
     pub const LOADED: u8 = 2;
     pub const STORED: u8 = 1;
-    /// Of the slots on the way through the cube.
-    pub const CUBE: u8 = 3;
-    /// Of those of turned values and of the codes of weights.
-    pub const TURNED: u8 = 4;
 }
-
-/// Query heads of a tile at most.
-const MOST_HEADS: usize = 64;
 
 /// Most elements of a head, whole blocks of the cache's type filled: keys follow each other in the blocks of a repeat, which are at most 255 blocks apart.
 pub const MOST_ELEMENTS: usize = 8 * MAX_REPEATS as usize;
@@ -83,44 +72,13 @@ const MOST_ROWS: usize = 96;
 /// Queries from which on an instruction has a repeat for each of them.
 const MANY: usize = 24;
 
-/// What a core has.
-#[derive(Clone, Copy, Debug)]
-pub struct Core {
-    /// Bytes of UB.
-    pub ub: usize,
-    /// Local memories of its cube, whose operands come from UB and whose sums go there.
-    pub cube: Option<Memories>,
-}
-
-/// Shape of the op.
-#[derive(Clone, Copy, Debug)]
-pub struct Attention {
-    pub m: usize,
-    pub heads: usize,
-    pub cache: CacheLayout,
-    pub scale: f32,
-}
-
 impl Attention {
-    /// Query heads that are done together: they share a KV head.
-    fn heads_together(&self) -> usize {
-        let group = self.heads / self.cache.heads;
-        (1..=group.min(MOST_HEADS)).rev().find(|n| group.is_multiple_of(*n)).unwrap_or(1)
-    }
-
-    /// Parts of the query heads.
-    fn parts(&self) -> usize {
-        self.heads / self.heads_together()
-    }
-
     /// The best tile of `rows` token rows that fits UB, and where its parts lie.
-    fn tile(&self, core: &Core, rows: usize) -> Result<(Tile, At), UbTooSmall> {
-        let ub = core.ub;
+    fn tile(&self, ub: usize, rows: usize) -> Result<(Tile, At), UbTooSmall> {
         let mut refused = UbTooSmall { needed: ub + 1, limit: ub };
         let heads = self.heads_together();
         for &(way, unit, batch) in Tile::ways(rows * heads, self.cache.element_bytes()) {
-            let mut tile = Tile { way, rows, heads, unit, batch, on_cube: false };
-            tile.on_cube = core.cube.is_some_and(|memories| cube::fits(&memories, self, &tile));
+            let tile = Tile { way, rows, heads, unit, batch };
             match At::take(ub, self, &tile) {
                 Ok(at) => return Ok((tile, at)),
                 Err(error) => refused = error,
@@ -130,22 +88,17 @@ impl Attention {
     }
 
     /// The largest tiles that fit UB and leave none of `cores` cores without one, if there are enough rows.
-    fn tiles(&self, core: &Core, cores: usize) -> Result<Tiles, UbTooSmall> {
+    fn tiles(&self, ub: usize, cores: usize) -> Result<Tiles, UbTooSmall> {
         // Cores would share blocks of 32 bytes: one does it.
         let cores = if self.cache.d.is_multiple_of(8) { cores } else { 1 };
         let along_rows = cores.div_ceil(self.parts());
         let most = (self.m / along_rows).clamp(1, MOST_ROWS);
         let of = |rows: usize| {
-            let whole = self.tile(core, rows)?;
+            let whole = self.tile(ub, rows)?;
             let rest = self.m % rows;
-            let short = if rest > 0 { Some(self.tile(core, rest)?) } else { None };
+            let short = if rest > 0 { Some(self.tile(ub, rest)?) } else { None };
             Ok(Tiles { cores: cores.min(self.parts() * self.m.div_ceil(rows)), whole, short })
         };
-        // The cube takes fewer rows than UB may hold, and is worth it.
-        let on_cube = |rows: &usize| self.tile(core, *rows).is_ok_and(|(tile, _)| tile.on_cube);
-        if let Some(found) = (1..=most).rev().filter(on_cube).find_map(|rows| of(rows).ok()) {
-            return Ok(found);
-        }
         let mut found = of(most);
         for rows in (1..most).rev() {
             if found.is_ok() {
@@ -175,8 +128,8 @@ impl Tiles {
 }
 
 /// Bytes of global memory that scores wait in, on `cores` cores.
-pub fn scores_bytes(a: &Attention, core: &Core, cores: usize) -> usize {
-    a.tiles(core, cores).map_or(0, |tiles| tiles.cores * tiles.core_bytes(a))
+pub fn scores_bytes(a: &Attention, ub: usize, cores: usize) -> usize {
+    a.tiles(ub, cores).map_or(0, |tiles| tiles.cores * tiles.core_bytes(a))
 }
 
 /// How instructions cover pairs of a query and a position.
@@ -199,8 +152,6 @@ struct Tile {
     unit: usize,
     /// Units whose weights are computed together.
     batch: usize,
-    /// The cube multiplies.
-    on_cube: bool,
 }
 
 impl Tile {
@@ -222,17 +173,14 @@ impl Tile {
     /// Units between which a step stops where some of its positions are hidden: whole rounds of partial sums.
     fn diagonal(&self) -> usize {
         match self.way {
-            Way::Queries if self.on_cube => cube::POSITIONS / self.unit,
             Way::Queries => 2,
             Way::Positions => 1,
         }
     }
 
-    /// Token rows that are left out together where they see none of some positions: a third of them, in eights, where the
-    /// vector unit multiplies.
+    /// Token rows that are left out together where they see none of some positions: a third of them, in eights.
     fn left_out(&self) -> usize {
         match self.way {
-            Way::Queries if self.on_cube => self.rows,
             Way::Queries => (self.rows / 3).next_multiple_of(8).max(8),
             Way::Positions => self.rows,
         }
@@ -252,15 +200,13 @@ enum Seen {
 /// the registers that differ between them.
 pub fn attention(
     e: &mut Emit,
-    core: &Core,
     a: &Attention,
-    [q, k, v, out, pos, scores]: [Place; 6],
+    [q, k, v, out, pos, scores]: Operands,
     tables: &Tables,
-    cores: usize,
+    (ub, cores): (usize, usize),
 ) -> Result<Sharing, UbTooSmall> {
-    let tiles = a.tiles(core, cores)?;
+    let tiles = a.tiles(ub, cores)?;
     let cores = tiles.cores;
-    let on_cube = tiles.whole.0.on_cube || tiles.short.as_ref().is_some_and(|(tile, _)| tile.on_cube);
     let wholes = a.parts() * (a.m / tiles.whole.0.rows);
     // Short tiles take longer for a row: they are the first rows, which see the fewest positions.
     let shorter = tiles.short.as_ref().map_or(0, |(tile, _)| tile.rows);
@@ -272,35 +218,23 @@ pub fn attention(
     }
     e.point(AT, scores);
     e.index(SCORES, AT, CORE, tiles.core_bytes(a));
-    if on_cube {
-        values::identity(e);
-    }
-    presets(e, on_cube, true);
+    presets(e, true);
     items(e, a, (&tiles.whole, WHOLE, shorter), tables, (0, cores));
     if let Some(short) = &tiles.short {
         items(e, a, (short, SHORT, 0), tables, (wholes, cores));
     }
-    presets(e, on_cube, false);
+    presets(e, false);
     Ok((cores, starts))
 }
 
-/// Queries in eights, whose blocks fill a repeat: the first query, repeats and lanes of all whole ones, then of the rest.
-fn in_eights(queries: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-    let (full, tail) = (queries / 8, queries % 8);
-    [(0, full, 64), (8 * full, 1, 8 * tail)].into_iter().filter(|(_, repeats, lanes)| *repeats > 0 && *lanes > 0)
-}
-
 /// Sets, or takes, the flags that say that slots are free.
-fn presets(e: &mut Emit, on_cube: bool, is_start: bool) {
+fn presets(e: &mut Emit, is_start: bool) {
     for (src, dst, id) in [
         (Queue::V, Queue::Mte2, flag::ROWS),
         (Queue::V, Queue::Mte2, flag::LOADED),
         (Queue::Mte3, Queue::V, flag::STORED),
     ] {
         if is_start { e.set(src, dst, id) } else { e.wait(src, dst, id) }
-    }
-    if on_cube {
-        cube::presets(e, is_start);
     }
 }
 
@@ -348,9 +282,6 @@ fn items(
         Some(codes) => {
             pass(e, a, tile, (V_AT, tile.batch), |e, units, seen| step.weights(e, codes, units, seen));
             step.between_codes(e, codes);
-            if tile.on_cube {
-                step.clear_sums(e);
-            }
             pass(e, a, tile, (V_AT, tile.batch), |e, units, seen| step.coded_values(e, codes, units, seen));
         }
         None => pass(e, a, tile, (V_AT, tile.batch), |e, units, seen| step.values(e, units, seen)),
@@ -419,6 +350,7 @@ fn pass(e: &mut Emit, a: &Attention, tile: &Tile, (rows, units): (Reg, usize), b
 
 #[cfg(test)]
 mod tests {
+    use tcc_ir::cache::CacheLayout;
     use tcc_ir::ty::DType;
 
     use super::*;
@@ -439,7 +371,7 @@ mod tests {
             for cores in [1, 8, 48] {
                 let cache = CacheLayout { heads: kv_heads, ctx: m, d, dtype };
                 let a = Attention { m, heads: group * kv_heads, cache, scale: 1.0 };
-                let tiles = a.tiles(&Core { ub: kib << 10, cube: None }, cores).expect("it fits");
+                let tiles = a.tiles(kib << 10, cores).expect("it fits");
                 let rows = tiles.whole.0.rows;
                 let short = tiles.short.as_ref().map_or(0, |(tile, _)| tile.rows);
                 assert_eq!(m, m / rows * rows + short, "{d} {group} {m}");

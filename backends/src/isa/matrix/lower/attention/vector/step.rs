@@ -33,12 +33,7 @@ impl Step<'_> {
         let at = self.at;
         at.load_queries(e, self.a, self.tile);
         match &at.codes {
-            Some(codes) => {
-                self.code_queries(e, codes);
-                if self.tile.on_cube {
-                    self.codes_to_cube(e);
-                }
-            }
+            Some(codes) => self.code_queries(e, codes),
             None => e.in_order(at.q, at.lo, at.order, self.tile.queries() * self.pitch()),
         }
         e.fill(at.max, f32::MIN.to_bits(), self.pairs());
@@ -47,16 +42,10 @@ impl Step<'_> {
     /// Scores of `units` units, stored; what lies in the future of a query is hidden.
     pub fn scores(&self, e: &mut Emit, units: usize, seen: Seen, tables: &Tables) {
         let (masked, first) = self.masked(seen);
-        let on_cube = self.tile.on_cube;
-        if on_cube {
-            self.cube_sums(e);
-        }
         for unit in 0..units {
             let positions = unit * self.tile.unit;
             e.wait(Queue::V, Queue::Mte2, flag::ROWS);
-            if !on_cube {
-                self.load_rows(e, positions);
-            }
+            self.load_rows(e, positions);
             if self.at.codes.is_some() {
                 self.load_scales(e, positions, self.tile.unit);
             }
@@ -68,19 +57,14 @@ impl Step<'_> {
             if masked {
                 e.compare(VecOp::CmpLt, self.at.bits, self.at.mask, 0.0, self.pairs());
             }
-            if !on_cube {
-                self.widen(e);
-            }
+            self.widen(e);
             if self.at.codes.is_some() {
                 self.keep_scales(e, self.tile.unit);
             }
             e.set(Queue::V, Queue::Mte2, flag::ROWS);
-            let keys = if on_cube { None } else { Some(self.keys(e)) };
+            let keys = self.keys(e);
             e.wait(Queue::Mte3, Queue::V, flag::STORED);
-            match keys {
-                Some(keys) => self.products(e, keys, first),
-                None => self.join_planes(e, unit),
-            }
+            self.products(e, keys, first);
             self.scale_scores(e);
             if masked {
                 e.select(self.at.s, block(self.at.hidden), self.at.bits, self.pairs());
@@ -214,9 +198,7 @@ impl Step<'_> {
         e.after(Queue::V, Queue::Mte2);
         e.stored();
         self.in_all_lanes(e, at.max);
-        if !self.tile.on_cube {
-            e.fill(at.out, 0, queries * self.pitch());
-        }
+        e.fill(at.out, 0, queries * self.pitch());
         e.fill(at.sums, 0, 16 * queries);
         if let Some(codes) = &at.codes {
             self.clear_codes(e, codes);
@@ -228,7 +210,7 @@ impl Step<'_> {
         let (at, queries, unit) = (self.at, self.tile.queries(), self.tile.unit);
         match self.tile.way {
             Way::Queries => {
-                block_max(e, at.scratch, max, 8 * queries);
+                e.block_max(at.scratch, max, 8 * queries);
                 e.spread(max, at.scratch, queries);
             }
             Way::Positions => {
@@ -237,8 +219,8 @@ impl Step<'_> {
                         e.each2(VecOp::Max, max, max, max + 4 * first, (unit - first).min(64));
                     }
                     let lanes = unit.min(64);
-                    block_max(e, at.scratch, max, lanes);
-                    block_max(e, at.scratch + 256, at.scratch, lanes / 8);
+                    e.block_max(at.scratch, max, lanes);
+                    e.block_max(at.scratch + 256, at.scratch, lanes / 8);
                     e.spread(at.scratch + 512, at.scratch + 256, 1);
                     e.each(VecOp::Max, F32, max, max, Second::Vector(block(at.scratch + 512)), unit);
                 }
@@ -342,10 +324,6 @@ impl Step<'_> {
         let (at, queries, pitch) = (self.at, self.tile.queries(), self.pitch());
         let (d, heads) = (self.a.cache.d, self.a.heads);
         let spread = at.scratch + 32 * ROWS;
-        if self.tile.on_cube {
-            // Planes of the last weights are on their way from there.
-            e.after(Queue::Mte3, Queue::V);
-        }
         for first in (0..queries).step_by(ROWS) {
             let (lo, rows) = (at.sums + 32 * first, (queries - first).min(ROWS));
             let l = e.reduce(lo, lo + 32 * queries, at.transpose, at.scratch, rows);
@@ -366,16 +344,5 @@ impl Step<'_> {
             e.store(behind(OUT_AT, 4 * head * d), from, self.tile.rows, 4 * d, step, 4 * heads * d);
         }
         e.stored();
-    }
-}
-
-/// The largest of each block of `count` elements.
-pub fn block_max(e: &mut Emit, to: usize, from: usize, count: usize) {
-    let (full, tail) = (count / 64, count % 64);
-    if full > 0 {
-        e.vec(VecOp::BlockMax, F32, dense(to), dense(from), Second::None, full, 64);
-    }
-    if tail > 0 {
-        e.vec(VecOp::BlockMax, F32, dense(to + 32 * full), dense(from + 256 * full), Second::None, 1, tail);
     }
 }

@@ -1,31 +1,27 @@
 //! Cache writes: rows of keys and values, in the cache's type, up to eight token rows together. They are whole rows
-//! here, neither turned nor cut in parts as on CPUs.
+//! here, neither turned nor cut in parts as on CPUs. Int8 caches have [`codes`].
+
+mod codes;
 
 use tcc_ir::cache::{CacheLayout, CacheOrder};
 
-use super::quantize::{Codes, code_rows};
-use super::rows::{AT, INDEX, POS, Rows, TOGETHER, W, X, element, first_run, in_groups, most, step};
-use super::{
-    ORDER_COUNT, Place, RUNS, Sharing, Space, Tables, UbTooSmall, behind, in_runs, reg, run_cores, share_rows,
-};
+use super::rows::{AT, INDEX, POS, TOGETHER, W, X, element, first_run, in_groups, most, step};
+use super::{ORDER_COUNT, Place, RUNS, Sharing, Space, Tables, UbTooSmall, behind, in_runs, run_cores, share_rows};
 use crate::isa::matrix::lower::emit::{Emit, Second, strided};
-use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::program::addr::Reg;
 use crate::isa::matrix::program::inst::{ScalarOp, ScalarOperand};
 use crate::isa::matrix::program::ty::ElemType;
 use crate::isa::matrix::program::vec::VecOp;
-
-/// Address of the scale of the position in head 0.
-const SCALE: Reg = reg(9);
 
 /// Elements from one row of a cache to the next in UB: whole blocks of its type.
 pub fn pitch(cache: &CacheLayout) -> usize {
     cache.d.next_multiple_of(32 / cache.element_bytes().min(2))
 }
 
-/// True if keys are stored with the elements of each block in the order of [`order_offsets`](super::order_offsets).
+/// True if keys are stored with the elements of each block in the order of [`order_offsets`](super::order_offsets). Sums of
+/// codes are exact in any order.
 pub fn is_ordered(cache: &CacheLayout) -> bool {
-    cache.d.is_multiple_of(8)
+    cache.d.is_multiple_of(8) && !cache.has_scales()
 }
 
 /// UB of a run of token rows.
@@ -35,7 +31,6 @@ struct At {
     ordered: usize,
     packed: usize,
     table: usize,
-    codes: Option<Codes>,
 }
 
 impl At {
@@ -44,13 +39,12 @@ impl At {
         let count = rows * c.heads * pitch(c);
         let (loaded, packed) = (space.floats(count)?, space.floats(count)?);
         let (table, ordered) = if orders { (space.floats(ORDER_COUNT)?, space.floats(count)?) } else { (0, loaded) };
-        let codes = if c.has_scales() { Some(Codes::take(&mut space, c.d, Mode::I8)?) } else { None };
-        Ok(At { loaded, ordered, packed, table, codes })
+        Ok(At { loaded, ordered, packed, table })
     }
 }
 
 /// Stores rows `x: f32[m, heads · d]` at positions `pos ..` of the cache. Keys are rows too, whatever their order is on
-/// CPUs: nothing but [`attention`](super::attention) reads them.
+/// CPUs: nothing but [`attention`](crate::isa::matrix::lower::attention) reads them.
 pub fn kv_write(
     e: &mut Emit,
     ub: usize,
@@ -59,12 +53,14 @@ pub fn kv_write(
     [x, cache, pos]: [Place; 3],
     (tables, cores): (&Tables, usize),
 ) -> Result<Sharing, UbTooSmall> {
-    let orders = order == CacheOrder::Keys && is_ordered(&c);
-    let fit = |rows: usize| Ok((rows, At::take(ub, rows, &c, orders)?));
-    // Scales of a position are 4 bytes in as many blocks as there are heads.
-    let (together, at) = if c.has_scales() { fit(1)? } else { most(m, fit)? };
     // Blocks of 32 bytes have one writer, wherever `pos` is.
-    let cores = if c.has_scales() || !c.row_bytes().is_multiple_of(32) { 1 } else { run_cores(m, TOGETHER, cores) };
+    let cores = if c.row_bytes().is_multiple_of(32) { cores } else { 1 };
+    if c.has_scales() {
+        return codes::write(e, ub, m, c, [x, cache, pos], cores);
+    }
+    let orders = order == CacheOrder::Keys && is_ordered(&c);
+    let (together, at) = most(m, |rows| Ok((rows, At::take(ub, rows, &c, orders)?)))?;
+    let cores = run_cores(m, TOGETHER, cores);
     let starts = share_rows(e, (m, TOGETHER), cores, RUNS);
     if orders {
         e.point(POS, tables.order);
@@ -95,10 +91,7 @@ impl At {
         if orders {
             e.in_order(self.ordered, self.loaded, self.table, all * pitch);
         }
-        match &self.codes {
-            Some(codes) => quantized(e, c, self.ordered, codes),
-            None => self.values(e, rows, c),
-        }
+        self.values(e, rows, c);
         e.stored();
         // At most eight rows.
         e.add(INDEX, INDEX, rows as i64);
@@ -120,24 +113,5 @@ impl At {
             let (to, from) = (behind(AT, head * c.head_bytes()), self.packed + size * pitch * head);
             e.store(to, from, rows, c.row_bytes(), size * pitch * c.heads, c.row_bytes());
         }
-    }
-}
-
-/// Codes and scales of all heads.
-fn quantized(e: &mut Emit, c: &CacheLayout, from: usize, codes: &Codes) {
-    e.index(SCALE, W, INDEX, 4);
-    let pitch = 4 * pitch(c);
-    for first in (0..c.heads).step_by(TOGETHER) {
-        let x = Rows { at: from + first * pitch, rows: TOGETHER.min(c.heads - first), pitch };
-        code_rows(e, codes, x, c.d);
-        let scales = codes.spread_scales(e, x.rows);
-        e.computed();
-        for row in 0..x.rows {
-            let head = first + row;
-            e.store(behind(AT, head * c.head_bytes()), codes.plane(x.row(row), 0), 1, c.d, 0, 0);
-        }
-        let to = behind(SCALE, c.scales_offset_bytes() + 4 * first * c.positions());
-        e.store(to, scales, x.rows, 4, 32, 4 * c.positions());
-        e.stored();
     }
 }

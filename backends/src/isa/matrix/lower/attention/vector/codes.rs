@@ -8,11 +8,11 @@
 use tcc_ir::attention_codes::{PLANE, PLANE_BITS, QUERY_MAX, WEIGHT_MAX};
 use tcc_ir::numerics::ABSMAX_FLOOR;
 
-use super::step::{Step, block_max};
-use super::{Attention, SCALES_AT, SCORES_AT, Seen, Tile, Way, flag, in_eights};
+use super::step::Step;
+use super::{Attention, SCALES_AT, SCORES_AT, Seen, Tile, Way, flag};
 use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, Strided, Types, block, dense, strided};
-use crate::isa::matrix::lower::vector::cache::{is_ordered, pitch};
-use crate::isa::matrix::lower::vector::{Space, UbTooSmall, behind};
+use crate::isa::matrix::lower::vector::cache::pitch;
+use crate::isa::matrix::lower::vector::{Space, UbTooSmall, behind, in_eights};
 use crate::isa::matrix::program::addr::Queue;
 use crate::isa::matrix::program::ty::ElemType;
 use crate::isa::matrix::program::vec::VecOp;
@@ -40,7 +40,7 @@ pub struct CodesAt {
     part: usize,
     /// The largest weight so far of each query in lanes of a unit, then the largest in every lane.
     largest: usize,
-    /// High planes of weights, and their sums, s32; nothing where weights are whole, or on the cube. `At::x` and `At::out`
+    /// High planes of weights, and their sums, s32; nothing where weights are whole. `At::x` and `At::out`
     /// are for low ones.
     high_codes: usize,
     high: usize,
@@ -63,7 +63,6 @@ impl CodesAt {
         let pairs = queries * tile.unit;
         let is_whole = is_whole(a, tile);
         let lanes = match tile.way {
-            Way::Queries if tile.on_cube => 0,
             Way::Queries => 64,
             Way::Positions => pitch,
         };
@@ -73,7 +72,7 @@ impl CodesAt {
             part: first.floats(if a.cache.d > ELEMENTS { pairs } else { 0 })?,
             largest: space.floats(pairs)?,
             high_codes,
-            high: space.floats(if is_whole || tile.on_cube { 0 } else { queries * pitch })?,
+            high: space.floats(if is_whole { 0 } else { queries * pitch })?,
             unit_sums: space.floats(queries * lanes)?,
             is_whole,
         })
@@ -82,11 +81,11 @@ impl CodesAt {
 
 /// True if the weights of the tile need no planes.
 pub fn is_whole(a: &Attention, tile: &Tile) -> bool {
-    tile.way == Way::Queries && !tile.on_cube && a.cache.ctx <= WHOLE_POSITIONS
+    tile.way == Way::Queries && a.cache.ctx <= WHOLE_POSITIONS
 }
 
 impl Step<'_> {
-    /// The codes of the loaded queries, in order, and their scales.
+    /// The codes of the loaded queries, and their scales.
     pub fn code_queries(&self, e: &mut Emit, codes: &CodesAt) {
         let (at, queries, pitch) = (self.at, self.tile.queries(), pitch(&self.a.cache));
         let count = queries * pitch;
@@ -100,7 +99,7 @@ impl Step<'_> {
         }
         e.fill(blocks, 0, 8 * queries);
         e.vec(VecOp::BlockMax, F32, dense(blocks), row(at.q), Second::None, queries, pitch.min(64));
-        block_max(e, a, blocks, 8 * queries);
+        e.block_max(a, blocks, 8 * queries);
         e.each(VecOp::Max, F32, a, a, Second::f32(ABSMAX_FLOOR), queries);
         let limit = f32::from(QUERY_MAX);
         e.fill(codes.q_scales, limit.to_bits(), queries);
@@ -113,12 +112,7 @@ impl Step<'_> {
             e.vec(VecOp::Mul, F32, x, x, inv, queries, lanes);
         }
         round(e, at.lo, count);
-        e.each(VecOp::Cast, TO_F32, at.lo, at.lo, Second::None, count);
-        if is_ordered(&self.a.cache) {
-            e.in_order(at.q, at.lo, at.order, count);
-        } else {
-            e.each(VecOp::Mov, F32, at.q, at.lo, Second::None, count);
-        }
+        e.each(VecOp::Cast, TO_F32, at.q, at.lo, Second::None, count);
     }
 
     /// Sums of products of rows of `q` and `k`, eight of a repeat in their blocks, in two parts, each `pair` bytes behind
@@ -144,9 +138,7 @@ impl Step<'_> {
     /// Puts the two parts of the unit's sums together, rounded once, and multiplies by the scales of queries and of keys.
     pub fn scale_codes(&self, e: &mut Emit, codes: &CodesAt) {
         let (s, unit, pairs) = (self.at.s, self.tile.unit, self.pairs());
-        if !self.tile.on_cube {
-            e.each2(VecOp::Add, s, s, codes.low, pairs);
-        }
+        e.each2(VecOp::Add, s, s, codes.low, pairs);
         match self.tile.way {
             Way::Queries => e.each2(VecOp::Mul, s, s, codes.q_scales, pairs),
             Way::Positions => {
@@ -186,7 +178,7 @@ impl Step<'_> {
     /// Before weights are known: sums and largest weights of zero.
     pub fn clear_codes(&self, e: &mut Emit, codes: &CodesAt) {
         e.fill(codes.largest, 0, self.pairs());
-        if !codes.is_whole && !self.tile.on_cube {
+        if !codes.is_whole {
             e.fill(codes.high, 0, self.tile.queries() * pitch(&self.a.cache));
         }
     }
@@ -235,18 +227,12 @@ impl Step<'_> {
     pub fn coded_values(&self, e: &mut Emit, codes: &CodesAt, units: usize, seen: Seen) {
         let (at, pairs) = (self.at, self.pairs());
         let (_, first_query) = self.masked(seen);
-        if self.tile.on_cube {
-            self.turn_values(e);
-        }
         self.load_pairs(e, units);
         for first in (0..units).map(|unit| 4 * unit * pairs) {
             e.each2(VecOp::Mul, at.x + first, at.loaded + first, at.max, pairs);
         }
         e.set(Queue::V, Queue::Mte2, flag::LOADED);
         round(e, at.x, units * pairs);
-        if self.tile.on_cube {
-            return self.add_on_cube(e, units);
-        }
         let mut planes = vec![(at.x, at.out)];
         if !codes.is_whole {
             let (high, low) = (codes.high_codes, at.x);
@@ -306,17 +292,13 @@ impl Step<'_> {
     pub fn finish_codes(&self, e: &mut Emit, codes: &CodesAt, l: usize) {
         let (at, queries, unit, pitch) = (self.at, self.tile.queries(), self.tile.unit, pitch(&self.a.cache));
         let count = queries * pitch;
-        if self.tile.on_cube {
-            self.cube_values(e, l + 32 * queries);
-        } else {
-            if !codes.is_whole {
-                self.carry(e, codes);
-            }
-            e.each(VecOp::Cast, TO_F32, at.out, at.out, Second::None, count);
-            if !codes.is_whole {
-                e.each(VecOp::Cast, TO_F32, codes.high, codes.high, Second::None, count);
-                e.each(VecOp::Mla, F32, at.out, codes.high, Second::f32(f32::from(PLANE)), count);
-            }
+        if !codes.is_whole {
+            self.carry(e, codes);
+        }
+        e.each(VecOp::Cast, TO_F32, at.out, at.out, Second::None, count);
+        if !codes.is_whole {
+            e.each(VecOp::Cast, TO_F32, codes.high, codes.high, Second::None, count);
+            e.each(VecOp::Mla, F32, at.out, codes.high, Second::f32(f32::from(PLANE)), count);
         }
         e.each(VecOp::Div, F32, codes.largest, codes.largest, Second::f32(f32::from(WEIGHT_MAX)), self.pairs());
         for (first, repeats, lanes) in in_eights(queries) {
@@ -344,7 +326,7 @@ impl Step<'_> {
 
 /// Result and source of casts.
 const TO_S32: Types = (ElemType::S32, ElemType::F32);
-pub const TO_F32: Types = (ElemType::F32, ElemType::S32);
+const TO_F32: Types = (ElemType::F32, ElemType::S32);
 
 /// `count` f32 in place as the nearest s32, half to even.
 fn round(e: &mut Emit, x: usize, count: usize) {

@@ -1,0 +1,85 @@
+//! Products of split machines: which of them cube and vector cores work on together, and the scratch that it takes.
+
+use tcc_ir::plan::{Plan, Step};
+
+use super::{Cx, LowerError, packed, split_product};
+use crate::isa::matrix::lower::split::choice::Choice;
+use crate::isa::matrix::lower::split::{self, search};
+use crate::isa::matrix::lower::vector::Place;
+use crate::isa::matrix::lower::vector::ternary::PANEL;
+use crate::isa::matrix::machine::Machine;
+use crate::isa::matrix::program::{Stream, SymbolId};
+
+/// Bytes of unpacked weights and of sums of the products of `plan`: all those that may be worked on together.
+pub(super) fn scratch_bytes(plan: &Plan, machine: &Machine) -> Option<[usize; 2]> {
+    let lists = plan.bodies.iter().chain([&plan.head]);
+    let groups = lists.flat_map(|list| list.steps.chunk_by(|_, next| next.joined));
+    let bytes = groups.filter_map(|steps| {
+        let shapes = steps.iter().filter_map(|step| Some(packed(plan.kernel(step.kernel))?.shape));
+        // Each has whole panels of its own.
+        let sizes = shapes.map(|s| [s.m, s.n.next_multiple_of(PANEL.nr), s.k]);
+        let [m, n, k] = sizes.reduce(|a, b| [a[0].max(b[0]), a[1] + b[1], a[2].max(b[2])])?;
+        Some([split::scratch_bytes(machine, n, k), split::sums_bytes(m, n)])
+    });
+    bytes.reduce(|a, b| [a[0].max(b[0]), a[1].max(b[1])])
+}
+
+impl Cx<'_> {
+    /// How many of `steps` are worked on together: the first one, and where it is a product in blocks of token rows those
+    /// of the same activations that are joined to it.
+    pub(super) fn together(&self, steps: &[Step]) -> usize {
+        let in_blocks = |step: &Step| match self.choice(step) {
+            Some((shape, Choice::Blocks(_))) => Some((shape.m, shape.k, step.args[..2].to_vec())),
+            Some((_, Choice::Streamed(_) | Choice::Vector)) | None => None,
+        };
+        let Some(first) = steps.first().and_then(in_blocks) else { return 1 };
+        1 + steps[1..].iter().take_while(|step| step.joined && in_blocks(step).as_ref() == Some(&first)).count()
+    }
+
+    /// The product that a step is on cube and vector cores, and what is decided about it.
+    fn choice(&self, step: &Step) -> Option<(search::Shape, Choice)> {
+        let shape = split_product(self.plan.kernel(step.kernel), self.machine)?;
+        Some((shape, (self.choose.split)(&shape)?))
+    }
+
+    /// The streams of products that cube and vector cores of a split machine share; several have the tile of the one that
+    /// has the most output rows.
+    pub(super) fn split(&self, steps: &[Step], op: u16) -> Result<Option<[Stream; 2]>, LowerError> {
+        let label = || steps[0].label.clone();
+        let is_product = |step: &Step| split_product(self.plan.kernel(step.kernel), self.machine).is_some();
+        let Some(expanded) = self.map.expanded.filter(|_| steps.iter().all(is_product)) else { return Ok(None) };
+        let choices: Option<Vec<_>> = steps.iter().map(|step| self.choice(step)).collect();
+        let choices = choices.ok_or_else(|| LowerError::NoTile { label: label() })?;
+        let products = steps.iter().zip(&choices).map(|(step, (shape, _))| self.product(step, shape, expanded));
+        let products: Vec<split::Product> = products.collect();
+        let Some((_, choice)) = choices.into_iter().max_by_key(|(shape, _)| shape.n) else { return Ok(None) };
+        let streams = match choice {
+            Choice::Blocks(tile) => split::streams(self.machine, &products, tile, op),
+            Choice::Streamed(tile) => split::stream::streams(self.machine, &products[0], tile, op),
+            Choice::Vector => return Ok(None),
+        };
+        let streams = streams.map_err(|source| LowerError::Ub { label: label(), source })?;
+        // What does not fit was forced.
+        streams.map(Some).ok_or_else(|| LowerError::Forced { label: label(), choice: choice.to_string() })
+    }
+
+    fn product(&self, step: &Step, shape: &search::Shape, expanded: SymbolId) -> split::Product {
+        let search::Shape { m, n, k, scale, bias, residual } = *shape;
+        let args: Vec<Place> = step.args.iter().map(|a| self.place(*a)).collect();
+        split::Product {
+            m,
+            n,
+            k,
+            scale,
+            q: args[0],
+            act: args[1],
+            w: args[2],
+            scales: args[3],
+            bias: bias.then(|| args[4]),
+            residual: residual.then(|| args[4 + usize::from(bias)]),
+            out: args[args.len() - 1],
+            expanded: (expanded, 0),
+            sums: (self.map.sums, 0),
+        }
+    }
+}

@@ -1,4 +1,5 @@
-//! Random checkpoints in the published layout of BitNet b1.58 2B-4T, for benchmarks: right shapes, no meaning.
+//! Random checkpoints in the published layout of BitNet b1.58 2B-4T, of its shape or that of an 8B model, for benchmarks:
+//! right shapes, no meaning.
 //!
 //! In such a checkpoint no logit stands out, which is the worst case of a screened head. With a cosine asked for, layers
 //! add just so little to a token's embedding that the last hidden row has about that cosine with it: the token's own
@@ -27,6 +28,9 @@ impl Shape {
     /// BitNet b1.58 2B-4T, 1.2 GB.
     pub const B2_4T: Shape =
         Shape { layers: 30, hidden: 2560, inter: 6912, heads: 20, kv_heads: 5, vocab: 128_256, cosine: None };
+
+    /// The widths of Llama 3 8B in the same family, 2.8 GB.
+    pub const B8: Shape = Shape { layers: 32, hidden: 4096, inter: 14336, heads: 32, kv_heads: 8, ..Shape::B2_4T };
 
     /// Scale of the linears that write to the residual stream.
     ///

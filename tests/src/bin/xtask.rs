@@ -1,10 +1,10 @@
-//! Chores: `cargo xtask synth FOLDER` writes a random checkpoint of BitNet b1.58 2B-4T's shape (1.2 GB),
-//! `cargo xtask gguf FILE` one for other engines.
+//! Chores: `cargo xtask synth FOLDER` writes a random checkpoint of BitNet b1.58 2B-4T's shape (1.2 GB) or of the widths of
+//! an 8B model, `cargo xtask gguf FILE` one for other engines.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use tcc_tests::{gguf, synth};
 
 /// Chores around the repository.
@@ -17,13 +17,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Write a random packed checkpoint of BitNet b1.58 2B-4T's shape (1.2 GB)
+    /// Write a random packed checkpoint of BitNet b1.58 2B-4T's shape (1.2 GB), or of another
     Synth {
         /// Folder of the checkpoint; made where there is none
         folder: PathBuf,
-        /// Layers
-        #[arg(default_value_t = synth::Shape::B2_4T.layers)]
-        layers: usize,
+        /// Layers [default: as many as the shape has]
+        layers: Option<usize>,
+        /// Widths: those of BitNet b1.58 2B-4T, or of Llama 3 8B (2.8 GB)
+        #[arg(long, value_enum, default_value_t)]
+        shape: Widths,
         /// About the cosine of the last hidden row with the row of the best logit, above 0 and below 1 (0.3 is the example
         /// model's): what a screened head reads where one logit stands out [default: left to chance]
         #[arg(long, value_name = "C", value_parser = cosine)]
@@ -36,6 +38,25 @@ enum Chore {
     },
 }
 
+/// Whose widths a checkpoint has.
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Widths {
+    #[default]
+    #[value(name = "2b-4t")]
+    B2_4T,
+    #[value(name = "8b")]
+    B8,
+}
+
+impl Widths {
+    fn shape(self) -> synth::Shape {
+        match self {
+            Widths::B2_4T => synth::Shape::B2_4T,
+            Widths::B8 => synth::Shape::B8,
+        }
+    }
+}
+
 fn cosine(text: &str) -> Result<f64, String> {
     let cosine = text.parse().ok().filter(|c| 0.0 < *c && *c < 1.0);
     cosine.ok_or_else(|| "expected a number above 0 and below 1".to_owned())
@@ -43,8 +64,9 @@ fn cosine(text: &str) -> Result<f64, String> {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
-        Chore::Synth { folder, layers, cosine } => {
-            synth::write(&folder, &synth::Shape { layers, cosine, ..synth::Shape::B2_4T })
+        Chore::Synth { folder, layers, shape, cosine } => {
+            let shape = shape.shape();
+            synth::write(&folder, &synth::Shape { layers: layers.unwrap_or(shape.layers), cosine, ..shape })
         }
         Chore::Gguf { file } => gguf::write(&file, &synth::Shape::B2_4T),
     };

@@ -110,6 +110,9 @@ fn products_have_the_bits_of_the_definition() {
         (shape(100, 4224, 640, ScaleKind::PerTensor, true, false), "m48 p2"),
         (shape(9, 200, 300, ScaleKind::PerRow, true, true), "m9 p2 pass"),
         (shape(70, 456, 1980, ScaleKind::PerTensor, false, true), "m32 p1 pass"),
+        // Tiles of two panels alone, whose sums go straight to UB where they can.
+        (shape(90, 1216, 1100, ScaleKind::PerRow, true, true), "m48 p2"),
+        (shape(250, 1216, 700, ScaleKind::PerTensor, false, true), "m176 p2 pass"),
         // One accumulator on 910B.
         (shape(250, 3752, 1500, ScaleKind::PerRow, true, true), "m250 p2 pass"),
     ];

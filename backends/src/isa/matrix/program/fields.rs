@@ -288,7 +288,7 @@ fn walk_mmad<F: Fields>(mmad: &mut Mmad, f: &mut F) -> Result<(), F::Error> {
 }
 
 fn walk_fix<F: Fields>(fix: &mut Fix, f: &mut F) -> Result<(), F::Error> {
-    choice(f, "path", &mut fix.path, (&FixPath::ALL, &["gm", "l1", "ub"], 2))?;
+    choice(f, "path", &mut fix.path, (&FixPath::ALL, &["gm", "l1", "ub", "ub1"], 2))?;
     choice(f, "layout", &mut fix.layout, (&FixLayout::ALL, &["rows", "nz"], 1))?;
     choice(f, "relu", &mut fix.relu, BOOL)?;
     choice(f, "unit", &mut fix.unit_flag, UNIT)?;

@@ -172,6 +172,15 @@ pub enum Side {
     B,
 }
 
+impl Side {
+    pub const fn dst(self) -> Space {
+        match self {
+            Side::A => Space::L0a,
+            Side::B => Space::L0b,
+        }
+    }
+}
+
 /// Fractals of 512 bytes from L1 (Nz) into the order that the cube reads.
 ///
 /// Fractal (row r, column c) lies at `src + c · src_stride + r · 512` in L1. It goes to
@@ -200,6 +209,15 @@ pub enum Table {
     Bias,
     /// Scales, 8 bytes per column with an f32 in the low half, by FIX.
     Scale,
+}
+
+impl Table {
+    pub const fn dst(self) -> Space {
+        match self {
+            Table::Bias => Space::Bt,
+            Table::Scale => Space::Fb,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,17 +276,20 @@ pub struct Mmad {
 pub enum FixPath {
     Gm,
     L1,
+    /// UB of the core; from a cube core of a split machine, that of its first vector core.
     Ub,
+    /// UB of a cube core's second vector core.
+    Ub1,
 }
 
 impl FixPath {
-    pub const ALL: [FixPath; 3] = [FixPath::Gm, FixPath::L1, FixPath::Ub];
+    pub const ALL: [FixPath; 4] = [FixPath::Gm, FixPath::L1, FixPath::Ub, FixPath::Ub1];
 
     pub const fn dst(self) -> Space {
         match self {
             FixPath::Gm => Space::Gm,
             FixPath::L1 => Space::L1,
-            FixPath::Ub => Space::Ub,
+            FixPath::Ub | FixPath::Ub1 => Space::Ub,
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::isa::matrix::machine::{FractalOrder, Machine};
 use crate::isa::matrix::program::addr::{Addr, Reg, Space};
 use crate::isa::matrix::program::inst::{
     Copy, CopyForm, FRACTAL, FRACTAL_BYTES, Fix, FixLayout, FixScale, Inst, LoadL0, LoadTable, Mmad, MmadInit,
-    ScalarLoad, Side, Table, Work,
+    ScalarLoad, Work,
 };
 use crate::isa::matrix::program::vec::{BLOCK_BYTES, Operand, Stride, VecForm, Vector};
 
@@ -125,10 +125,7 @@ pub(crate) fn accesses(inst: &Inst, at: &Resolved, machine: &Machine) -> Vec<Acc
         Inst::Work(Work::Copy(copy)) => copy_accesses(copy, at),
         Inst::Work(Work::LoadL0(load)) => load_accesses(load, at),
         Inst::Work(Work::LoadTable(load)) => {
-            let dst = match load.table {
-                Table::Bias => Space::Bt,
-                Table::Scale => Space::Fb,
-            };
+            let dst = load.table.dst();
             vec![Access::run(Space::L1, false, at.src0, load.bytes), Access::run(dst, true, at.dst, load.bytes)]
         }
         Inst::Work(Work::Mmad(mmad)) => mmad_accesses(mmad, at, machine),
@@ -156,13 +153,9 @@ fn copy_accesses(copy: &Copy, at: &Resolved) -> Vec<Access> {
 
 fn load_accesses(load: &LoadL0, at: &Resolved) -> Vec<Access> {
     let (rows, cols) = (u32::from(load.rows), u32::from(load.cols));
-    let dst = match load.side {
-        Side::A => Space::L0a,
-        Side::B => Space::L0b,
-    };
     vec![
         Access::rows(Space::L1, false, at.src0, cols, rows * FRACTAL_BYTES, load.src_stride),
-        Access::run(dst, true, at.dst, rows.saturating_mul(cols).saturating_mul(FRACTAL_BYTES)),
+        Access::run(load.side.dst(), true, at.dst, rows.saturating_mul(cols).saturating_mul(FRACTAL_BYTES)),
     ]
 }
 

@@ -61,7 +61,7 @@ pub(crate) fn cost(inst: &Inst, machine: &Machine) -> Result<Cost, &'static str>
             let path = match fix.path {
                 FixPath::Gm => Some(&p.l0c_gm),
                 FixPath::L1 => p.l0c_l1.as_ref(),
-                FixPath::Ub => p.l0c_ub.as_ref(),
+                FixPath::Ub | FixPath::Ub1 => p.l0c_ub.as_ref(),
             };
             let path = path.ok_or("the machine has no such path out of L0C")?;
             let columns = f64::from(u32::from(fix.n).next_multiple_of(fix_width(fix)));

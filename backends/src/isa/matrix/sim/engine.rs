@@ -17,7 +17,7 @@ use crate::isa::matrix::sim::core::{Blocked, Core, Entry, FlagKey, SetFlag, scal
 use crate::isa::matrix::sim::cost::{Cost, cost};
 use crate::isa::matrix::sim::cross::Signals;
 use crate::isa::matrix::sim::l2::{GmTiming, L2};
-use crate::isa::matrix::sim::memory::{Gm, Local, l1_owner};
+use crate::isa::matrix::sim::memory::{Gm, Local, Reach};
 use crate::isa::matrix::sim::report::{CoreReport, Event, Flow, Report, StageReport};
 use crate::isa::matrix::sim::{Options, SimError, rules};
 
@@ -38,9 +38,9 @@ pub(crate) struct Engine<'a, 'r> {
     pub(super) gm: &'r mut Gm,
     pub(super) l2: &'r mut L2,
     pub(super) cores: Vec<Core<'a>>,
-    /// The stream of each core, and the core whose L1 it has.
+    /// The stream of each core, and whose memories they reach.
     pub(super) stream_of: Vec<usize>,
-    pub(super) l1_of: Vec<Option<usize>>,
+    pub(super) reach: Reach,
     /// By stream: costs of its records.
     pub(super) costs: Vec<Vec<Cost>>,
     pub(super) gm_timing: GmTiming,
@@ -88,7 +88,6 @@ impl<'a, 'r> Engine<'a, 'r> {
             };
             costs.push(stream.records.iter().enumerate().map(of_record).collect::<Result<_, _>>()?);
         }
-        let l1_of = (0..cores.len()).map(|core| l1_owner(stage, machine, core)).collect();
         Ok(Engine {
             program,
             machine,
@@ -98,7 +97,7 @@ impl<'a, 'r> Engine<'a, 'r> {
             l2,
             cores,
             stream_of,
-            l1_of,
+            reach: Reach::new(stage, machine),
             costs,
             gm_timing: GmTiming::new(machine),
             reports,

@@ -2,6 +2,7 @@
 
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::addr::Space;
+use crate::isa::matrix::program::inst::{FixPath, Work};
 use crate::isa::matrix::program::{CoreKind, Program, Stage, Symbol, SymbolId, SymbolKind};
 
 /// Global memory: the bytes of each symbol that has any.
@@ -127,17 +128,43 @@ pub(crate) fn capacity(machine: &Machine, space: Space) -> u64 {
     buffer.map_or(0, |b| u64::from(b.usable()))
 }
 
-/// The core whose L1 core `core` of a stage has: its own, or that of the cube core which a vector core stands beside.
-pub(crate) fn l1_owner(stage: &Stage, machine: &Machine, core: usize) -> Option<usize> {
-    let cores = |kind: CoreKind| stage.streams.iter().filter(move |s| s.kind == kind).map(|s| usize::from(s.cores));
-    if cores(CoreKind::Vector).sum::<usize>() == 0 {
-        return Some(core);
+/// Whose memories the cores of a stage reach.
+///
+/// Cube cores come first; the vector cores of cube core g begin at the end of these + g · per.
+#[derive(Clone, Debug)]
+pub(crate) struct Reach {
+    cubes: usize,
+    vectors: usize,
+    /// Vector cores beside a cube core.
+    per: usize,
+}
+
+impl Reach {
+    pub fn new(stage: &Stage, machine: &Machine) -> Reach {
+        let cores =
+            |kind: CoreKind| stage.streams.iter().filter(|s| s.kind == kind).map(|s| usize::from(s.cores)).sum();
+        let per = machine.org.vector_per_cube.map_or(1, |v| v.value as usize).max(1);
+        Reach { cubes: cores(CoreKind::Cube), vectors: cores(CoreKind::Vector), per }
     }
-    // Vector cores stand behind the cube cores, those of cube core g at the end of these + g · per.
-    let cubes: usize = cores(CoreKind::Cube).sum();
-    let per = machine.org.vector_per_cube.map_or(1, |v| v.value as usize).max(1);
-    let owner = core.checked_sub(cubes).map_or(core, |vector| vector / per);
-    (owner < cubes).then_some(owner)
+
+    /// The core whose `space` core `core` works on with `work`: mostly its own. Vector cores write to the L1 of their
+    /// cube core, which writes to the UB of its vector cores. `None` if that one does not run.
+    pub fn owner(&self, core: usize, space: Space, work: &Work) -> Option<usize> {
+        let vector = core.checked_sub(self.cubes).filter(|_| self.vectors > 0);
+        match (space, work) {
+            (Space::L1, _) => {
+                vector.map_or(Some(core), |vector| Some(vector / self.per).filter(|cube| *cube < self.cubes))
+            }
+            (Space::Ub, Work::Fix(fix)) => {
+                let sub = usize::from(fix.path == FixPath::Ub1);
+                let is_cube = core < self.cubes;
+                let beside = (self.per * core + sub).min(self.vectors);
+                let beside = Some(self.cubes + beside).filter(|_| sub < self.per && beside < self.vectors);
+                if is_cube { beside } else { Some(core).filter(|_| sub == 0) }
+            }
+            (Space::Gm | Space::L0a | Space::L0b | Space::L0c | Space::Ub | Space::Bt | Space::Fb, _) => Some(core),
+        }
+    }
 }
 
 impl Local {

@@ -9,7 +9,6 @@ use crate::isa::matrix::sim::check::violation::Rule;
 use crate::isa::matrix::sim::core::Entry;
 use crate::isa::matrix::sim::engine::{Engine, Stop};
 use crate::isa::matrix::sim::l2::Traffic;
-use crate::isa::matrix::sim::memory::Local;
 use crate::isa::matrix::sim::report::Event;
 use crate::isa::matrix::sim::{exec, rules};
 
@@ -39,16 +38,17 @@ impl<'a> Engine<'a, '_> {
         if self.options.memory {
             self.note_memory(index, entry, &touched);
         }
-        let Some(owner) = self.l1_of[index].or((!touches_l1(work)).then_some(index)) else {
-            let detail = "L1: no cube core runs beside this vector core".to_owned();
+        let written = written(work);
+        let Some(owner) = self.reach.owner(index, written, work) else {
+            let detail = format!("{}: no such core runs beside this one", written.name());
             return Err(self.stop(checker, (thread, entry.record), (Rule::NotOnMachine, None, detail)));
         };
-        self.swap_l1(index, owner);
+        self.swap(index, owner, written);
         let has_run = self.cores[index]
             .local
             .as_mut()
             .is_none_or(|local| exec::run(work, &entry.at, self.machine, local, self.gm).is_some());
-        self.swap_l1(index, owner);
+        self.swap(index, owner, written);
         if !has_run {
             let detail = "a gather left its buffer, or global memory has no bytes here".to_owned();
             return Err(self.stop(checker, (thread, entry.record), (Rule::OutOfBounds, None, detail)));
@@ -56,16 +56,16 @@ impl<'a> Engine<'a, '_> {
         Ok(self.time(index, queue, entry, work, &touched))
     }
 
-    /// Lends a core the L1 of its owner, or gives it back.
-    fn swap_l1(&mut self, index: usize, owner: usize) {
-        if index == owner {
-            return;
-        }
-        let l1 = |local: &mut Option<Local>| local.as_mut().map(|local| std::mem::take(&mut local.l1));
-        let (ours, theirs) = (l1(&mut self.cores[index].local), l1(&mut self.cores[owner].local));
-        for (core, l1) in [(index, theirs), (owner, ours)] {
-            if let (Some(local), Some(l1)) = (&mut self.cores[core].local, l1) {
-                local.l1 = l1;
+    /// Lends a core the memory of its owner, or gives it back.
+    fn swap(&mut self, index: usize, owner: usize, space: Space) {
+        let (low, high) = (index.min(owner), index.max(owner));
+        let (before, after) = self.cores.split_at_mut(high);
+        let (Some(low), Some(high)) = (before.get_mut(low), after.first_mut()) else { return };
+        if let (Some(ours), Some(theirs)) = (&mut low.local, &mut high.local) {
+            match space {
+                Space::L1 => std::mem::swap(&mut ours.l1, &mut theirs.l1),
+                Space::Ub => std::mem::swap(&mut ours.ub, &mut theirs.ub),
+                Space::Gm | Space::L0a | Space::L0b | Space::L0c | Space::Bt | Space::Fb => {}
             }
         }
     }
@@ -163,8 +163,16 @@ impl<'a> Engine<'a, '_> {
     }
 }
 
-fn touches_l1(work: &Work) -> bool {
-    matches!(work, Work::Copy(copy) if copy.path.dst() == Space::L1)
+/// The memory that an operation writes to.
+fn written(work: &Work) -> Space {
+    match work {
+        Work::Copy(copy) => copy.path.dst(),
+        Work::LoadL0(load) => load.side.dst(),
+        Work::LoadTable(load) => load.table.dst(),
+        Work::Mmad(_) => Space::L0c,
+        Work::Fix(fix) => fix.path.dst(),
+        Work::Vec(_) => Space::Ub,
+    }
 }
 
 fn touches_gm(work: &Work) -> bool {

@@ -10,7 +10,7 @@
 //! that run. The checker sees it. Where weights come straight from vector cores, the slots' flags go round all the
 //! same.
 
-use super::{DONE, FREE, GO, NR, Part, Plan, SLOTS, Via, row_bytes};
+use super::{DONE, FREE, GO, NR, Part, Plan, READ, SLOTS, SUMS_IN_UB, UBS, Via, row_bytes};
 use crate::isa::matrix::lower::cores::reg;
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::model::memories;
@@ -51,42 +51,54 @@ const L0A: u8 = 0;
 const L0B: u8 = 2;
 const ACCUMULATORS: u8 = 0;
 
-struct Gen<'a> {
-    e: &'a mut Emit,
-    plan: &'a Plan,
+/// Steps of a tile through L0A and L0B, and its sums in L0C.
+#[derive(Clone, Copy)]
+pub(super) struct Steps {
     /// Columns of a step through L0B, and through L0A.
     kb: usize,
     kc: usize,
-    bar_m_below: u32,
+    /// Bytes of a slot of each.
     l0a_slot: usize,
     l0b_slot: usize,
     c_slot: usize,
     /// Slots of accumulators.
-    accumulators: usize,
+    pub accumulators: usize,
 }
 
-/// Writes the stream; `None` if the tile does not fit.
-pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Option<Vec<StartValues>> {
-    let mem = memories(machine);
-    let rows = plan.padded_rows();
-    let longest = |room: usize, row: usize| [512, 256, 128].into_iter().find(|k| row * row_bytes(*k) <= room / SLOTS);
-    let kb = longest(mem.l0b, plan.columns())?;
-    let kc = longest(mem.l0a, rows)?.min(kb);
-    let c_slot = rows * plan.columns() * 4;
-    let accumulators = (mem.l0c / c_slot).min(SLOTS);
-    if plan.slots() < plan.runs().len().min(SLOTS) || accumulators == 0 || rows > 4080 {
-        return None;
+impl Steps {
+    /// `None` if the tile does not fit.
+    pub fn of(machine: &Machine, plan: &Plan) -> Option<Steps> {
+        let mem = memories(machine);
+        let rows = plan.padded_rows();
+        let longest =
+            |room: usize, row: usize| [512, 256, 128].into_iter().find(|k| row * row_bytes(*k) <= room / SLOTS);
+        let kb = longest(mem.l0b, plan.columns())?;
+        let kc = longest(mem.l0a, rows)?.min(kb);
+        let c_slot = rows * plan.columns() * 4;
+        let accumulators = (mem.l0c / c_slot).min(SLOTS);
+        let fits = plan.slots() >= plan.runs().len().min(SLOTS) && accumulators > 0 && rows <= 4080;
+        let (l0a_slot, l0b_slot) = (rows * row_bytes(kc), plan.columns() * row_bytes(kb));
+        fits.then_some(Steps { kb, kc, l0a_slot, l0b_slot, c_slot, accumulators })
     }
-    let (l0a_slot, l0b_slot) = (rows * row_bytes(kc), plan.columns() * row_bytes(kb));
-    let bar_m_below = machine.quirk.bar_m_below;
-    Gen { e, plan, kb, kc, bar_m_below, l0a_slot, l0b_slot, c_slot, accumulators }.run();
+}
+
+struct Gen<'a> {
+    e: &'a mut Emit,
+    plan: &'a Plan,
+    steps: Steps,
+    bar_m_below: u32,
+}
+
+/// Writes the stream.
+pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan, steps: Steps) -> Vec<StartValues> {
+    Gen { e, plan, steps, bar_m_below: machine.quirk.bar_m_below }.run();
     // Tiles of one product: far below 2^63.
     let of = |f: &dyn Fn(usize) -> usize| (0..plan.groups).map(|group| f(group) as i64).collect();
     let share = SHARE.into_iter().enumerate();
     let mut start: Vec<StartValues> =
         share.map(|(next, reg)| StartValues { reg, values: of(&|group| plan.first(group + next)) }).collect();
     start.push(StartValues { reg: GROUP, values: of(&|group| group) });
-    Some(start)
+    start
 }
 
 /// Flag of a ring's slot.
@@ -119,6 +131,9 @@ impl Gen<'_> {
             }
             self.e.add(IS_FIRST, Reg::ZERO, i64::from(!is_ahead));
             self.plan.parts.iter().for_each(|part| self.block(part, index, block));
+        }
+        if self.plan.is_direct {
+            self.e.await_signal(Queue::Fix, READ);
         }
         self.presets(false);
     }
@@ -166,7 +181,7 @@ impl Gen<'_> {
         }
         for i in 0..SLOTS {
             let l0 = [L0A, L0B].map(|base| (Queue::M, Queue::Mte1, slot(base, i)));
-            let sums = (i < self.accumulators).then_some((Queue::Fix, Queue::M, slot(ACCUMULATORS, i)));
+            let sums = (i < self.steps.accumulators).then_some((Queue::Fix, Queue::M, slot(ACCUMULATORS, i)));
             for (src, dst, id) in l0.into_iter().chain(sums) {
                 if begin { self.e.set(src, dst, id) } else { self.e.wait(src, dst, id) }
             }
@@ -210,11 +225,11 @@ impl Gen<'_> {
             if via == Via::L1 {
                 self.e.await_signal(Queue::Mte1, GO);
             }
-            for step in (0..count).step_by(self.kb) {
-                let step_columns = self.kb.min(count - step);
+            for step in (0..count).step_by(self.steps.kb) {
+                let step_columns = self.steps.kb.min(count - step);
                 self.load_b(step, step_columns, panels, b);
-                for within in (0..step_columns).step_by(self.kc) {
-                    let k = self.kc.min(step_columns - within);
+                for within in (0..step_columns).step_by(self.steps.kc) {
+                    let k = self.steps.kc.min(step_columns - within);
                     self.multiply((rows, panels), (first, step + within, k), within, (a, b));
                     a += 1;
                 }
@@ -228,8 +243,8 @@ impl Gen<'_> {
         // Tiles of one array.
         self.e.add(W, W, (panels * self.plan.expanded_panel()) as i64);
         self.e.add(SUMS, SUMS, 4 * columns as i64);
-        if self.accumulators > 1 {
-            for (reg, by) in [(C, self.c_slot), (C_FLAG, 1)] {
+        if self.steps.accumulators > 1 {
+            for (reg, by) in [(C, self.steps.c_slot), (C_FLAG, 1)] {
                 self.e.scalar(ScalarOp::Xor, reg, reg, ScalarOperand::Imm(by as i64));
             }
         }
@@ -275,7 +290,7 @@ impl Gen<'_> {
         self.e.wait(Queue::M, Queue::Mte1, slot(L0B, b));
         self.e.push(Work::LoadL0(LoadL0 {
             side: Side::B,
-            dst: at(b % SLOTS * self.l0b_slot),
+            dst: at(b % SLOTS * self.steps.l0b_slot),
             src: behind(B_AT, panels * NR * row_bytes(step)),
             // Sizes of L0: below 65536 fractals.
             rows: (panels * NR / 16) as u16,
@@ -300,7 +315,7 @@ impl Gen<'_> {
         self.e.wait(Queue::M, Queue::Mte1, id);
         self.e.push(Work::LoadL0(LoadL0 {
             side: Side::A,
-            dst: at(a % SLOTS * self.l0a_slot),
+            dst: at(a % SLOTS * self.steps.l0a_slot),
             src: self.activations_at(rows, column, of_run),
             rows: (padded / 16) as u16,
             cols: (k / PANEL.strip()) as u16,
@@ -315,8 +330,8 @@ impl Gen<'_> {
         self.e.push(Work::Mmad(Mmad {
             ty: CubeType::S8,
             c: behind(C, 0),
-            a: at(a % SLOTS * self.l0a_slot),
-            b: at(b % SLOTS * self.l0b_slot + panels * NR * row_bytes(within)),
+            a: at(a % SLOTS * self.steps.l0a_slot),
+            b: at(b % SLOTS * self.steps.l0b_slot + panels * NR * row_bytes(within)),
             // One row would switch the cube to its vector mode; the second one's sums are not read.
             m: rows.max(2) as u16,
             k: k as u16,
@@ -334,27 +349,49 @@ impl Gen<'_> {
         }
     }
 
-    /// The tile's sums to global memory.
+    /// The tile's sums to global memory, or to UB of the vector cores, each one's rows.
     fn sums(&mut self, rows: usize, columns: usize) {
         self.e.push(Order::Wait { src: Queue::M, dst: Queue::Fix, id: ACCUMULATOR });
+        let padded = rows.next_multiple_of(16);
+        if self.plan.is_direct {
+            self.e.await_signal(Queue::Fix, READ);
+            let each = self.plan.each(rows);
+            for (path, first) in UBS.into_iter().zip((0..rows).step_by(each)) {
+                let to = (path, at(SUMS_IN_UB), 4 * self.plan.columns());
+                self.out(to, (first, padded), (each.min(rows - first), columns));
+            }
+        } else {
+            let to = (FixPath::Gm, behind(SUMS, 0), 4 * self.plan.all_rows());
+            self.out(to, (0, padded), (rows, columns));
+        }
+        self.e.push(Order::Set { src: Queue::Fix, dst: Queue::M, id: ACCUMULATOR });
+        self.e.signal(Queue::Fix, DONE);
+    }
+
+    /// `m` rows of the tile's sums from row `first` of its `padded` on.
+    fn out(
+        &mut self,
+        (path, dst, dst_stride): (FixPath, Addr, usize),
+        (first, padded): (usize, usize),
+        (m, n): (usize, usize),
+    ) {
         self.e.push(Work::Fix(Fix {
-            path: FixPath::Gm,
-            dst: behind(SUMS, 0),
-            src: behind(C, 0),
+            path,
+            dst,
+            // A row of a fractal has 64 bytes.
+            src: behind(C, 64 * first),
             // Below 4096 rows and columns.
-            m: rows as u16,
-            n: columns as u16,
+            m: m as u16,
+            n: n as u16,
             from: ElemType::S32,
-            src_stride: (rows.next_multiple_of(16) * 64) as u32,
-            dst_stride: (4 * self.plan.all_rows()) as u32,
+            src_stride: (padded * 64) as u32,
+            dst_stride: dst_stride as u32,
             quant: Quant::Keep,
             scale: FixScale::Tile(1.0),
             relu: false,
             layout: FixLayout::RowMajor,
             unit_flag: UnitFlag::Off,
         }));
-        self.e.push(Order::Set { src: Queue::Fix, dst: Queue::M, id: ACCUMULATOR });
-        self.e.signal(Queue::Fix, DONE);
     }
 }
 

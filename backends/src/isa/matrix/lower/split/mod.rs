@@ -14,6 +14,8 @@
 //!
 //! Where the machine has a path from UB to L1, weights may go straight to slots in the cube core's L1, run by run, and
 //! are unpacked for every block; FREE then says that a slot may be written again. [`Via`] is the way that weights take.
+//! Where it has one from L0C to UB, too, sums go straight to the vector cores, if those have room; READ then says that
+//! the next ones may come.
 //! A few token rows have a form of their own (`stream`).
 //!
 //! Products of the same activations that do not depend on each other are one list of panels ([`Part`]): groups share what
@@ -36,13 +38,24 @@ use super::vector::ternary::PANEL;
 use super::vector::{Place, UbTooSmall};
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::addr::{Queue, Reg};
-use crate::isa::matrix::program::inst::{CrossMode, Order, ScalarOp, ScalarOperand};
+use crate::isa::matrix::program::inst::{CrossMode, FixPath, Order, ScalarOp, ScalarOperand};
 use crate::isa::matrix::program::{CoreKind, Stream};
 
 /// The group's signals.
 const GO: u8 = 0;
 const DONE: u8 = 1;
 const FREE: u8 = 2;
+/// A tile's sums in UB are scaled and stored: the next ones may come.
+const READ: u8 = 3;
+
+/// Ways from L0C to UB of each vector core.
+const UBS: [FixPath; 2] = [FixPath::Ub, FixPath::Ub1];
+
+/// Where a tile's sums lie in UB of a vector core if they come straight from L0C.
+const SUMS_IN_UB: usize = 0;
+
+/// Rows of a slice of sums at most.
+const SLICE_ROWS: usize = 64;
 
 /// Output rows of a panel.
 const NR: usize = PANEL.nr;
@@ -51,8 +64,10 @@ const NR: usize = PANEL.nr;
 const SLOTS: usize = 2;
 const MOST_SLOTS: usize = 4;
 
-/// Tiles that are unpacked ahead of the one whose sums are scaled.
+/// Tiles that are unpacked ahead of the one whose sums are scaled: in global memory, and in L1, whose slots hold less than
+/// a tile.
 const AHEAD: usize = 2;
+const AHEAD_IN_L1: usize = 1;
 
 /// Signals that a counter holds, and panels of a tile at most: L0B has no room for more.
 const SIGNALS: usize = 15;
@@ -158,6 +173,8 @@ struct Plan {
     groups: usize,
     per: usize,
     l1_bytes: usize,
+    /// Sums of a tile go straight from L0C to UB of the vector cores, each one's token rows, which have one slot.
+    is_direct: bool,
 }
 
 impl Plan {
@@ -173,6 +190,25 @@ impl Plan {
     /// Output rows of all products, the columns of their sums.
     fn all_rows(&self) -> usize {
         self.parts.iter().map(|part| part.p.n).sum()
+    }
+
+    /// Token rows of a slice of sums.
+    fn slice_rows(&self) -> usize {
+        let each = self.tile.block_m.div_ceil(self.per);
+        each.div_ceil(each.div_ceil(SLICE_ROWS)).next_multiple_of(8)
+    }
+
+    /// Of a block's `rows` token rows those whose sums a vector core scales, at most: whole slices.
+    fn each(&self, rows: usize) -> usize {
+        rows.div_ceil(self.per).next_multiple_of(self.slice_rows())
+    }
+
+    /// True if the cube core, which has so many slots of accumulators, can go on while tiles are unpacked whose sums the
+    /// vector cores turn to later: single panels, a ragged one and those ahead of the next product or block.
+    fn goes_on(&self, accumulators: usize) -> bool {
+        let is_ragged = self.parts.iter().any(|part| part.ragged_columns() > 0);
+        // Beside the slot of sums in UB.
+        self.tile.panels - 1 + usize::from(is_ragged) + self.ahead() <= accumulators
     }
 
     /// Output rows that a vector core unpacks of each panel.
@@ -209,6 +245,14 @@ impl Plan {
     fn slots(&self) -> usize {
         let room = self.l1_bytes.saturating_sub(self.slots_at()) / self.slot_bytes();
         room.min(MOST_SLOTS).min(self.runs().len())
+    }
+
+    /// Tiles that are unpacked ahead of the one whose sums are scaled.
+    fn ahead(&self) -> usize {
+        match self.tile.via {
+            Via::L2 => AHEAD,
+            Via::L1 => AHEAD_IN_L1,
+        }
     }
 
     /// Runs of columns along k: first and count.
@@ -272,15 +316,20 @@ pub fn streams(
     if !has_group || !is_whole || !tile.via.is_on(machine) {
         return Ok(None);
     }
-    let mut plan = Plan { p: *p, parts: vec![], tile, groups: 0, per, l1_bytes: memories(machine).l1 };
+    let l1_bytes = memories(machine).l1;
+    let mut plan = Plan { p: *p, parts: vec![], tile, groups: 0, per, l1_bytes, is_direct: false };
     for p in products {
         let (panels_before, rows_before) = (plan.panels(), plan.all_rows());
         plan.parts.push(Part { p: *p, panels_before, rows_before });
     }
     plan.groups = plan.shared().min(machine.cube_cores() as usize);
+    let Some(steps) = cube::Steps::of(machine, &plan) else { return Ok(None) };
+    let has_way = tile.via == Via::L1 && machine.path.l0c_ub.is_some() && per <= UBS.len();
+    plan.is_direct = has_way && plan.goes_on(steps.accumulators);
+    plan.is_direct = plan.is_direct && vector::place(machine, &plan).is_ok();
     let (mut cube, mut vector) = (Emit::default(), Emit::default());
     (cube.op, vector.op) = (op, op);
-    let Some(cube_start) = cube::emit(&mut cube, machine, &plan) else { return Ok(None) };
+    let cube_start = cube::emit(&mut cube, machine, &plan, steps);
     let vector_start = vector::emit(&mut vector, machine, &plan)?;
     Ok(Some([
         cube.stream(CoreKind::Cube, plan.groups, cube_start),

@@ -45,7 +45,7 @@ fn candidates(shape: &Shape, machine: &Machine) -> Vec<(Choice, Program)> {
             let mut tiles: Vec<Tile> =
                 (1..=MOST_BLOCKS).map(|blocks| Tile { block_m: block(blocks), panels, via, pass }).collect();
             tiles.dedup();
-            all.extend(tiles.into_iter().map(Choice::Blocks).filter_map(fitting).take(2));
+            all.extend(tiles.into_iter().map(Choice::Blocks).filter_map(fitting).take(4));
         }
     }
     if shape.m <= stream::MOST_M {

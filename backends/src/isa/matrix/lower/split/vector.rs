@@ -1,17 +1,16 @@
 //! The vector cores of a group: each unpacks its output rows of every panel, and scales its token rows of every tile's
 //! sums.
 //!
-//! [`AHEAD`] tiles are unpacked ahead of the sums that are scaled, also into the next block, so that the cube core has
-//! work meanwhile.
+//! Tiles are unpacked ahead of the sums that are scaled, also into the next block, so that the cube core has work meanwhile.
 //!
 //! **Invariant:** beside the rings, MTE2 and the vector unit wait for each other in turn (loaded, then read), also on cores
 //! that scale no rows: so no flag is set twice. The checker sees it.
 
 use tcc_ir::kernel::ScaleKind;
 
-use super::{AHEAD, DONE, FREE, GO, NR, Part, Plan, Product, SLOTS, Via, row_bytes};
+use super::{DONE, FREE, GO, NR, Part, Plan, Product, READ, SLOTS, Via, row_bytes};
 use crate::isa::matrix::lower::cores::reg;
-use crate::isa::matrix::lower::emit::{Emit, F32, Second, U16, dense, strided};
+use crate::isa::matrix::lower::emit::{Emit, F32, Second, Strided, U16, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
 use crate::isa::matrix::lower::vector::ternary::PANEL;
@@ -65,16 +64,13 @@ const RING: u8 = 1;
 /// Flag of the slice of sums: loaded, scaled, stored.
 const SLICE: u8 = 3;
 
-/// Rows of a slice of sums at most.
-const SLICE_ROWS: usize = 64;
-
 /// Runs of columns that are unpacked together, of one panel or several.
 const RUNS: usize = 2;
 
 /// Lanes of 32 bits in a repeat.
 const LANES: usize = 64;
 
-struct At {
+pub(super) struct At {
     packed: usize,
     unpacked: usize,
     /// Bytes of packed weights in a slot, which are those of a part, and of a slot of unpacked ones.
@@ -110,21 +106,26 @@ struct Gen<'a> {
     unpacked: usize,
 }
 
-/// Writes the stream.
-pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<StartValues>, UbTooSmall> {
+/// Where everything lies in UB.
+pub(super) fn place(machine: &Machine, plan: &Plan) -> Result<At, UbTooSmall> {
     let mut space = Space::new(memories(machine).ub);
+    let slice = plan.slice_rows() * plan.columns();
+    // They are first, which the cube core knows.
+    let sums = space.floats(if plan.is_direct { plan.each(plan.tile.block_m) * plan.columns() } else { slice })?;
     let slot = RUNS * plan.own() * row_bytes(PANEL.kp) / PANEL.parts;
-    let each = plan.tile.block_m.div_ceil(plan.per);
-    let slice_rows = each.div_ceil(each.div_ceil(SLICE_ROWS)).next_multiple_of(8);
-    let slice = slice_rows * plan.columns();
     let unpacked_slot = if plan.tile.via == Via::L1 { PANEL.parts * slot } else { slot };
     let (packed, unpacked) = (space.take(SLOTS * slot)?, space.take(SLOTS * unpacked_slot)?);
-    let (sums, residual) = (space.floats(slice)?, space.floats(slice)?);
+    let residual = space.floats(slice)?;
     let rows = plan.tile.block_m.next_multiple_of(8);
     let (act_raw, act) = (space.floats(rows)?, space.floats(8 * rows)?);
     let (scale, bias) = (space.floats(plan.columns())?, space.floats(plan.columns())?);
-    let at = At { packed, unpacked, slot, unpacked_slot, sums, residual, act_raw, act, scale, bias };
-    Gen { e, plan, at, slice: slice_rows, packed: 0, unpacked: 0 }.run();
+    Ok(At { packed, unpacked, slot, unpacked_slot, sums, residual, act_raw, act, scale, bias })
+}
+
+/// Writes the stream.
+pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<StartValues>, UbTooSmall> {
+    let at = place(machine, plan)?;
+    Gen { e, plan, at, slice: plan.slice_rows(), packed: 0, unpacked: 0 }.run();
     let of = |f: &dyn Fn(usize, usize) -> usize| {
         // Tiles of one product: far below 2^63.
         (0..plan.groups * plan.per).map(|core| f(core % plan.per, core / plan.per) as i64).collect()
@@ -141,6 +142,9 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<S
 impl Gen<'_> {
     fn run(&mut self) {
         self.presets(true);
+        if self.plan.is_direct {
+            self.e.signal(Queue::Mte3, READ);
+        }
         self.e.add(L1_SLOT, Reg::ZERO, 0);
         self.e.index(ROWS_AT, Reg::ZERO, CORE, 32 * self.plan.own());
         let mut before = None;
@@ -160,7 +164,11 @@ impl Gen<'_> {
 
     fn presets(&mut self, begin: bool) {
         let rings = (0..SLOTS).flat_map(|i| [(Queue::V, Queue::Mte2, ring(i)), (Queue::Mte3, Queue::V, ring(i))]);
-        for (src, dst, id) in rings.chain([(Queue::Mte3, Queue::Mte2, SLICE)]) {
+        let slice: &[(Queue, Queue)] = match self.plan.is_direct {
+            true => &[(Queue::V, Queue::Mte2), (Queue::Mte3, Queue::V)],
+            false => &[(Queue::Mte3, Queue::Mte2)],
+        };
+        for (src, dst, id) in rings.chain(slice.iter().map(|(src, dst)| (*src, *dst, SLICE))) {
             if begin { self.e.set(src, dst, id) } else { self.e.wait(src, dst, id) }
         }
     }
@@ -173,7 +181,7 @@ impl Gen<'_> {
         }
         let Item { part, block, .. } = item;
         self.e.share_of(self.plan, (block, part), SHARE, [FIRST, MORE, SINGLE, RAGGED]);
-        self.e.scalar(ScalarOp::Min, EARLY, MORE, ScalarOperand::Imm(AHEAD as i64));
+        self.e.scalar(ScalarOp::Min, EARLY, MORE, ScalarOperand::Imm(self.plan.ahead() as i64));
         self.e.scalar(ScalarOp::Sub, MORE, MORE, ScalarOperand::Reg(EARLY));
         let unpacks = block == 0 || self.plan.tile.via == Via::L1;
         if unpacks {
@@ -374,11 +382,12 @@ impl Gen<'_> {
     /// and their act_scale.
     fn rows(&mut self, item: &Item) {
         let Item { part, first, rows, .. } = *item;
-        let each = rows.div_ceil(self.plan.per).next_multiple_of(self.slice);
+        let each = self.plan.each(rows);
         let (p, [sums_pitch, pitch]) = (part.p, self.pitches(part));
         // Within one array.
         let sums = (p.sums.0, p.sums.1 + 4 * part.rows_before as i64);
-        let arrays = [(SUMS, Some(sums), sums_pitch), (OUT, Some(p.out), pitch), (RESIDUAL, p.residual, pitch)];
+        let sums = Some(sums).filter(|_| !self.plan.is_direct);
+        let arrays = [(SUMS, sums, sums_pitch), (OUT, Some(p.out), pitch), (RESIDUAL, p.residual, pitch)];
         for (reg, place, pitch) in arrays.into_iter().filter_map(|(reg, place, pitch)| Some((reg, place?, pitch))) {
             self.e.point(AT, (place.0, place.1 + (pitch * first) as i64));
             self.e.index(reg, AT, CORE, each * pitch);
@@ -419,8 +428,8 @@ impl Gen<'_> {
     /// Scales the core's rows of one tile's sums.
     fn scale(&mut self, item: &Item, columns: usize) {
         let Item { part, rows, .. } = *item;
-        let (each, slice) = (rows.div_ceil(self.plan.per).next_multiple_of(self.slice), self.slice);
-        self.e.await_signal(Queue::Mte2, DONE);
+        let (each, slice, is_direct) = (self.plan.each(rows), self.slice, self.plan.is_direct);
+        self.e.await_signal(if is_direct { Queue::V } else { Queue::Mte2 }, DONE);
         let p = part.p;
         let by_column = [(self.at.scale, (p.scale == ScaleKind::PerRow).then_some(p.scales)), (self.at.bias, p.bias)];
         let by_column = by_column.into_iter().filter_map(|(to, place)| Some((to, place?)));
@@ -439,6 +448,9 @@ impl Gen<'_> {
         for (reg, base) in [(SUMS_AT, SUMS), (OUT_AT, OUT), (RESIDUAL_AT, RESIDUAL)] {
             self.e.scalar(ScalarOp::Add, reg, base, ScalarOperand::Reg(COLUMN));
         }
+        if is_direct {
+            self.e.add(SUMS_AT, Reg::ZERO, self.at.sums as i64);
+        }
         // Offsets in UB.
         self.e.scalar(ScalarOp::Mul, ACT_AT, CORE, ScalarOperand::Imm(32 * each as i64));
         self.e.add(ACT_AT, ACT_AT, self.at.act as i64);
@@ -448,26 +460,47 @@ impl Gen<'_> {
         if !rows.is_multiple_of(slice) {
             self.guarded(LAST_SLICE, |this| this.slice(part, rows % slice, columns));
         }
+        if is_direct {
+            self.e.signal(Queue::Mte3, READ);
+        }
         self.e.add(COLUMN, COLUMN, 4 * columns as i64);
     }
 
     /// One slice of `rows` rows.
     fn slice(&mut self, part: &Part, rows: usize, columns: usize) {
         let ([sums_stride, stride], pitch) = (self.pitches(part), 4 * self.plan.columns());
-        self.e.wait(Queue::Mte3, Queue::Mte2, SLICE);
-        self.e.load(self.at.sums, behind(SUMS_AT, 0), rows, 4 * columns, sums_stride, pitch);
-        if part.p.residual.is_some() {
+        let is_direct = self.plan.is_direct;
+        // What MTE2 loads, and when it may: sums that do not come by themselves, once the last ones are stored.
+        let has_residual = part.p.residual.is_some();
+        let before = if is_direct { Queue::V } else { Queue::Mte3 };
+        if has_residual || !is_direct {
+            self.e.wait(before, Queue::Mte2, SLICE);
+        }
+        if !is_direct {
+            self.e.load(self.at.sums, behind(SUMS_AT, 0), rows, 4 * columns, sums_stride, pitch);
+        }
+        if has_residual {
             self.e.load(self.at.residual, behind(RESIDUAL_AT, 0), rows, 4 * columns, stride, pitch);
         }
-        self.e.set(Queue::Mte2, Queue::V, SLICE);
-        self.e.wait(Queue::Mte2, Queue::V, SLICE);
+        if has_residual || !is_direct {
+            self.e.set(Queue::Mte2, Queue::V, SLICE);
+            self.e.wait(Queue::Mte2, Queue::V, SLICE);
+        }
         for first in (0..columns).step_by(LANES) {
             self.arithmetic(&part.p, rows, first, (columns - first).min(LANES));
         }
+        if is_direct {
+            if has_residual {
+                self.e.set(Queue::V, Queue::Mte2, SLICE);
+            }
+            self.e.wait(Queue::Mte3, Queue::V, SLICE);
+        }
         self.e.set(Queue::V, Queue::Mte3, SLICE);
         self.e.wait(Queue::V, Queue::Mte3, SLICE);
-        self.e.store(behind(OUT_AT, 0), self.at.sums, rows, 4 * columns, pitch, stride);
-        self.e.set(Queue::Mte3, Queue::Mte2, SLICE);
+        let ends = (behind(OUT_AT, 0), self.sums_at().at);
+        self.e.copy(CopyPath::UbToGm, ends, (rows, 4 * columns), (pitch, stride));
+        self.e.set(Queue::Mte3, if is_direct { Queue::V } else { Queue::Mte2 }, SLICE);
+        let sums_stride = if is_direct { pitch } else { sums_stride };
         for (reg, stride) in [(SUMS_AT, sums_stride), (OUT_AT, stride), (RESIDUAL_AT, stride)] {
             // Within one array.
             self.e.add(reg, reg, (rows * stride) as i64);
@@ -475,26 +508,31 @@ impl Gen<'_> {
         self.e.add(ACT_AT, ACT_AT, 32 * rows as i64);
     }
 
+    /// Where the slice of sums at hand begins in UB.
+    fn sums_at(&self) -> Strided {
+        let row = self.plan.columns() / 8;
+        if self.plan.is_direct { strided(0, 1, row).behind(SUMS_AT) } else { strided(self.at.sums, 1, row) }
+    }
+
     /// The arithmetic on `lanes` columns from `first` on, a row per repeat.
     fn arithmetic(&mut self, p: &Product, rows: usize, first: usize, lanes: usize) {
-        let row = self.plan.columns() / 8;
-        let of = |base: usize, repeat: usize| strided(base + 4 * first, 1, repeat);
-        let y = of(self.at.sums, row);
-        let per_column = |base: usize| Second::Vector(of(base, 0));
-        let (scale, bias, residual) = (self.at.scale, self.at.bias, self.at.residual);
+        let y = self.sums_at().plus(4 * first);
+        let of = |base: usize, repeat: usize| Second::Vector(strided(base + 4 * first, 1, repeat));
+        let (scale, bias, residual) =
+            (of(self.at.scale, 0), of(self.at.bias, 0), of(self.at.residual, y.stride.repeat.into()));
         let mut op = |op, types, b: Second| self.e.vec(op, types, y, y, b, rows, lanes);
         op(VecOp::Cast, (ElemType::F32, ElemType::S32), Second::None);
         op(VecOp::Mul, F32, Second::Vector(strided(0, 0, 1).behind(ACT_AT)));
         match p.scale {
             ScaleKind::PerTensor => op(VecOp::Mul, F32, Second::Reg(SCALE_BITS)),
-            ScaleKind::PerRow => op(VecOp::Mul, F32, per_column(scale)),
+            ScaleKind::PerRow => op(VecOp::Mul, F32, scale),
             ScaleKind::PerGroup { .. } => unreachable!("grouped products run on the vector unit"),
         }
         if p.bias.is_some() {
-            op(VecOp::Add, F32, per_column(bias));
+            op(VecOp::Add, F32, bias);
         }
         if p.residual.is_some() {
-            op(VecOp::Add, F32, Second::Vector(of(residual, row)));
+            op(VecOp::Add, F32, residual);
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::isa::matrix::sim::access::{Access, Resolved, l0a_is_nz, mmad_fractals
 use crate::isa::matrix::sim::check::clock::{Clock, Clocks, Thread};
 use crate::isa::matrix::sim::check::shadow::{CELL, Event, Shadow, byte_mask};
 use crate::isa::matrix::sim::check::violation::{Place, Rule, Violation};
-use crate::isa::matrix::sim::memory::{Gm, l1_owner};
+use crate::isa::matrix::sim::memory::{Gm, Reach};
 
 /// Findings kept of one run; further ones are counted.
 const LIMIT: usize = 64;
@@ -36,8 +36,8 @@ pub(crate) struct Checker<'a> {
     seen: BTreeSet<(Rule, usize, u32, u32)>,
     /// Writer and reader whose layouts were compared last: cores and records.
     compared: Option<[(usize, u32); 2]>,
-    /// The core whose L1 each core has.
-    l1_of: Vec<Option<usize>>,
+    /// Whose memories cores reach.
+    reach: Reach,
 }
 
 impl<'a> Checker<'a> {
@@ -52,7 +52,7 @@ impl<'a> Checker<'a> {
             violations: vec![],
             seen: BTreeSet::new(),
             compared: None,
-            l1_of: vec![],
+            reach: Reach::new(stage, machine),
         }
     }
 
@@ -62,7 +62,7 @@ impl<'a> Checker<'a> {
         self.shadow.reset(self.machine, cores);
         self.unit.clear();
         self.compared = None;
-        self.l1_of = (0..cores).map(|core| l1_owner(stage, self.machine, core)).collect();
+        self.reach = Reach::new(stage, self.machine);
     }
 
     /// Everything of a stage has ended: products whose unit flag nobody took are left.
@@ -124,12 +124,26 @@ impl<'a> Checker<'a> {
         let event = Event { thread, number: self.clocks.tick(thread), record };
         for access in accesses {
             let is_ordered_pair = needs_barrier(inst, access, self.machine);
-            access.each_run(|first, last| self.run(event, access, (first, last), is_ordered_pair, gm));
+            let owner = match inst {
+                Inst::Work(work) => self.reach.owner(thread.core(), access.space, work),
+                Inst::Order(_) | Inst::Control(_) | Inst::ScalarLoad(_) => None,
+            };
+            // Operations on the memories of cores that do not run are refused.
+            let of = (owner.unwrap_or(thread.core()), access);
+            access.each_run(|first, last| self.run(event, of, (first, last), is_ordered_pair, gm));
         }
         self.unit_after(thread, inst, at);
     }
 
-    fn run(&mut self, event: Event, access: &Access, (first, last): (u64, u64), barrier: bool, gm: &Gm) {
+    /// One run of an access, to the memory of core `owner`.
+    fn run(
+        &mut self,
+        event: Event,
+        (owner, access): (usize, &Access),
+        (first, last): (u64, u64),
+        barrier: bool,
+        gm: &Gm,
+    ) {
         let mut is_defined = false;
         if access.space == Space::Gm {
             let Some(at) = gm.locate(first, last - first + 1) else { return };
@@ -147,18 +161,20 @@ impl<'a> Checker<'a> {
         }
         for cell in first / CELL..=last / CELL {
             let mask = byte_mask(cell * CELL, first, last);
-            self.cell(event, access, cell * CELL, mask, (barrier, is_defined));
+            self.cell(event, (owner, access), cell * CELL, mask, (barrier, is_defined));
         }
     }
 
-    fn cell(&mut self, event: Event, access: &Access, at: u64, mask: u32, (barrier, is_defined): (bool, bool)) {
+    fn cell(
+        &mut self,
+        event: Event,
+        (owner, access): (usize, &Access),
+        at: u64,
+        mask: u32,
+        (barrier, is_defined): (bool, bool),
+    ) {
         let thread = event.thread;
-        let core = match access.space {
-            // Operations of cores without one are refused.
-            Space::L1 => self.l1_of[thread.core()].unwrap_or(thread.core()),
-            Space::Gm | Space::L0a | Space::L0b | Space::L0c | Space::Ub | Space::Bt | Space::Fb => thread.core(),
-        };
-        let Some(cell) = self.shadow.cell(core, access.space, at) else { return };
+        let Some(cell) = self.shadow.cell(owner, access.space, at) else { return };
         let mut found: Option<(Rule, Option<Event>)> = None;
         let writer = cell.write.filter(|_| !access.is_write && holds_operands(access.space));
         if let Some(write) = cell.write {

@@ -100,7 +100,7 @@ fn write(path: FixPath, at: usize, bytes: &[u8], local: &mut Local, gm: &mut Gm)
     let dst = match path {
         FixPath::Gm => gm.write(at as u64, bytes.len())?,
         FixPath::L1 => slice_mut(&mut local.l1, at, bytes.len())?,
-        FixPath::Ub => slice_mut(&mut local.ub, at, bytes.len())?,
+        FixPath::Ub | FixPath::Ub1 => slice_mut(&mut local.ub, at, bytes.len())?,
     };
     dst.copy_from_slice(bytes);
     Some(())

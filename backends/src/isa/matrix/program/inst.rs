@@ -285,6 +285,9 @@ pub enum FixPath {
 impl FixPath {
     pub const ALL: [FixPath; 4] = [FixPath::Gm, FixPath::L1, FixPath::Ub, FixPath::Ub1];
 
+    /// From a cube core to UB of each of its vector cores.
+    pub const UBS: [FixPath; 2] = [FixPath::Ub, FixPath::Ub1];
+
     pub const fn dst(self) -> Space {
         match self {
             FixPath::Gm => Space::Gm,

@@ -10,7 +10,7 @@
 //! that run. The checker sees it. Where weights come straight from vector cores, the slots' flags go round all the
 //! same.
 
-use super::{DONE, FREE, GO, NR, Part, Plan, READ, SLOTS, SUMS_IN_UB, UBS, Via, row_bytes};
+use super::{DONE, FREE, GO, NR, Part, Plan, READ, SLOTS, SUMS_IN_UB, Via, row_bytes};
 use crate::isa::matrix::lower::cores::reg;
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::model::memories;
@@ -356,7 +356,7 @@ impl Gen<'_> {
         if self.plan.is_direct {
             self.e.await_signal(Queue::Fix, READ);
             let each = self.plan.each(rows);
-            for (path, first) in UBS.into_iter().zip((0..rows).step_by(each)) {
+            for (path, first) in FixPath::UBS.into_iter().zip((0..rows).step_by(each)) {
                 let to = (path, at(SUMS_IN_UB), 4 * self.plan.columns());
                 self.out(to, (first, padded), (each.min(rows - first), columns));
             }

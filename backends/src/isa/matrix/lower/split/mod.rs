@@ -48,9 +48,6 @@ const FREE: u8 = 2;
 /// A tile's sums in UB are scaled and stored: the next ones may come.
 const READ: u8 = 3;
 
-/// Ways from L0C to UB of each vector core.
-const UBS: [FixPath; 2] = [FixPath::Ub, FixPath::Ub1];
-
 /// Where a tile's sums lie in UB of a vector core if they come straight from L0C.
 const SUMS_IN_UB: usize = 0;
 
@@ -324,7 +321,7 @@ pub fn streams(
     }
     plan.groups = plan.shared().min(machine.cube_cores() as usize);
     let Some(steps) = cube::Steps::of(machine, &plan) else { return Ok(None) };
-    let has_way = tile.via == Via::L1 && machine.path.l0c_ub.is_some() && per <= UBS.len();
+    let has_way = tile.via == Via::L1 && machine.path.l0c_ub.is_some() && per <= FixPath::UBS.len();
     plan.is_direct = has_way && plan.goes_on(steps.accumulators);
     plan.is_direct = plan.is_direct && vector::place(machine, &plan).is_ok();
     let (mut cube, mut vector) = (Emit::default(), Emit::default());

@@ -123,7 +123,7 @@ fn cube_stream<'a>(
     begin(&mut e, operands);
     products::begin(&mut e, plan, tables, true);
     products::presets(&mut e, true, true);
-    products::credits(&mut e, true);
+    products::credits(&mut e, &plan.cores, true);
     plan.items(
         &mut e,
         |e, set| side(set).begin_cube(e),
@@ -137,7 +137,7 @@ fn cube_stream<'a>(
             side.results(e);
         },
     );
-    products::credits(&mut e, false);
+    products::credits(&mut e, &plan.cores, false);
     products::presets(&mut e, true, false);
     e.stream(CoreKind::Cube, plan.groups, starts)
 }
@@ -150,7 +150,7 @@ fn vector_stream<'a>(op: u16, plan: &'a Plan, operands: Operands, side: impl Fn(
     begin(&mut e, operands);
     own_scratch(&mut e, plan, per);
     vector::presets(&mut e, true, true);
-    vector::credits(&mut e, true);
+    vector::credits(&mut e, &plan.cores, true);
     plan.items(
         &mut e,
         |e, set| side(set).begin_vector(e),
@@ -167,7 +167,7 @@ fn vector_stream<'a>(op: u16, plan: &'a Plan, operands: Operands, side: impl Fn(
             side.finish(e);
         },
     );
-    vector::credits(&mut e, false);
+    vector::credits(&mut e, &plan.cores, false);
     vector::presets(&mut e, true, false);
     e.stream(CoreKind::Vector, plan.groups * per, starts)
 }

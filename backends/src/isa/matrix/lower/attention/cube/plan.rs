@@ -7,7 +7,7 @@ use crate::isa::matrix::lower::model::memories;
 use crate::isa::matrix::lower::vector::cache::pitch;
 use crate::isa::matrix::lower::vector::{MASK_ZEROS, ROWS, Space, UbTooSmall};
 use crate::isa::matrix::machine::{Machine, OrganisationKind};
-use crate::isa::matrix::program::inst::CrossMode;
+use crate::isa::matrix::program::inst::{CrossMode, FixPath};
 use crate::isa::matrix::program::ty::CubeType;
 
 /// Positions of a unit: lanes of a repeat, which stands for one query.
@@ -28,7 +28,7 @@ const MOST_REPEATS: usize = 128;
 pub const TURNED_STRIP: usize = 4 * STRIP * POSITIONS;
 
 /// Vector cores beside a cube at most: registers say where each one's rows are.
-const MOST_TOGETHER: usize = 2;
+const MOST_TOGETHER: usize = FixPath::UBS.len();
 
 /// The cores that share an op.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,8 @@ pub struct Cores {
     pub cubes: usize,
     /// Vector cores beside each, or `None` where a core is both.
     pub per: Option<usize>,
+    /// Sums of scores go from L0C straight to UB of those vector cores.
+    pub is_direct: bool,
 }
 
 impl Cores {
@@ -54,7 +56,13 @@ impl Cores {
         };
         let has_cube = machine.cube_mode(CubeType::S8).is_some();
         let cubes = machine.cube_cores() as usize;
-        (has_ways && has_cube).then(|| Cores { memories: memories(machine), cubes, per })
+        let is_direct = per.is_some() && path.l0c_ub.is_some();
+        (has_ways && has_cube).then(|| Cores { memories: memories(machine), cubes, per, is_direct })
+    }
+
+    /// Slots of sums of scores between a cube and its vector cores.
+    pub fn slots_of_sums(&self) -> usize {
+        if self.is_direct { 1 } else { SLOTS }
     }
 
     /// Tiles that a cube multiplies at the same time.
@@ -193,11 +201,13 @@ pub struct Ub {
     pub zeros: usize,
     /// Turned values, `s8[pitch, positions]`, where they pass through UB.
     pub turned: usize,
+    /// Sums of scores, high plane and low: in [`Ub::big`] but where a cube core may write them at any time.
+    pub sums_of_scores: usize,
 }
 
 impl Ub {
-    fn take(ub: usize, a: &Attention, tile: &Tile, is_split: bool) -> Result<Ub, UbTooSmall> {
-        let mut space = Space::new(ub);
+    fn take(cores: &Cores, a: &Attention, tile: &Tile) -> Result<Ub, UbTooSmall> {
+        let (mut space, is_split) = (Space::new(cores.memories.ub), cores.per.is_some());
         let (pitch, queries, units) = (pitch(&a.cache), tile.queries(), tile.units);
         let q = 4 * queries * pitch;
         // Turned values lie at the end, behind what a step of weights has, and behind queries as they become codes.
@@ -223,6 +233,7 @@ impl Ub {
             scratch: space.floats(8 * ROWS)?,
             zeros: space.floats(8)?,
             turned: big + (bytes - turned) / STRIP * STRIP,
+            sums_of_scores: if cores.is_direct { space.take(2 * tile.array())? } else { big },
         })
     }
 }
@@ -295,7 +306,7 @@ impl Placed {
             && POSITIONS * pitch * (SLOTS + tile.units) <= mem.l0b
             // Masks say of so many positions that a row is ahead of.
             && POSITIONS * tile.units + 2 * tile.rows <= MASK_ZEROS;
-        let ub = Ub::take(mem.ub, a, &tile, cores.per.is_some()).ok()?;
+        let ub = Ub::take(cores, a, &tile).ok()?;
         let scratch = Scratch::of(a, &tile, cores.per.is_some());
         fits.then_some(Placed { tile, ub, l1, l0c: L0c { slots, sums, turned, strips }, scratch, turns_ahead })
     }

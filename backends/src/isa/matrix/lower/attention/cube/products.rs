@@ -7,7 +7,7 @@
 //! over: they are exact in s32.
 
 use super::items::{AT, FREE, GROUP, HEADS, SCRATCH, Step, V, pass};
-use super::plan::{IDENTITY, POSITIONS, Plan, SLOTS, STRIP, TURNED_STRIP};
+use super::plan::{Cores, IDENTITY, POSITIONS, Plan, SLOTS, STRIP, TURNED_STRIP};
 use super::{DONE, GO, READ, Side, TAKEN, flag};
 use crate::isa::matrix::lower::cores::reg;
 use crate::isa::matrix::lower::emit::Emit;
@@ -288,12 +288,11 @@ impl Side<'_> {
             for plane in 0..2 {
                 let src = (c * slot_bytes + plane * both / 2 * 64, 64 * both);
                 let to = plane * placed.tile.array() + 4 * unit * placed.tile.pairs();
-                let (path, dst) = match self.is_split {
-                    true => {
-                        e.index(AT, CORE_AT[sub], RING, placed.scratch.ring_bytes);
-                        (FixPath::Gm, behind(AT, placed.scratch.ring + to))
-                    }
-                    false => (FixPath::Ub, at(placed.ub.big + to)),
+                let (path, dst) = if self.is_split && !self.plan.cores.is_direct {
+                    e.index(AT, CORE_AT[sub], RING, placed.scratch.ring_bytes);
+                    (FixPath::Gm, behind(AT, placed.scratch.ring + to))
+                } else {
+                    (FixPath::UBS[sub], at(placed.ub.sums_of_scores + to))
                 };
                 let shape = [placed.tile.queries(), POSITIONS];
                 out(e, (path, dst, 4 * POSITIONS), src, shape, (Quant::Keep, FixLayout::RowMajor));
@@ -531,17 +530,14 @@ pub fn ub_to_l1(
     }));
 }
 
-/// Signals that stand for free slots of the rings in global memory, as the vector cores take them: sent before all tiles, and
+/// Signals that stand for free slots between the cores, as the vector cores take them: sent before all tiles, and
 /// those of the ring of sums waited for behind them.
-pub fn credits(e: &mut Emit, is_start: bool) {
+pub fn credits(e: &mut Emit, cores: &Cores, is_start: bool) {
     if is_start {
         [RING, PLANES].into_iter().for_each(|reg| e.add(reg, Reg::ZERO, 0));
-    }
-    for _ in 0..SLOTS {
-        if is_start {
-            e.push(Order::XSet { queue: Queue::Mte2, mode: CrossMode::Group, id: TAKEN });
-        } else {
-            e.push(Order::XWait { queue: Queue::Fix, mode: CrossMode::Group, id: READ });
-        }
+        (0..SLOTS).for_each(|_| e.push(Order::XSet { queue: Queue::Mte2, mode: CrossMode::Group, id: TAKEN }));
+    } else {
+        let read = Order::XWait { queue: Queue::Fix, mode: CrossMode::Group, id: READ };
+        (0..cores.slots_of_sums()).for_each(|_| e.push(read));
     }
 }

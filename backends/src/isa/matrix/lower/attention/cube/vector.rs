@@ -10,7 +10,7 @@ use tcc_ir::attention_codes::{PLANE, PLANE_BITS, WEIGHT_MAX};
 use tcc_ir::numerics::EXP_MIN;
 
 use super::items::{AT, FIRST, FREE, HEADS, OUT, POS, Q, SCRATCH, SUB, Step, V, pass};
-use super::plan::{POSITIONS, SLOTS, STRIP};
+use super::plan::{Cores, POSITIONS, SLOTS, STRIP};
 use super::products::ub_to_l1;
 use super::{DONE, GO, READ, Side, TAKEN, flag};
 use crate::isa::matrix::lower::cores::reg;
@@ -62,17 +62,14 @@ pub fn presets(e: &mut Emit, is_split: bool, is_start: bool) {
     }
 }
 
-/// The signals that stand for free slots of the rings in global memory, as the cube takes them: see the cube's.
-pub fn credits(e: &mut Emit, is_start: bool) {
+/// The signals that stand for free slots between the cores, as the cube takes them: see the cube's.
+pub fn credits(e: &mut Emit, cores: &Cores, is_start: bool) {
     if is_start {
         [RING, PLANES].into_iter().for_each(|reg| e.add(reg, Reg::ZERO, 0));
-    }
-    for _ in 0..SLOTS {
-        if is_start {
-            e.push(Order::XSet { queue: Queue::Mte2, mode: CrossMode::Group, id: READ });
-        } else {
-            e.push(Order::XWait { queue: Queue::Mte3, mode: CrossMode::Group, id: TAKEN });
-        }
+        let read = Order::XSet { queue: Queue::Mte2, mode: CrossMode::Group, id: READ };
+        (0..cores.slots_of_sums()).for_each(|_| e.push(read));
+    } else {
+        (0..SLOTS).for_each(|_| e.push(Order::XWait { queue: Queue::Mte3, mode: CrossMode::Group, id: TAKEN }));
     }
 }
 
@@ -226,6 +223,9 @@ impl Side<'_> {
     /// The cube's sums of a step are in UB behind this.
     fn take_sums(&self, e: &mut Emit, step: Step) {
         let (placed, sums) = (&self.set.placed, if self.is_split { Queue::Mte2 } else { Queue::Fix });
+        if self.plan.cores.is_direct {
+            return e.push(Order::XWait { queue: Queue::V, mode: CrossMode::Group, id: DONE });
+        }
         if self.is_split {
             e.push(Order::XWait { queue: Queue::Mte2, mode: CrossMode::Group, id: DONE });
             e.wait(Queue::V, Queue::Mte2, flag::SUMS);
@@ -250,13 +250,18 @@ impl Side<'_> {
         let (placed, queries) = (&self.set.placed, self.queries());
         let (ub, tile, unit) = (&placed.ub, &placed.tile, 4 * placed.tile.pairs());
         let count = step.units * tile.pairs();
-        let (high, low, s) = (ub.big, ub.big + tile.array(), ub.big + 2 * tile.array());
+        let (high, s) = (ub.sums_of_scores, ub.big + 2 * tile.array());
+        let low = high + tile.array();
         self.take_sums(e, step);
         e.each(VecOp::Shl, S32, high, high, BITS, count);
         e.each(VecOp::Add, S32, high, high, Second::Vector(dense(low)), count);
         e.wait(Queue::Mte3, Queue::V, flag::STORED);
         e.each(VecOp::Cast, TO_F32, s, high, Second::None, count);
-        self.free_sums(e);
+        if self.plan.cores.is_direct {
+            e.push(Order::XSet { queue: Queue::V, mode: CrossMode::Group, id: READ });
+        } else {
+            self.free_sums(e);
+        }
         let of_unit = |unit_index: usize| dense(s + unit * unit_index);
         for index in 0..step.units {
             let x = of_unit(index);

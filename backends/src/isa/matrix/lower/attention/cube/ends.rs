@@ -118,25 +118,36 @@ impl Side<'_> {
             e.each2(VecOp::Div, ub.a + 4 * first, ub.a + 4 * first, l, rows);
         }
         e.spread(ub.blocks, ub.a, queries);
+        if self.plan.cores.is_direct {
+            self.await_cube(e);
+        }
         for (column, lanes) in self.columns() {
-            self.take_results(e, [out, high], column / 4, lanes);
-            let (low, high, carried) =
-                (strided(out + column, 1, pitch / 8), strided(high, 1, lanes / 8), dense(carried));
+            let is_last = column + 4 * lanes == 4 * pitch;
+            let row = |base: usize| strided(base + column, 1, pitch / 8);
+            let (y, carried) = (row(out), dense(carried));
+            let [low, high] = if self.plan.cores.is_direct {
+                [ub.cube_sums + 4 * queries * pitch, ub.cube_sums].map(row)
+            } else {
+                self.take_results(e, [out, high], column / 4, lanes);
+                [y, strided(high, 1, lanes / 8)]
+            };
             e.vec(VecOp::Shr, S32, carried, low, BITS, queries, lanes);
-            e.vec(VecOp::And, S32, low, low, LOW, queries, lanes);
+            e.vec(VecOp::And, S32, y, low, LOW, queries, lanes);
             e.vec(VecOp::Add, S32, high, high, Second::Vector(carried), queries, lanes);
-            e.vec(VecOp::Cast, TO_F32, low, low, Second::None, queries, lanes);
+            e.vec(VecOp::Cast, TO_F32, y, y, Second::None, queries, lanes);
             e.vec(VecOp::Cast, TO_F32, high, high, Second::None, queries, lanes);
-            e.vec(VecOp::Mla, F32, low, high, Second::f32(f32::from(PLANE)), queries, lanes);
-            self.free_sums(e);
-            e.vec(VecOp::Mul, F32, low, low, Second::Vector(each_query(ub.blocks)), queries, lanes);
+            e.vec(VecOp::Mla, F32, y, high, Second::f32(f32::from(PLANE)), queries, lanes);
+            if is_last || !self.plan.cores.is_direct {
+                self.free_sums(e);
+            }
+            e.vec(VecOp::Mul, F32, y, y, Second::Vector(each_query(ub.blocks)), queries, lanes);
         }
         e.after(Queue::V, Queue::Mte3);
         self.store_rows(e, out);
         e.set(Queue::Mte3, Queue::V, flag::STORED);
     }
 
-    /// Sums of values in UB: with the first elements all of the low plane at `out`; `columns` elements of the high one.
+    /// Brings sums of values to UB: with the first elements all of the low plane at `out`; `columns` elements of the high one.
     fn take_results(&self, e: &mut Emit, [out, high]: [usize; 2], first: usize, columns: usize) {
         let (placed, queries, pitch) = (&self.set.placed, self.queries(), self.pitch());
         let sums = if self.is_split { Queue::Mte2 } else { Queue::Fix };

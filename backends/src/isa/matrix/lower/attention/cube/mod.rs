@@ -70,7 +70,7 @@ pub fn coupled(e: &mut Emit, a: &Attention, plan: &Plan, operands: Operands, tab
     let side = |set| Side { a, plan, set, tables, is_split: false };
     products::begin(e, plan, tables, false);
     products::presets(e, false, true);
-    vector::presets(e, false, true);
+    vector::presets(e, &plan.cores, true);
     plan.items(
         e,
         |e, set| {
@@ -99,7 +99,7 @@ pub fn coupled(e: &mut Emit, a: &Attention, plan: &Plan, operands: Operands, tab
             side.finish(e);
         },
     );
-    vector::presets(e, false, false);
+    vector::presets(e, &plan.cores, false);
     products::presets(e, false, false);
     (plan.groups, starts)
 }
@@ -149,7 +149,7 @@ fn vector_stream<'a>(op: u16, plan: &'a Plan, operands: Operands, side: impl Fn(
     let starts = plan.starts(&mut e, per);
     begin(&mut e, operands);
     own_scratch(&mut e, plan, per);
-    vector::presets(&mut e, true, true);
+    vector::presets(&mut e, &plan.cores, true);
     vector::credits(&mut e, &plan.cores, true);
     plan.items(
         &mut e,
@@ -168,7 +168,7 @@ fn vector_stream<'a>(op: u16, plan: &'a Plan, operands: Operands, side: impl Fn(
         },
     );
     vector::credits(&mut e, &plan.cores, false);
-    vector::presets(&mut e, true, false);
+    vector::presets(&mut e, &plan.cores, false);
     e.stream(CoreKind::Vector, plan.groups * per, starts)
 }
 

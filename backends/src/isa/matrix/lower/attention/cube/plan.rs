@@ -38,7 +38,7 @@ pub struct Cores {
     pub cubes: usize,
     /// Vector cores beside each, or `None` where a core is both.
     pub per: Option<usize>,
-    /// Sums of scores go from L0C straight to UB of those vector cores.
+    /// Sums go from L0C straight to UB of those vector cores, which have one slot of them.
     pub is_direct: bool,
 }
 
@@ -201,8 +201,9 @@ pub struct Ub {
     pub zeros: usize,
     /// Turned values, `s8[pitch, positions]`, where they pass through UB.
     pub turned: usize,
-    /// Sums of scores, high plane and low: in [`Ub::big`] but where a cube core may write them at any time.
-    pub sums_of_scores: usize,
+    /// Sums of scores, high plane and low: in [`Ub::big`] but where a cube core may write them at any time; then those of
+    /// values, too.
+    pub cube_sums: usize,
 }
 
 impl Ub {
@@ -233,7 +234,7 @@ impl Ub {
             scratch: space.floats(8 * ROWS)?,
             zeros: space.floats(8)?,
             turned: big + (bytes - turned) / STRIP * STRIP,
-            sums_of_scores: if cores.is_direct { space.take(2 * tile.array())? } else { big },
+            cube_sums: if cores.is_direct { space.take(2 * tile.array().max(q))? } else { big },
         })
     }
 }

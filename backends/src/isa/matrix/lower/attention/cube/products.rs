@@ -292,7 +292,7 @@ impl Side<'_> {
                     e.index(AT, CORE_AT[sub], RING, placed.scratch.ring_bytes);
                     (FixPath::Gm, behind(AT, placed.scratch.ring + to))
                 } else {
-                    (FixPath::UBS[sub], at(placed.ub.sums_of_scores + to))
+                    (FixPath::UBS[sub], at(placed.ub.cube_sums + to))
                 };
                 let shape = [placed.tile.queries(), POSITIONS];
                 out(e, (path, dst, 4 * POSITIONS), src, shape, (Quant::Keep, FixLayout::RowMajor));
@@ -486,10 +486,17 @@ impl Side<'_> {
     pub fn results(&self, e: &mut Emit) {
         let (placed, pitch) = (&self.set.placed, self.pitch());
         e.after(Queue::M, Queue::Fix);
+        if self.plan.cores.is_direct {
+            e.push(Order::XWait { queue: Queue::Fix, mode: CrossMode::Group, id: READ });
+        }
         for (sub, core) in self.tiles().zip(CORE_AT) {
             for plane in 0..2 {
-                let to = behind(core, placed.scratch.result + 4 * plane * placed.tile.queries() * pitch);
-                self.plane_out(e, (FixPath::Gm, to, 4 * pitch), (sub, plane), (0, pitch));
+                let behind_first = 4 * plane * placed.tile.queries() * pitch;
+                let (path, to) = match self.plan.cores.is_direct {
+                    true => (FixPath::UBS[sub], at(placed.ub.cube_sums + behind_first)),
+                    false => (FixPath::Gm, behind(core, placed.scratch.result + behind_first)),
+                };
+                self.plane_out(e, (path, to, 4 * pitch), (sub, plane), (0, pitch));
             }
         }
         e.push(Order::XSet { queue: Queue::Fix, mode: CrossMode::Group, id: DONE });

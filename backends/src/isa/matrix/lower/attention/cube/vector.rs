@@ -45,19 +45,20 @@ pub const LOW: Second = Second::Bits(PLANE as u32 - 1);
 pub const BITS: Second = Second::Bits(PLANE_BITS);
 
 /// Slots of the vector unit, `(src, dst, flag)`, as the cube's.
-fn rings(is_split: bool) -> [(Queue, Queue, u8); 4] {
-    let sums = if is_split { Queue::Mte2 } else { Queue::Fix };
-    [
+fn rings(cores: &Cores) -> Vec<(Queue, Queue, u8)> {
+    let sums = if cores.per.is_some() { Queue::Mte2 } else { Queue::Fix };
+    let slots = [
         (Queue::Mte2, Queue::V, flag::SCALES),
         (Queue::Mte2, Queue::V, flag::LOADED),
         (Queue::V, Queue::Mte3, flag::STORED),
-        (sums, Queue::V, flag::SUMS),
-    ]
+    ];
+    // Signals say it where sums come straight from another core.
+    slots.into_iter().chain((!cores.is_direct).then_some((sums, Queue::V, flag::SUMS))).collect()
 }
 
 /// Says that all slots are free, or waits until they are.
-pub fn presets(e: &mut Emit, is_split: bool, is_start: bool) {
-    for (src, dst, id) in rings(is_split) {
+pub fn presets(e: &mut Emit, cores: &Cores, is_start: bool) {
+    for (src, dst, id) in rings(cores) {
         if is_start { e.set(dst, src, id) } else { e.wait(dst, src, id) }
     }
 }
@@ -224,7 +225,7 @@ impl Side<'_> {
     fn take_sums(&self, e: &mut Emit, step: Step) {
         let (placed, sums) = (&self.set.placed, if self.is_split { Queue::Mte2 } else { Queue::Fix });
         if self.plan.cores.is_direct {
-            return e.push(Order::XWait { queue: Queue::V, mode: CrossMode::Group, id: DONE });
+            return self.await_cube(e);
         }
         if self.is_split {
             e.push(Order::XWait { queue: Queue::Mte2, mode: CrossMode::Group, id: DONE });
@@ -240,9 +241,18 @@ impl Side<'_> {
         e.wait(sums, Queue::V, flag::SUMS);
     }
 
+    /// The cube core's sums are in UB behind this, where they come straight from it.
+    pub fn await_cube(&self, e: &mut Emit) {
+        e.push(Order::XWait { queue: Queue::V, mode: CrossMode::Group, id: DONE });
+    }
+
     /// Gives the slot of sums back.
     pub fn free_sums(&self, e: &mut Emit) {
-        e.set(Queue::V, if self.is_split { Queue::Mte2 } else { Queue::Fix }, flag::SUMS);
+        if self.plan.cores.is_direct {
+            e.push(Order::XSet { queue: Queue::V, mode: CrossMode::Group, id: READ });
+        } else {
+            e.set(Queue::V, if self.is_split { Queue::Mte2 } else { Queue::Fix }, flag::SUMS);
+        }
     }
 
     /// Scores of a step from their sums, stored.
@@ -250,18 +260,14 @@ impl Side<'_> {
         let (placed, queries) = (&self.set.placed, self.queries());
         let (ub, tile, unit) = (&placed.ub, &placed.tile, 4 * placed.tile.pairs());
         let count = step.units * tile.pairs();
-        let (high, s) = (ub.sums_of_scores, ub.big + 2 * tile.array());
+        let (high, s) = (ub.cube_sums, ub.big + 2 * tile.array());
         let low = high + tile.array();
         self.take_sums(e, step);
         e.each(VecOp::Shl, S32, high, high, BITS, count);
         e.each(VecOp::Add, S32, high, high, Second::Vector(dense(low)), count);
         e.wait(Queue::Mte3, Queue::V, flag::STORED);
         e.each(VecOp::Cast, TO_F32, s, high, Second::None, count);
-        if self.plan.cores.is_direct {
-            e.push(Order::XSet { queue: Queue::V, mode: CrossMode::Group, id: READ });
-        } else {
-            self.free_sums(e);
-        }
+        self.free_sums(e);
         let of_unit = |unit_index: usize| dense(s + unit * unit_index);
         for index in 0..step.units {
             let x = of_unit(index);

@@ -13,6 +13,7 @@ pub mod memory;
 pub mod oracle;
 pub mod parsers;
 pub mod patch;
+pub mod products;
 pub mod random;
 pub mod runner;
 pub mod strips;

@@ -6,6 +6,9 @@ use tcc_backends::isa::matrix::lower::matmul::search;
 use tcc_backends::isa::matrix::lower::matmul::tile::Mode;
 use tcc_backends::isa::matrix::lower::model::{self, LowerError};
 use tcc_backends::isa::matrix::lower::split;
+use tcc_backends::isa::matrix::lower::split::choice::Choice as SplitChoice;
+use tcc_backends::isa::matrix::lower::split::search::Shape;
+use tcc_backends::isa::matrix::lower::split::stream::Streamed;
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_ir::plan::{Plan, StepList};
 
@@ -16,11 +19,13 @@ pub struct Decider<'a> {
     machine: &'a Machine,
     forced: &'a [Forced],
     found: RefCell<Vec<(Product, Option<Decision>)>>,
+    /// About streamed products of the same activations.
+    together: RefCell<Vec<(Vec<Shape>, Option<Streamed>)>>,
 }
 
 impl<'a> Decider<'a> {
     pub fn new(machine: &'a Machine, forced: &'a [Forced]) -> Decider<'a> {
-        Decider { machine, forced, found: RefCell::new(vec![]) }
+        Decider { machine, forced, found: RefCell::default(), together: RefCell::default() }
     }
 
     /// What is decided about `product`; `None` where nothing fits.
@@ -36,6 +41,22 @@ impl<'a> Decider<'a> {
         });
         self.found.borrow_mut().push((product, decision));
         decision
+    }
+
+    /// The choice of a product on a split machine.
+    pub fn split(&self, shape: &Shape) -> Option<SplitChoice> {
+        if let Decision::Split(choice) = self.decide(Product::Split(*shape))? { Some(choice) } else { None }
+    }
+
+    /// The tile of streamed products that are worked on together; `None` where each is worked on by itself.
+    pub fn together(&self, shapes: &[Shape]) -> Option<Streamed> {
+        let known = self.together.borrow().iter().find(|(known, _)| known == shapes).map(|(_, tile)| *tile);
+        known.unwrap_or_else(|| {
+            let choices: Option<Vec<_>> = shapes.iter().map(|shape| Some((*shape, self.split(shape)?))).collect();
+            let tile = choices.and_then(|choices| split::search::choose_together(&choices, self.machine));
+            self.together.borrow_mut().push((shapes.to_vec(), tile));
+            tile
+        })
     }
 
     /// The mode of the products of `list`: one that a product of it is forced in, and of several the one whose products

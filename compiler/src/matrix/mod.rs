@@ -115,9 +115,8 @@ pub fn build(front: &Front, machine: &Machine, options: &MatrixOptions) -> Resul
         coupled: &|shape| {
             if let Decision::Coupled(tile) = decider.decide(Product::Coupled(*shape))? { Some(tile) } else { None }
         },
-        split: &|shape| {
-            if let Decision::Split(choice) = decider.decide(Product::Split(*shape))? { Some(choice) } else { None }
-        },
+        split: &|shape| decider.split(shape),
+        together: &|shapes| decider.together(shapes),
     };
     let with_modes: Vec<(&StepList, Mode)> = lists.iter().copied().zip(modes).collect();
     let programs = model::lower(&plan, &with_modes, machine, &choose)?;

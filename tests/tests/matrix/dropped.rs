@@ -25,6 +25,7 @@ use tcc_ir::kernel::ScaleKind;
 use tcc_ir::ty::DType;
 use tcc_tests::attention;
 use tcc_tests::oracle::fixture;
+use tcc_tests::products::together;
 
 /// The first step of each kind of `program`, alone, with the cores that have a part in it: what other steps leave in
 /// global memory is taken as defined.
@@ -271,6 +272,28 @@ fn every_flag_of_split_products_is_needed() {
             let program = search::alone(&shape, form.parse().expect("a choice"), &machine).expect("it fits");
             let (count, silent) = drop_each(&program, &machine, is_flag);
             println!("{name} {form} {n}: {count} flags dropped");
+            assert!(silent.is_empty(), "{}", silent.join("\n"));
+        }
+    }
+}
+
+/// Streamed products of the same activations together on two groups, whose shares end in one product and begin in another.
+#[test]
+fn every_flag_of_streamed_products_together_is_needed() {
+    let forms = [
+        ("ascend910b", &["stream i4hl r16", "stream i4hl r16 early"][..]),
+        ("ascend950pr", &["stream i8 r16 early", "stream i8 r16 l1", "stream i8 r16 early l1"]),
+    ];
+    for (name, forms) in forms {
+        let mut machine = preset(name).expect("a preset").expect("it parses");
+        machine.org.cores.value = 2;
+        for form in forms {
+            let part = |n, scale, bias| Shape { m: 2, n, k: 640, scale, bias, residual: !bias };
+            let parts = [part(528, ScaleKind::PerRow, true), part(64, ScaleKind::PerTensor, false)];
+            let parts = [parts[0], parts[1], part(336, ScaleKind::PerTensor, true)];
+            let products = together(&machine, (2, 640), &parts, form.parse().expect("a choice")).expect("it fits");
+            let (count, silent) = drop_each(&products.program, &machine, is_flag);
+            println!("{name} {form}: {count} flags dropped");
             assert!(silent.is_empty(), "{}", silent.join("\n"));
         }
     }

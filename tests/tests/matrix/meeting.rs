@@ -14,6 +14,7 @@ use tcc::matrix::{self, Body, Compiled, MatrixOptions};
 use tcc::model::Model;
 use tcc_backends::isa::matrix::lower::matmul::tile::Mode;
 use tcc_backends::isa::matrix::lower::model::{self, Choose};
+use tcc_backends::isa::matrix::lower::split::choice::Choice as SplitChoice;
 use tcc_backends::isa::matrix::lower::stage::{BEGIN, MEET};
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::preset::preset;
@@ -113,31 +114,38 @@ fn a_program_is_one_stage_whose_meetings_are_needed() {
     }
 }
 
-/// Products of the same activations have no meeting between them; what is joined without being independent is found.
+/// Products of the same activations have no meeting between them, in blocks of token rows and streamed; what is joined
+/// without being independent is found.
 #[test]
 fn products_together_do_not_depend_on_each_other() {
     let model = open();
-    for name in ["ascend910b", "ascend950pr"] {
+    for (name, m, text) in ["ascend910b", "ascend950pr"]
+        .into_iter()
+        .flat_map(|name| [(32, "m16 p1"), (1, "stream i8 r16")].map(|(m, text)| (name, m, text)))
+    {
         let machine = machine(name);
         let compiled = compile(&front(&model, 32), &machine, vec![]);
-        let in_blocks = || "m16 p1".parse().ok();
-        let choose = Choose { coupled: &|_| None, split: &|_| in_blocks() };
+        let together = || match text.parse() {
+            Ok(SplitChoice::Streamed(tile)) => Some(tile),
+            Ok(SplitChoice::Blocks(_) | SplitChoice::Vector) | Err(_) => None,
+        };
+        let choose = Choose { coupled: &|_| None, split: &|_| text.parse().ok(), together: &|_| together() };
         let lowered = |plan: &Plan| {
-            let list = plan.bodies.last().expect("a body");
+            let list = plan.bodies.iter().find(|list| list.m == m).expect("a body");
             model::lower(plan, &[(list, Mode::I8)], &machine, &choose).expect("it lowers").remove(0)
         };
         let program = lowered(&compiled.plan);
         assert!(program.ops.iter().any(|op| op == "L00.q+k+v"), "{:?}", program.ops);
         assert!(program.ops.iter().any(|op| op == "L00.ffn_gate+ffn_up"), "{:?}", program.ops);
-        assert_eq!(findings(&program, &machine), Vec::<String>::new(), "{name}");
+        assert_eq!(findings(&program, &machine), Vec::<String>::new(), "{name} {text}");
         // Keys over queries.
         let mut broken = compiled.plan.clone();
-        let steps = &mut broken.bodies.last_mut().expect("a body").steps;
+        let steps = &mut broken.bodies.iter_mut().find(|list| list.m == m).expect("a body").steps;
         let of = |steps: &[Step], label: &str| steps.iter().position(|step| step.label == label).expect("a step");
         let (q, k) = (of(steps, "L00.q"), of(steps, "L00.k"));
         let out = *steps[q].args.last().expect("an output");
         *steps[k].args.last_mut().expect("an output") = out;
-        assert!(!findings(&lowered(&broken), &machine).is_empty(), "{name}: nothing fires");
+        assert!(!findings(&lowered(&broken), &machine).is_empty(), "{name} {text}: nothing fires");
     }
 }
 

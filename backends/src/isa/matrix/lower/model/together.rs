@@ -25,15 +25,26 @@ pub(super) fn scratch_bytes(plan: &Plan, machine: &Machine) -> Option<[usize; 2]
 }
 
 impl Cx<'_> {
-    /// How many of `steps` are worked on together: the first one, and where it is a product in blocks of token rows those
-    /// of the same activations that are joined to it.
+    /// How many of `steps` are worked on together: the first one, and where it is a product in blocks of token rows, or a
+    /// streamed one, those of the same activations and the same kind that are joined to it; of streamed ones as many as are
+    /// faster together.
     pub(super) fn together(&self, steps: &[Step]) -> usize {
-        let in_blocks = |step: &Step| match self.choice(step) {
-            Some((shape, Choice::Blocks(_))) => Some((shape.m, shape.k, step.args[..2].to_vec())),
-            Some((_, Choice::Streamed(_) | Choice::Vector)) | None => None,
+        let kind = |step: &Step| {
+            let (shape, choice) = self.choice(step)?;
+            let is_streamed = match choice {
+                Choice::Blocks(_) => false,
+                Choice::Streamed(_) => true,
+                Choice::Vector => return None,
+            };
+            Some((is_streamed, shape.m, shape.k, step.args[..2].to_vec()))
         };
-        let Some(first) = steps.first().and_then(in_blocks) else { return 1 };
-        1 + steps[1..].iter().take_while(|step| step.joined && in_blocks(step).as_ref() == Some(&first)).count()
+        let Some(first) = steps.first().and_then(kind) else { return 1 };
+        let count = 1 + steps[1..].iter().take_while(|step| step.joined && kind(step).as_ref() == Some(&first)).count();
+        if !first.0 {
+            return count;
+        }
+        let shapes: Vec<search::Shape> = steps[..count].iter().filter_map(|step| Some(self.choice(step)?.0)).collect();
+        (2..=count).rev().find(|count| (self.choose.together)(&shapes[..*count]).is_some()).unwrap_or(1)
     }
 
     /// The product that a step is on cube and vector cores, and what is decided about it.
@@ -42,8 +53,8 @@ impl Cx<'_> {
         Some((shape, (self.choose.split)(&shape)?))
     }
 
-    /// The streams of products that cube and vector cores of a split machine share; several have the tile of the one that
-    /// has the most output rows.
+    /// The streams of products that cube and vector cores of a split machine share; several in blocks of token rows have the
+    /// tile of the one that has the most output rows.
     pub(super) fn split(&self, steps: &[Step], op: u16) -> Result<Option<[Stream; 2]>, LowerError> {
         let label = || steps[0].label.clone();
         let is_product = |step: &Step| split_product(self.plan.kernel(step.kernel), self.machine).is_some();
@@ -52,10 +63,12 @@ impl Cx<'_> {
         let choices = choices.ok_or_else(|| LowerError::NoTile { label: label() })?;
         let products = steps.iter().zip(&choices).map(|(step, (shape, _))| self.product(step, shape, expanded));
         let products: Vec<split::Product> = products.collect();
+        let shapes: Vec<search::Shape> = choices.iter().map(|(shape, _)| *shape).collect();
+        let together = if steps.len() > 1 { (self.choose.together)(&shapes) } else { None };
         let Some((_, choice)) = choices.into_iter().max_by_key(|(shape, _)| shape.n) else { return Ok(None) };
         let streams = match choice {
             Choice::Blocks(tile) => split::streams(self.machine, &products, tile, op),
-            Choice::Streamed(tile) => split::stream::streams(self.machine, &products[0], tile, op),
+            Choice::Streamed(tile) => split::stream::streams(self.machine, &products, together.unwrap_or(tile), op),
             Choice::Vector => return Ok(None),
         };
         let streams = streams.map_err(|source| LowerError::Ub { label: label(), source })?;

@@ -10,7 +10,7 @@
 //! that run. The checker sees it. Where weights come straight from vector cores, the slots' flags go round all the
 //! same.
 
-use super::{DONE, FREE, GO, NR, Part, Plan, READ, SLOTS, SUMS_IN_UB, Via, row_bytes};
+use super::{DONE, FREE, GO, NR, Part, Plan, READ, SLOTS, SUMS_IN_UB, Via, all_rows, row_bytes};
 use crate::isa::matrix::lower::cores::reg;
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::model::memories;
@@ -159,7 +159,7 @@ impl Gen<'_> {
         self.e.scalar(ScalarOp::Add, W, FIRST, ScalarOperand::Reg(GROUP));
         self.e.add(W, W, part.panels_before as i64);
         self.e.index(W, AT, W, self.plan.expanded_panel());
-        let (place, bytes) = (self.plan.p.sums, 4 * (first * self.plan.all_rows() + part.rows_before));
+        let (place, bytes) = (self.plan.p.sums, 4 * (first * all_rows(&self.plan.parts) + part.rows_before));
         // Within one array.
         self.e.point(AT, (place.0, place.1 + bytes as i64));
         self.e.index(SUMS, AT, FIRST, 4 * NR);
@@ -361,7 +361,7 @@ impl Gen<'_> {
                 self.out(to, (first, padded), (each.min(rows - first), columns));
             }
         } else {
-            let to = (FixPath::Gm, behind(SUMS, 0), 4 * self.plan.all_rows());
+            let to = (FixPath::Gm, behind(SUMS, 0), 4 * all_rows(&self.plan.parts));
             self.out(to, (0, padded), (rows, columns));
         }
         self.e.push(Order::Set { src: Queue::Fix, dst: Queue::M, id: ACCUMULATOR });

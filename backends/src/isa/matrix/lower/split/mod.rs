@@ -18,8 +18,8 @@
 //! the next ones may come.
 //! A few token rows have a form of their own (`stream`).
 //!
-//! Products of the same activations that do not depend on each other are one list of panels ([`Part`]): groups share what
-//! all of them take, and no ring runs empty between two.
+//! Products of the same activations that do not depend on each other are one list of panels, or of streamed tiles
+//! ([`Part`]): groups share what all of them take, and no ring runs empty between two.
 
 pub mod choice;
 mod cube;
@@ -150,6 +150,16 @@ struct Part {
 }
 
 impl Part {
+    /// The products, each behind the ones before it.
+    fn list(products: &[Product]) -> Vec<Part> {
+        let mut parts: Vec<Part> = vec![];
+        for p in products {
+            let panels_before = parts.iter().map(Part::panels).sum();
+            parts.push(Part { p: *p, panels_before, rows_before: all_rows(&parts) });
+        }
+        parts
+    }
+
     fn panels(&self) -> usize {
         self.p.n.div_ceil(NR)
     }
@@ -158,6 +168,11 @@ impl Part {
     fn ragged_columns(&self) -> usize {
         self.p.n % NR
     }
+}
+
+/// Output rows of all products, the columns of their sums.
+fn all_rows(parts: &[Part]) -> usize {
+    parts.iter().map(|part| part.p.n).sum()
 }
 
 /// What both streams derive from products and their tile.
@@ -182,11 +197,6 @@ impl Plan {
     /// Output rows of a whole tile.
     fn columns(&self) -> usize {
         self.tile.panels * NR
-    }
-
-    /// Output rows of all products, the columns of their sums.
-    fn all_rows(&self) -> usize {
-        self.parts.iter().map(|part| part.p.n).sum()
     }
 
     /// Token rows of a slice of sums.
@@ -313,12 +323,8 @@ pub fn streams(
     if !has_group || !is_whole || !tile.via.is_on(machine) {
         return Ok(None);
     }
-    let l1_bytes = memories(machine).l1;
-    let mut plan = Plan { p: *p, parts: vec![], tile, groups: 0, per, l1_bytes, is_direct: false };
-    for p in products {
-        let (panels_before, rows_before) = (plan.panels(), plan.all_rows());
-        plan.parts.push(Part { p: *p, panels_before, rows_before });
-    }
+    let (parts, l1_bytes) = (Part::list(products), memories(machine).l1);
+    let mut plan = Plan { p: *p, parts, tile, groups: 0, per, l1_bytes, is_direct: false };
     plan.groups = plan.shared().min(machine.cube_cores() as usize);
     let Some(steps) = cube::Steps::of(machine, &plan) else { return Ok(None) };
     let has_way = tile.via == Via::L1 && machine.path.l0c_ub.is_some() && per <= FixPath::UBS.len();

@@ -57,40 +57,49 @@ fn candidates(shape: &Shape, machine: &Machine) -> Vec<(Choice, Program)> {
     all
 }
 
-/// Symbols of a product alone.
-fn product(builder: &mut ProgramBuilder, shape: &Shape, machine: &Machine) -> Product {
-    let (m, n, k) = (shape.m, shape.n, shape.k);
-    let strips = k.next_multiple_of(128) * m.next_multiple_of(16);
-    let packed = n.div_ceil(PANEL.nr) * PANEL.codes_bytes(k);
+/// Symbols of products of the same activations, or of one alone; names of the second end in 1, of the third in 2.
+fn products(builder: &mut ProgramBuilder, shapes: &[Shape], machine: &Machine) -> Vec<Product> {
     let mut symbol = |name: &str, kind, bytes: usize| -> Place { (builder.symbol(name, kind, bytes as u64, name), 0) };
-    Product {
-        m,
-        n,
-        k,
-        scale: shape.scale,
-        q: symbol("q", SymbolKind::Input, strips),
-        act: symbol("act_scale", SymbolKind::Input, 4 * m),
-        w: symbol("weights", SymbolKind::Weights, packed),
-        scales: symbol("scale", SymbolKind::Input, 4 * n.max(16)),
-        bias: shape.bias.then(|| symbol("bias", SymbolKind::Input, 4 * n)),
-        residual: shape.residual.then(|| symbol("residual", SymbolKind::Input, 4 * m * n)),
-        out: symbol("out", SymbolKind::Output, 4 * m * n),
-        expanded: symbol("expanded", SymbolKind::Scratch, scratch_bytes(machine, n, k)),
-        sums: symbol("sums", SymbolKind::Scratch, sums_bytes(m, n)),
+    let (m, k) = (shapes[0].m, shapes[0].k);
+    let q = symbol("q", SymbolKind::Input, k.next_multiple_of(128) * m.next_multiple_of(16));
+    let act = symbol("act_scale", SymbolKind::Input, 4 * m);
+    let mut all = vec![];
+    for (index, Shape { n, scale, bias, residual, .. }) in shapes.iter().copied().enumerate() {
+        let mut own = |name: &str, kind, bytes: usize| match index {
+            0 => symbol(name, kind, bytes),
+            _ => symbol(&format!("{name}{index}"), kind, bytes),
+        };
+        let w = own("weights", SymbolKind::Weights, n.div_ceil(PANEL.nr) * PANEL.codes_bytes(k));
+        let scales = own("scale", SymbolKind::Input, 4 * n.max(16));
+        let bias = bias.then(|| own("bias", SymbolKind::Input, 4 * n));
+        let residual = residual.then(|| own("residual", SymbolKind::Input, 4 * m * n));
+        let out = own("out", SymbolKind::Output, 4 * m * n);
+        // Scratch comes behind them.
+        all.push(Product { m, n, k, scale, q, act, w, scales, bias, residual, out, expanded: q, sums: q });
     }
+    let rows = shapes.iter().map(|shape| shape.n.next_multiple_of(PANEL.nr)).sum();
+    let expanded = symbol("expanded", SymbolKind::Scratch, scratch_bytes(machine, rows, k));
+    let sums = symbol("sums", SymbolKind::Scratch, sums_bytes(m, rows));
+    all.into_iter().map(|p| Product { expanded, sums, ..p }).collect()
 }
 
 /// A program of one product alone; `None` if it does not fit.
 pub fn alone(shape: &Shape, choice: Choice, machine: &Machine) -> Option<Program> {
+    together(&[*shape], choice, machine)
+}
+
+/// A program of products of the same activations, worked on together; `None` if they do not fit.
+fn together(shapes: &[Shape], choice: Choice, machine: &Machine) -> Option<Program> {
     let mut builder = ProgramBuilder::new("product", machine);
-    let p = product(&mut builder, shape, machine);
+    let products = products(&mut builder, shapes, machine);
     let op = builder.op("product");
     let streams = match choice {
-        Choice::Blocks(tile) => Vec::from(streams(machine, &[p], tile, op).ok()??),
-        Choice::Streamed(tile) => Vec::from(stream::streams(machine, &p, tile, op).ok()??),
+        Choice::Blocks(tile) => Vec::from(streams(machine, &products, tile, op).ok()??),
+        Choice::Streamed(tile) => Vec::from(stream::streams(machine, &products, tile, op).ok()??),
         Choice::Vector => {
             let tables = Tables::new(|name, bytes, ty| builder.constant(name, bytes, ty));
-            vec![on_vector(shape, &p, &tables, op, machine)?]
+            let both = shapes.iter().zip(&products);
+            both.map(|(shape, p)| on_vector(shape, p, &tables, op, machine)).collect::<Option<_>>()?
         }
     };
     builder.stage("product", streams);
@@ -131,4 +140,29 @@ pub fn choose(shape: &Shape, machine: &Machine) -> Choice {
         }
     }
     best.1
+}
+
+/// The tile of streamed products of the same activations that are faster together than one after the other with the
+/// choice that each has: the fastest one of theirs, with rows that all have whole tiles of.
+pub fn choose_together(all: &[(Shape, Choice)], machine: &Machine) -> Option<Streamed> {
+    let shapes: Vec<Shape> = all.iter().map(|(shape, _)| *shape).collect();
+    let rows: Vec<usize> = shapes.iter().map(|shape| shape.n).collect();
+    let mut apart = 0.0;
+    let mut tiles: Vec<Streamed> = vec![];
+    for (shape, choice) in all {
+        let tile = match choice {
+            Choice::Streamed(tile) => tile.dividing(&rows),
+            Choice::Blocks(_) | Choice::Vector => return None,
+        };
+        if !tiles.contains(&tile) {
+            tiles.push(tile);
+        }
+        apart += cycles(&alone(shape, *choice, machine)?, machine, true)?;
+    }
+    let timed = tiles.into_iter().filter_map(|tile| {
+        let program = together(&shapes, Choice::Streamed(tile), machine)?;
+        Some((cycles(&program, machine, true)?, tile))
+    });
+    let best = timed.min_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best.0 < apart).then_some(best.1)
 }

@@ -8,7 +8,7 @@
 
 use tcc_ir::kernel::ScaleKind;
 
-use super::{DONE, FREE, GO, NR, Part, Plan, Product, READ, SLOTS, Via, row_bytes};
+use super::{DONE, FREE, GO, NR, Part, Plan, Product, READ, SLOTS, Via, all_rows, row_bytes};
 use crate::isa::matrix::lower::cores::reg;
 use crate::isa::matrix::lower::emit::{Emit, F32, Second, Strided, U16, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Mode;
@@ -375,7 +375,7 @@ impl Gen<'_> {
 
     /// Bytes from a row of sums to the next, and from a row of the output.
     fn pitches(&self, part: &Part) -> [usize; 2] {
-        [self.plan.all_rows(), part.p.n].map(|columns| 4 * columns)
+        [all_rows(&self.plan.parts), part.p.n].map(|columns| 4 * columns)
     }
 
     /// Where the core's rows of an item begin, and what they are scaled with; with a block's first product which they are,

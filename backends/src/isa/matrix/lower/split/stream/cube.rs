@@ -6,7 +6,7 @@ use crate::isa::matrix::lower::cores::reg;
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
-use crate::isa::matrix::lower::split::{DONE, FREE, GO, Via};
+use crate::isa::matrix::lower::split::{DONE, FREE, GO, Via, all_rows};
 use crate::isa::matrix::lower::vector::behind;
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::StartValues;
@@ -88,7 +88,7 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Option<Vec<S
     let (l0b_slot, l0a_slot, bar_m_below) = (step * 32 * plan.tile.rows, step * fractal, machine.quirk.bar_m_below);
     Gen { e, plan, unit, step, stays, b, places, l0b_slot, l0a_slot, c_slot, bar_m_below }.run();
     let values = |f: &dyn Fn(usize) -> usize| {
-        // Tiles of one product: far below 2^63.
+        // Tiles of a few products: far below 2^63.
         (0..plan.groups).map(|group| f(group) as i64).collect()
     };
     Some(vec![
@@ -340,7 +340,7 @@ impl Gen<'_> {
             n: self.plan.tile.rows as u16,
             from: ElemType::S32,
             src_stride: FRACTAL * 64,
-            dst_stride: (4 * self.plan.p.n) as u32,
+            dst_stride: (4 * all_rows(&self.plan.parts)) as u32,
             quant: Quant::Keep,
             scale: FixScale::Tile(1.0),
             relu: false,

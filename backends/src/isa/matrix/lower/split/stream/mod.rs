@@ -14,13 +14,17 @@
 //!
 //! On machines with a path from UB to L1 the ring may be in the cube core's L1: a slot holds a chunk of a tile, GO and
 //! FREE are about slots, which the cube core frees all before it begins.
+//!
+//! Several products are one list of tiles, one product's behind the other's. The cube core does not see where one ends: the
+//! ring and its signals go on, and sums lie side by side. The vector cores unpack from the one's weights or the other's, and
+//! scale columns with their product's operands (`vector/scale.rs`).
 
 mod cube;
 mod vector;
 
 use tcc_ir::encoding::w2nz::KR;
 
-use super::{NR, Product, Via};
+use super::{NR, Part, Product, Via, all_rows};
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
@@ -58,6 +62,15 @@ pub struct Streamed {
     pub via: Via,
     /// True if all sums but those of the last tiles are scaled while the cube core has these before it.
     pub early: bool,
+}
+
+impl Streamed {
+    /// The tile for products of `n` output rows each: half as many rows, and half of those, until all have whole tiles.
+    pub fn dividing(self, n: &[usize]) -> Streamed {
+        let is_whole = |rows: usize| n.iter().all(|n| n.is_multiple_of(rows));
+        let halves = std::iter::successors(Some(self.rows), |rows| Some(rows / 2).filter(|half| *half > 0));
+        Streamed { rows: halves.into_iter().find(|rows| is_whole(*rows)).unwrap_or(1), ..self }
+    }
 }
 
 /// Runs of columns along k that are unpacked together.
@@ -99,9 +112,11 @@ const fn cube_rows(mode: Mode, m: usize) -> usize {
     }
 }
 
-/// What both streams derive from a product.
+/// What both streams derive from products and their tile.
 struct Plan {
+    /// The first product: token rows, columns, activations and scratch are those of all.
     p: Product,
+    parts: Vec<Part>,
     tile: Streamed,
     groups: usize,
     /// Vector cores of a group.
@@ -186,8 +201,13 @@ impl Plan {
         self.strips() * self.tile.rows * 32
     }
 
+    /// Tiles of all products.
     fn tiles(&self) -> usize {
-        self.p.n / self.tile.rows
+        all_rows(&self.parts) / self.tile.rows
+    }
+
+    fn tiles_of(&self, part: &Part) -> usize {
+        part.p.n / self.tile.rows
     }
 
     /// First tile of a group.
@@ -220,18 +240,27 @@ impl Plan {
     }
 }
 
-/// The two streams of a product, or `None` if they do not fit the machine, or the last tile is not whole.
-pub fn streams(machine: &Machine, p: &Product, tile: Streamed, op: u16) -> Result<Option<[Stream; 2]>, UbTooSmall> {
+/// The two streams of products of the same activations, none of which touches what another writes, or `None` if they do
+/// not fit the machine, or a last tile is not whole. Scratch is for the output rows of all.
+pub fn streams(
+    machine: &Machine,
+    products: &[Product],
+    tile: Streamed,
+    op: u16,
+) -> Result<Option<[Stream; 2]>, UbTooSmall> {
+    let Some(p) = products.first() else { return Ok(None) };
     let per = machine.org.vector_per_cube.map_or(0, |per| per.value as usize);
-    let groups = (p.n / tile.rows).min(machine.cube_cores() as usize);
     let has_group = per > 0 && tile.rows.is_multiple_of(ALIGN * per) && machine.has_cross_core(CrossMode::Group);
     let has_signals = tile.mode == Mode::I8 || machine.has_cross_core(CrossMode::All);
     let has_mode = machine.cube_mode(tile.mode.cube()).is_some() && has_signals;
     let fits = cube_rows(tile.mode, p.m) <= MOST_M && NR.is_multiple_of(tile.rows);
-    if !has_group || !has_mode || !fits || !tile.via.is_on(machine) || !p.n.is_multiple_of(tile.rows) {
+    let is_whole = products.iter().all(|p| p.n.is_multiple_of(tile.rows));
+    if !has_group || !has_mode || !fits || !tile.via.is_on(machine) || !is_whole {
         return Ok(None);
     }
-    let plan = Plan { p: *p, tile, groups, per, l1_bytes: memories(machine).l1 };
+    let mut plan = Plan { p: *p, parts: Part::list(products), tile, groups: 0, per, l1_bytes: memories(machine).l1 };
+    let groups = plan.tiles().min(machine.cube_cores() as usize);
+    plan.groups = groups;
     // Late tiles are among those whose slots are not freed, and there are others.
     if tile.early && (0..groups).any(|group| plan.count(group) <= per || plan.kept(group) < per) {
         return Ok(None);

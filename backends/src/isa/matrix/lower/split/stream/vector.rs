@@ -1,22 +1,24 @@
-//! The vector cores of a group: each unpacks its rows of every tile as far ahead as the ring allows, and scales the sums of
-//! its tiles at the end, those of its last one by themselves or with the others.
+//! The vector cores of a group: each unpacks its rows of every tile as far ahead as the ring allows, one product's behind the
+//! other's, and scales the sums of its tiles at the end (`scale.rs`).
+
+mod scale;
 
 use tcc_ir::encoding::w2nz::KR;
-use tcc_ir::kernel::ScaleKind;
+
+use scale::Batch;
 
 use super::{ACTIVATIONS, Chunk, Plan};
 use crate::isa::matrix::lower::cores::reg;
-use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, Strided, Types, U16, dense, strided};
+use crate::isa::matrix::lower::emit::{Emit, Second, U16, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
-use crate::isa::matrix::lower::split::{DONE, FREE, GO, NR, Via};
+use crate::isa::matrix::lower::split::{FREE, GO, NR, Via};
 use crate::isa::matrix::lower::vector::ternary::PANEL;
-use crate::isa::matrix::lower::vector::{Place, Space, UbTooSmall, behind};
+use crate::isa::matrix::lower::vector::{Space, UbTooSmall, behind};
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::StartValues;
 use crate::isa::matrix::program::addr::{Queue, Reg};
 use crate::isa::matrix::program::inst::{CopyPath, Count, FRACTAL, FlagId, Order, ScalarOp, ScalarOperand};
-use crate::isa::matrix::program::ty::ElemType;
 use crate::isa::matrix::program::vec::VecOp;
 
 // The core's number in its group, the group, its first tile, its tiles in slots that are written for the first time, and
@@ -26,6 +28,10 @@ const GROUP: Reg = reg(2);
 const FIRST: Reg = reg(3);
 const NEW: Reg = reg(4);
 const AGAIN: Reg = reg(5);
+// Of these, tiles of the product at hand, which has so many from the one at hand on.
+const NEW_HERE: Reg = reg(8);
+const AGAIN_HERE: Reg = reg(21);
+const ROOM: Reg = reg(28);
 // Token rows that the core splits, and 1 if it writes the row of eights.
 const TOKENS: Reg = reg(6);
 const HAS_EIGHTS: Reg = reg(7);
@@ -44,7 +50,7 @@ const AT: Reg = reg(17);
 // Codes of the token row at hand, and where its nibbles go.
 const CODES: Reg = reg(18);
 const NIBBLES: Reg = reg(19);
-// Bits of the tensor's scale.
+// Bits of a tensor's scale.
 const SCALE_BITS: Reg = reg(22);
 const BY: Reg = reg(23);
 // The slot of packed weights at hand, and the number of its flag.
@@ -56,10 +62,6 @@ const UNPACKED_FLAG: Reg = reg(27);
 
 /// First flag of the rings; 0 is for plain order.
 const RING_FLAG: u8 = 1;
-/// Flag of the late tile's sums.
-const LATE_FLAG: u8 = 5;
-/// Lanes of 32 bits in a repeat.
-const LANES: usize = 64;
 /// Slots of packed weights in UB, and of unpacked ones.
 const PACKED_SLOTS: usize = 2;
 const UNPACKED_SLOTS: usize = 4;
@@ -76,40 +78,12 @@ struct At {
     act: usize,
 }
 
-/// Tiles of a core whose sums are scaled together.
-struct Part {
-    /// The first tile, tiles that every core has, and true if some have one more.
-    first: Reg,
-    tiles: usize,
-    has_extra: bool,
-    /// Flag between queues.
-    flag: u8,
-    /// Columns of a token's sums in UB, filled up to whole repeats.
-    columns: usize,
-    sums: usize,
-    scale: usize,
-    bias: usize,
-    residual: usize,
-}
-
-impl Part {
-    fn new(plan: &Plan, space: &mut Space, is_late: bool) -> Result<Part, UbTooSmall> {
-        let (first, tiles, flag) = if is_late { (LATE, 1, LATE_FLAG) } else { (SHARE, plan.common_tiles(), 0) };
-        let has_extra = !is_late;
-        let columns = (plan.tile.rows * (tiles + usize::from(has_extra))).next_multiple_of(LANES);
-        let sums = space.floats(plan.cube_rows() * columns)?;
-        let (scale, bias) = (space.floats(columns)?, space.floats(columns)?);
-        let residual = space.floats(plan.p.m * columns)?;
-        Ok(Part { first, tiles, has_extra, flag, columns, sums, scale, bias, residual })
-    }
-}
-
 struct Gen<'a> {
     e: &'a mut Emit,
     plan: &'a Plan,
     at: At,
     /// What is scaled, in order.
-    parts: Vec<Part>,
+    batches: Vec<Batch>,
     /// Rows of a tile that are the core's.
     own: usize,
 }
@@ -130,10 +104,10 @@ pub(super) fn emit(e: &mut Emit, machine: &Machine, plan: &Plan) -> Result<Vec<S
         act: space.floats(8 * plan.p.m)?,
     };
     let kinds = if plan.tile.early { &[false, true][..] } else { &[false] };
-    let parts = kinds.iter().map(|is_late| Part::new(plan, &mut space, *is_late)).collect::<Result<_, _>>()?;
-    Gen { e, plan, at, parts, own }.run();
+    let batches = kinds.iter().map(|is_late| Batch::new(plan, &mut space, *is_late)).collect::<Result<_, _>>()?;
+    Gen { e, plan, at, batches, own }.run();
     let of = |f: &dyn Fn(usize, usize) -> usize| {
-        // Tiles of one product: far below 2^63.
+        // Tiles of a few products: far below 2^63.
         (0..plan.groups * plan.per).map(|core| f(core % plan.per, core / plan.per) as i64).collect::<Vec<i64>>()
     };
     let mut start = vec![
@@ -169,40 +143,58 @@ fn flag(slot: usize) -> u8 {
 impl Gen<'_> {
     fn run(&mut self) {
         self.presets(true);
-        let p = self.plan.p;
-        if p.scale == ScaleKind::PerTensor {
-            self.e.point(AT, p.scales);
-            self.e.scalar_load(SCALE_BITS, behind(AT, 0));
+        let (plan, p) = (self.plan, self.plan.p);
+        if !plan.has_scale_row() {
+            self.scale_bits(&p);
         }
-        if self.plan.tile.mode == Mode::I4 {
+        if plan.tile.mode == Mode::I4 {
             self.activations();
         }
-        let (rows, tile) = (32 * self.own, self.plan.tile_bytes());
-        self.e.point(AT, p.w);
-        self.e.index(WEIGHTS, AT, CORE, rows);
         self.e.point(AT, p.expanded);
-        self.e.index(RING, AT, GROUP, self.plan.slots() * tile);
-        self.move_by(RING, CORE, rows);
-        self.e.add(TILE, FIRST, 0);
+        self.e.index(RING, AT, GROUP, plan.slots() * plan.tile_bytes());
+        self.move_by(RING, CORE, 32 * self.own);
         self.e.add(SLOT, Reg::ZERO, 0);
         // An offset in UB.
         self.e.add(PACKED, Reg::ZERO, self.at.packed as i64);
         for reg in [PACKED_FLAG, UNPACKED, UNPACKED_FLAG] {
             self.e.add(reg, Reg::ZERO, 0);
         }
-        match self.plan.tile.via {
-            Via::L2 => {
-                for (count, is_again) in [(NEW, false), (AGAIN, true)] {
-                    self.guarded(count, |this| this.tile(is_again));
-                }
-            }
-            Via::L1 => {
-                self.guarded(NEW, |this| this.tile(false));
-                (0..self.plan.l1_slots()).for_each(|_| self.e.await_signal(Queue::Mte3, FREE));
-            }
+        self.tiles();
+        if plan.tile.via == Via::L1 {
+            (0..plan.l1_slots()).for_each(|_| self.e.await_signal(Queue::Mte3, FREE));
         }
         self.finish();
         self.presets(false);
+    }
+
+    /// The group's tiles, one product's behind the other's: slots go round among those of all.
+    fn tiles(&mut self) {
+        self.e.add(TILE, FIRST, 0);
+        let parts = &self.plan.parts;
+        for (index, part) in parts.iter().enumerate() {
+            self.e.point(AT, part.p.w);
+            self.e.index(WEIGHTS, AT, CORE, 32 * self.own);
+            let mut counts = [NEW, AGAIN];
+            let is_last = index + 1 == parts.len();
+            if !is_last {
+                let tiles = self.plan.tiles_of(part);
+                self.e.room(ROOM, TILE, tiles);
+                self.e.scalar(ScalarOp::Min, NEW_HERE, NEW, ScalarOperand::Reg(ROOM));
+                self.e.scalar(ScalarOp::Sub, ROOM, ROOM, ScalarOperand::Reg(NEW_HERE));
+                self.e.scalar(ScalarOp::Min, AGAIN_HERE, AGAIN, ScalarOperand::Reg(ROOM));
+                counts = [NEW_HERE, AGAIN_HERE];
+            }
+            self.guarded(counts[0], |this| this.tile(false));
+            if self.plan.tile.via == Via::L2 {
+                self.guarded(counts[1], |this| this.tile(true));
+            }
+            if !is_last {
+                for (reg, here) in [(NEW, NEW_HERE), (AGAIN, AGAIN_HERE)] {
+                    self.e.scalar(ScalarOp::Sub, reg, reg, ScalarOperand::Reg(here));
+                }
+                self.e.add(TILE, TILE, -(self.plan.tiles_of(part) as i64));
+            }
+        }
     }
 
     fn presets(&mut self, begin: bool) {
@@ -402,140 +394,13 @@ impl Gen<'_> {
             self.e.scalar(ScalarOp::Xor, reg, reg, ScalarOperand::Imm(by as i64));
         }
     }
-
-    /// Scales the core's share of the group's sums, whole tiles.
-    fn finish(&mut self) {
-        let p = self.plan.p;
-        let parts = std::mem::take(&mut self.parts);
-        // Cores without an extra tile scale what is there all the same.
-        for part in &parts {
-            self.operands(part).into_iter().for_each(|(at, _, rows)| self.e.fill(at, 0, rows * part.columns));
-            self.e.fill(part.sums, 0, self.plan.cube_rows() * part.columns);
-        }
-        self.e.after(Queue::V, Queue::Mte2);
-        self.e.point(AT, p.act);
-        self.e.load(self.at.act_raw, behind(AT, 0), 1, 4 * p.m, 0, 0);
-        // Before the sums are there.
-        self.e.loaded();
-        let raw = self.at.act_raw;
-        self.e.each(VecOp::Mul, F32, raw, raw, Second::f32(1.0 / self.plan.tile.mode.unit()), p.m);
-        self.e.spread(self.at.act, raw, p.m);
-        for part in &parts {
-            self.operands(part).into_iter().for_each(|(at, place, rows)| self.load(part, at, place, rows));
-        }
-        for part in &parts {
-            self.e.await_signal(Queue::Mte2, DONE);
-            self.load(part, part.sums, p.sums, self.plan.cube_rows());
-            self.e.set(Queue::Mte2, Queue::V, part.flag);
-            self.e.wait(Queue::Mte2, Queue::V, part.flag);
-            self.arithmetic(part);
-            self.e.set(Queue::V, Queue::Mte3, part.flag);
-            self.e.wait(Queue::V, Queue::Mte3, part.flag);
-            self.shared(part, p.out, |this, to, from, own| {
-                this.e.store(behind(AT, to), part.sums + from, p.m, 4 * own, 4 * part.columns, 4 * p.n);
-            });
-        }
-    }
-
-    /// What sums are scaled with: offset in UB, where it comes from, and its rows.
-    fn operands(&self, part: &Part) -> Vec<(usize, Place, usize)> {
-        let p = self.plan.p;
-        let per_row = (p.scale == ScaleKind::PerRow).then_some(p.scales);
-        let all = [(part.scale, per_row, 1), (part.bias, p.bias, 1), (part.residual, p.residual, p.m)];
-        all.into_iter().filter_map(|(at, place, rows)| Some((at, place?, rows))).collect()
-    }
-
-    /// A part's columns of `rows` rows.
-    fn load(&mut self, part: &Part, at: usize, place: Place, rows: usize) {
-        let n = self.plan.p.n;
-        self.shared(part, place, |this, from, to, own| {
-            this.e.load(at + to, behind(AT, from), rows, 4 * own, 4 * n, 4 * part.columns);
-        });
-    }
-
-    /// `body` for a part's tiles that every core scales, and for the one more that some do: bytes behind `AT` and in UB,
-    /// and columns.
-    fn shared(&mut self, part: &Part, place: Place, body: impl Fn(&mut Self, usize, usize, usize)) {
-        let rows = self.plan.tile.rows;
-        self.e.point(BY, place);
-        self.e.index(AT, BY, part.first, 4 * rows);
-        if part.tiles > 0 {
-            body(self, 0, 0, part.tiles * rows);
-        }
-        if part.has_extra {
-            let behind = 4 * part.tiles * rows;
-            self.guarded(EXTRA, |this| body(this, behind, behind, rows));
-        }
-    }
-
-    /// A part's sums of all token rows.
-    fn arithmetic(&mut self, part: &Part) {
-        let (p, y, columns) = (self.plan.p, part.sums, part.columns);
-        let count = p.m * columns;
-        if self.plan.tile.mode == Mode::I4 {
-            self.e.each(VecOp::Shl, S32, y, y, Second::Bits(4), count);
-            self.e.each(VecOp::Add, S32, y, y, Second::Vector(dense(y + 4 * count)), count);
-            self.by_column(VecOp::Sub, S32, part, y + 8 * count);
-        }
-        self.e.each(VecOp::Cast, (ElemType::F32, ElemType::S32), y, y, Second::None, count);
-        let act = self.at.act;
-        self.lines(VecOp::Mul, F32, part, |lines| lines.tokens(act));
-        match p.scale {
-            ScaleKind::PerTensor => self.e.each(VecOp::Mul, F32, y, y, Second::Reg(SCALE_BITS), count),
-            ScaleKind::PerRow => self.by_column(VecOp::Mul, F32, part, part.scale),
-            ScaleKind::PerGroup { .. } => unreachable!("grouped products run on the vector unit"),
-        }
-        if p.bias.is_some() {
-            self.by_column(VecOp::Add, F32, part, part.bias);
-        }
-        if p.residual.is_some() {
-            self.e.each2(VecOp::Add, y, y, part.residual, count);
-        }
-    }
-
-    /// The operation with one row of operands for all tokens.
-    fn by_column(&mut self, op: VecOp, types: Types, part: &Part, row: usize) {
-        self.lines(op, types, part, |lines| lines.columns(row));
-    }
-
-    /// The operation on a part's sums of each token row, with an operand that is not one for each sum: tokens are the
-    /// repeats of an instruction, or columns if that makes fewer instructions.
-    fn lines(&mut self, op: VecOp, types: Types, part: &Part, second: impl Fn(&Lines) -> Strided) {
-        let (m, y, columns) = (self.plan.p.m, part.sums, part.columns);
-        let spans = columns / LANES;
-        let are_tokens = spans <= m;
-        let (count, repeats) = if are_tokens { (spans, m) } else { (m, spans) };
-        for index in 0..count {
-            let (token, column) = if are_tokens { (0, index * LANES) } else { (index, 0) };
-            let lines = Lines { token, column, are_tokens };
-            let at = lines.sums(y, columns);
-            self.e.vec(op, types, at, at, Second::Vector(second(&lines)), repeats, LANES);
-        }
-    }
 }
 
-/// What one instruction works on: 64 columns from `column` on in the repeats' token rows, or in each repeat the next ones.
-struct Lines {
-    token: usize,
-    column: usize,
-    /// True if repeats are token rows, false if they are columns of one.
-    are_tokens: bool,
-}
-
-impl Lines {
-    /// Elements of a `[token][columns]` array.
-    fn sums(&self, base: usize, columns: usize) -> Strided {
-        let repeat = if self.are_tokens { columns / 8 } else { LANES / 8 };
-        strided(base + 4 * (self.token * columns + self.column), 1, repeat)
-    }
-
-    /// Elements of one row for all tokens.
-    fn columns(&self, base: usize) -> Strided {
-        strided(base + 4 * self.column, 1, if self.are_tokens { 0 } else { LANES / 8 })
-    }
-
-    /// A block of each token.
-    fn tokens(&self, base: usize) -> Strided {
-        strided(base + 32 * self.token, 0, usize::from(self.are_tokens))
+impl Emit {
+    /// `room` = tiles of a product of `tiles` tiles from number `first` on; 0 behind the last.
+    fn room(&mut self, room: Reg, first: Reg, tiles: usize) {
+        self.scalar(ScalarOp::Mul, room, first, ScalarOperand::Imm(-1));
+        self.add(room, room, tiles as i64);
+        self.scalar(ScalarOp::Max, room, room, ScalarOperand::Imm(0));
     }
 }

@@ -8,7 +8,6 @@ use tcc_backends::isa::matrix::lower::model::{self, LowerError};
 use tcc_backends::isa::matrix::lower::split;
 use tcc_backends::isa::matrix::lower::split::choice::Choice as SplitChoice;
 use tcc_backends::isa::matrix::lower::split::search::Shape;
-use tcc_backends::isa::matrix::lower::split::stream::Streamed;
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_ir::plan::{Plan, StepList};
 
@@ -19,8 +18,8 @@ pub struct Decider<'a> {
     machine: &'a Machine,
     forced: &'a [Forced],
     found: RefCell<Vec<(Product, Option<Decision>)>>,
-    /// About streamed products of the same activations.
-    together: RefCell<Vec<(Vec<Shape>, Option<Streamed>)>>,
+    /// About products of the same activations.
+    together: RefCell<Vec<(Vec<Shape>, Option<SplitChoice>)>>,
 }
 
 impl<'a> Decider<'a> {
@@ -48,14 +47,14 @@ impl<'a> Decider<'a> {
         if let Decision::Split(choice) = self.decide(Product::Split(*shape))? { Some(choice) } else { None }
     }
 
-    /// The tile of streamed products that are worked on together; `None` where each is worked on by itself.
-    pub fn together(&self, shapes: &[Shape]) -> Option<Streamed> {
-        let known = self.together.borrow().iter().find(|(known, _)| known == shapes).map(|(_, tile)| *tile);
+    /// The choice of products that are worked on together; `None` where each is worked on by itself.
+    pub fn together(&self, shapes: &[Shape]) -> Option<SplitChoice> {
+        let known = self.together.borrow().iter().find(|(known, _)| known == shapes).map(|(_, choice)| *choice);
         known.unwrap_or_else(|| {
             let choices: Option<Vec<_>> = shapes.iter().map(|shape| Some((*shape, self.split(shape)?))).collect();
-            let tile = choices.and_then(|choices| split::search::choose_together(&choices, self.machine));
-            self.together.borrow_mut().push((shapes.to_vec(), tile));
-            tile
+            let choice = choices.and_then(|choices| split::search::choose_together(&choices, self.machine));
+            self.together.borrow_mut().push((shapes.to_vec(), choice));
+            choice
         })
     }
 

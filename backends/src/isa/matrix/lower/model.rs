@@ -21,7 +21,6 @@ use super::matmul::tile::{Memories, Mode, Shape, Tile};
 use super::matmul::{self, DoesNotFit, Product};
 use super::split;
 use super::split::choice::Choice;
-use super::split::stream::Streamed;
 use super::stage::{self, Step as StageStep};
 use super::vector::cache;
 use super::vector::dense::{self, Dense};
@@ -93,8 +92,8 @@ pub const TOKENS_OFFSET: usize = 64;
 pub struct Choose<'a> {
     pub coupled: &'a dyn Fn(&Shape) -> Option<Tile>,
     pub split: &'a dyn Fn(&split::search::Shape) -> Option<Choice>,
-    /// The tile of streamed products that are worked on together; `None` where each is worked on by itself.
-    pub together: &'a dyn Fn(&[split::search::Shape]) -> Option<Streamed>,
+    /// The choice of products that are worked on together; `None` where each is worked on by itself.
+    pub together: &'a dyn Fn(&[split::search::Shape]) -> Option<Choice>,
 }
 
 /// What streams may use of the local memories and queues.

@@ -26,8 +26,7 @@ pub(super) fn scratch_bytes(plan: &Plan, machine: &Machine) -> Option<[usize; 2]
 
 impl Cx<'_> {
     /// How many of `steps` are worked on together: the first one, and where it is a product in blocks of token rows, or a
-    /// streamed one, those of the same activations and the same kind that are joined to it; of streamed ones as many as are
-    /// faster together.
+    /// streamed one, as many of the same activations and the same kind that are joined to it as are faster together.
     pub(super) fn together(&self, steps: &[Step]) -> usize {
         let kind = |step: &Step| {
             let (shape, choice) = self.choice(step)?;
@@ -40,9 +39,6 @@ impl Cx<'_> {
         };
         let Some(first) = steps.first().and_then(kind) else { return 1 };
         let count = 1 + steps[1..].iter().take_while(|step| step.joined && kind(step).as_ref() == Some(&first)).count();
-        if !first.0 {
-            return count;
-        }
         let shapes: Vec<search::Shape> = steps[..count].iter().filter_map(|step| Some(self.choice(step)?.0)).collect();
         (2..=count).rev().find(|count| (self.choose.together)(&shapes[..*count]).is_some()).unwrap_or(1)
     }
@@ -53,8 +49,7 @@ impl Cx<'_> {
         Some((shape, (self.choose.split)(&shape)?))
     }
 
-    /// The streams of products that cube and vector cores of a split machine share; several in blocks of token rows have the
-    /// tile of the one that has the most output rows.
+    /// The streams of products that cube and vector cores of a split machine share.
     pub(super) fn split(&self, steps: &[Step], op: u16) -> Result<Option<[Stream; 2]>, LowerError> {
         let label = || steps[0].label.clone();
         let is_product = |step: &Step| split_product(self.plan.kernel(step.kernel), self.machine).is_some();
@@ -65,10 +60,10 @@ impl Cx<'_> {
         let products: Vec<split::Product> = products.collect();
         let shapes: Vec<search::Shape> = choices.iter().map(|(shape, _)| *shape).collect();
         let together = if steps.len() > 1 { (self.choose.together)(&shapes) } else { None };
-        let Some((_, choice)) = choices.into_iter().max_by_key(|(shape, _)| shape.n) else { return Ok(None) };
+        let Some(choice) = together.or_else(|| Some(choices.first()?.1)) else { return Ok(None) };
         let streams = match choice {
             Choice::Blocks(tile) => split::streams(self.machine, &products, tile, op),
-            Choice::Streamed(tile) => split::stream::streams(self.machine, &products, together.unwrap_or(tile), op),
+            Choice::Streamed(tile) => split::stream::streams(self.machine, &products, tile, op),
             Choice::Vector => return Ok(None),
         };
         let streams = streams.map_err(|source| LowerError::Ub { label: label(), source })?;

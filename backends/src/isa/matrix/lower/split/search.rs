@@ -142,26 +142,27 @@ pub fn choose(shape: &Shape, machine: &Machine) -> Choice {
     best.1
 }
 
-/// The tile of streamed products of the same activations that are faster together than one after the other with the
-/// choice that each has: the fastest one of theirs, with rows that all have whole tiles of.
-pub fn choose_together(all: &[(Shape, Choice)], machine: &Machine) -> Option<Streamed> {
+/// The choice of products of the same activations that are faster together than one after the other with the choice that
+/// each has: the fastest one of theirs; where they are streamed, with rows that all have whole tiles of.
+pub fn choose_together(all: &[(Shape, Choice)], machine: &Machine) -> Option<Choice> {
     let shapes: Vec<Shape> = all.iter().map(|(shape, _)| *shape).collect();
     let rows: Vec<usize> = shapes.iter().map(|shape| shape.n).collect();
     let mut apart = 0.0;
-    let mut tiles: Vec<Streamed> = vec![];
+    let mut choices: Vec<Choice> = vec![];
     for (shape, choice) in all {
-        let tile = match choice {
-            Choice::Streamed(tile) => tile.dividing(&rows),
-            Choice::Blocks(_) | Choice::Vector => return None,
+        let of_all = match choice {
+            Choice::Streamed(tile) => Choice::Streamed(tile.dividing(&rows)),
+            Choice::Blocks(_) => *choice,
+            Choice::Vector => return None,
         };
-        if !tiles.contains(&tile) {
-            tiles.push(tile);
+        if !choices.contains(&of_all) {
+            choices.push(of_all);
         }
         apart += cycles(&alone(shape, *choice, machine)?, machine, true)?;
     }
-    let timed = tiles.into_iter().filter_map(|tile| {
-        let program = together(&shapes, Choice::Streamed(tile), machine)?;
-        Some((cycles(&program, machine, true)?, tile))
+    let timed = choices.into_iter().filter_map(|choice| {
+        let program = together(&shapes, choice, machine)?;
+        Some((cycles(&program, machine, true)?, choice))
     });
     let best = timed.min_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 < apart).then_some(best.1)

@@ -89,9 +89,9 @@ const GATES: [(&str, &str, usize, u32, DType, f64); 26] = [
     ("ascend910b", "documented", 512, 0, DType::Q8, 0.47),
     ("ascend910b", "measured", 1, 4000, DType::Q8, 9.8),
     ("ascend950pr", "measured", 512, 0, DType::F16, 2.8),
-    ("ascend950pr", "measured", 512, 0, DType::Q8, 0.27),
-    ("ascend950pr", "documented", 512, 0, DType::Q8, 0.48),
-    ("ascend950pr", "measured", 512, 3584, DType::Q8, 0.2),
+    ("ascend950pr", "measured", 512, 0, DType::Q8, 0.23),
+    ("ascend950pr", "documented", 512, 0, DType::Q8, 0.36),
+    ("ascend950pr", "measured", 512, 3584, DType::Q8, 0.18),
 ];
 
 #[test]

@@ -119,7 +119,7 @@ fn lines(layer: &Layer, name: &str, costs: &str) -> ([String; 2], f64) {
     ([floats, codes], overlapped)
 }
 
-/// The document says what is computed here, and that no preset reaches 80 % with exact f32 attention.
+/// The document says what is computed here, and that no preset reaches 80 % with exact f32 attention in 2B-4T.
 #[test]
 fn the_document_has_the_bounds() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/matrix-mapping.md");
@@ -127,12 +127,13 @@ fn the_document_has_the_bounds() {
     let machines = || MACHINES.into_iter().flat_map(|name| ["measured", "documented"].map(|costs| (name, costs)));
     for ((name, costs), layer) in machines().flat_map(|machine| LAYERS.iter().map(move |layer| (machine, layer))) {
         let (lines, overlapped) = lines(layer, name, costs);
-        // With f16 caches those of the one layer are enough.
-        let told = if layer.width == LAYERS[0].width { &lines[..] } else { &lines[1..] };
+        // Of the wider layer the document has int8 caches alone.
+        let is_first = layer.width == LAYERS[0].width;
+        let told = if is_first { &lines[..] } else { &lines[1..] };
         for line in told {
             println!("{line}");
             assert!(document.contains(line), "docs/matrix-mapping.md lacks the line\n{line}");
         }
-        assert!(overlapped < 0.8, "{name}, {costs}: 80 % is possible");
+        assert!(!is_first || overlapped < 0.8, "{name}, {costs}: 80 % is possible");
     }
 }

@@ -14,7 +14,6 @@ use tcc::matrix::{self, Body, Compiled, MatrixOptions};
 use tcc::model::Model;
 use tcc_backends::isa::matrix::lower::matmul::tile::Mode;
 use tcc_backends::isa::matrix::lower::model::{self, Choose};
-use tcc_backends::isa::matrix::lower::split::choice::Choice as SplitChoice;
 use tcc_backends::isa::matrix::lower::stage::{BEGIN, MEET};
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::preset::preset;
@@ -125,11 +124,7 @@ fn products_together_do_not_depend_on_each_other() {
     {
         let machine = machine(name);
         let compiled = compile(&front(&model, 32), &machine, vec![]);
-        let together = || match text.parse() {
-            Ok(SplitChoice::Streamed(tile)) => Some(tile),
-            Ok(SplitChoice::Blocks(_) | SplitChoice::Vector) | Err(_) => None,
-        };
-        let choose = Choose { coupled: &|_| None, split: &|_| text.parse().ok(), together: &|_| together() };
+        let choose = Choose { coupled: &|_| None, split: &|_| text.parse().ok(), together: &|_| text.parse().ok() };
         let lowered = |plan: &Plan| {
             let list = plan.bodies.iter().find(|list| list.m == m).expect("a body");
             model::lower(plan, &[(list, Mode::I8)], &machine, &choose).expect("it lowers").remove(0)

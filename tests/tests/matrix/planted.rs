@@ -1,11 +1,12 @@
 //! One planted fault for each rule of the checker, and signals between cores.
 
+use tcc_backends::isa::matrix::lower::split::search::{self, Shape};
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::preset::preset;
 use tcc_backends::isa::matrix::program::addr::{Addr, Queue};
 use tcc_backends::isa::matrix::program::builder::{ProgramBuilder, StreamBuilder};
 use tcc_backends::isa::matrix::program::inst::{
-    CopyPath, CrossMode, FlagId, Inst, Order, ScalarOp, ScalarOperand, Side, UnitFlag, Work,
+    CopyPath, CrossMode, FixPath, FlagId, Inst, Order, ScalarOp, ScalarOperand, Side, UnitFlag, Work,
 };
 use tcc_backends::isa::matrix::program::ty::{CubeType, ElemType};
 use tcc_backends::isa::matrix::program::vec::{Operand, VecOp, Vector};
@@ -13,6 +14,7 @@ use tcc_backends::isa::matrix::program::{CoreKind, Program, Record, Stream, Symb
 use tcc_backends::isa::matrix::sim::check::violation::Rule;
 use tcc_backends::isa::matrix::sim::memory::Gm;
 use tcc_backends::isa::matrix::sim::{Options, SimError, run};
+use tcc_ir::kernel::ScaleKind;
 
 use super::checker::{add, copy, gemm, machine, reg, rules, vector};
 
@@ -99,6 +101,43 @@ fn what_the_machine_lacks_is_refused() {
     });
     let error = run(&program, &machine(), &mut Gm::new(&program), Options::default()).expect_err("no such mode");
     assert!(matches!(error, SimError::Fault(fault) if fault.rule == Rule::NotOnMachine));
+}
+
+/// A cube core writes sums to UB of its vector cores: each to its own, and to none that does not run.
+#[test]
+fn sums_reach_the_vector_core_that_they_are_for() {
+    let mut machine = preset("ascend950pr").expect("a preset").expect("it parses");
+    machine.org.cores.value = 1;
+    let (scale, bias, residual) = (ScaleKind::PerTensor, false, false);
+    let shape = Shape { m: 32, n: 128, k: 256, scale, bias, residual };
+    let program = search::alone(&shape, "m32 p2 l1".parse().expect("a choice"), &machine).expect("it fits");
+    let paths = |program: &Program| -> Vec<FixPath> {
+        let works = program.stages[0].streams[0].records.iter().filter_map(|record| match record.inst {
+            Inst::Work(Work::Fix(fix)) => Some(fix.path),
+            _ => None,
+        });
+        works.collect()
+    };
+    assert!(paths(&program).contains(&FixPath::Ub) && paths(&program).contains(&FixPath::Ub1));
+    let options = Options { functional: true, check: true, ..Options::default() };
+    let found = |program: &Program| {
+        let report = run(program, &machine, &mut Gm::new(program), options).expect("it runs");
+        report.violations.iter().map(|violation| violation.rule).collect::<Vec<Rule>>()
+    };
+    assert_eq!(found(&program), []);
+    let all_to_the_first = edited(program.clone(), |records| {
+        for record in records {
+            if let Inst::Work(Work::Fix(fix)) = &mut record.inst {
+                fix.path = FixPath::Ub;
+            }
+        }
+    });
+    assert!(found(&all_to_the_first).contains(&Rule::Uninitialized));
+    let mut alone = program;
+    let vector = &mut alone.stages[0].streams[1];
+    vector.cores = 1;
+    vector.start.iter_mut().for_each(|start| start.values.truncate(1));
+    assert!(found(&alone).contains(&Rule::NotOnMachine));
 }
 
 #[test]

@@ -19,6 +19,10 @@ use crate::isa::matrix::sim::{self, Options};
 /// Blocks of token rows at most.
 const MOST_BLOCKS: usize = 32;
 
+/// Tiles of a way and a number of panels at most, and the token rows that those behind the first two have at least.
+const MOST_TILES: usize = 4;
+const LEAST_ROWS: usize = 64;
+
 /// Output rows of streamed tiles.
 const STREAM_ROWS: [usize; 3] = [64, 32, 16];
 
@@ -33,8 +37,8 @@ pub struct Shape {
     pub residual: bool,
 }
 
-/// What fits, with its program: at most two tiles for each way of weights and activations and each number of panels, the
-/// fewest blocks of rows and one more, and for a few token rows every streamed form.
+/// What fits, with its program: at most [`MOST_TILES`] tiles for each way of weights and activations and each number of
+/// panels, those of the fewest blocks of rows, and for a few token rows every streamed form.
 fn candidates(shape: &Shape, machine: &Machine) -> Vec<(Choice, Program)> {
     let mut all = vec![];
     let fitting = |choice: Choice| Some((choice, alone(shape, choice, machine)?));
@@ -45,7 +49,10 @@ fn candidates(shape: &Shape, machine: &Machine) -> Vec<(Choice, Program)> {
             let mut tiles: Vec<Tile> =
                 (1..=MOST_BLOCKS).map(|blocks| Tile { block_m: block(blocks), panels, via, pass }).collect();
             tiles.dedup();
-            all.extend(tiles.into_iter().map(Choice::Blocks).filter_map(fitting).take(4));
+            let fitting = tiles.into_iter().filter_map(|tile| fitting(Choice::Blocks(tile)).map(|found| (tile, found)));
+            // Every block is code of its own: small ones have to be few.
+            let worth = fitting.enumerate().take_while(|(i, (tile, _))| *i < 2 || tile.block_m >= LEAST_ROWS);
+            all.extend(worth.take(MOST_TILES).map(|(_, (_, found))| found));
         }
     }
     if shape.m <= stream::MOST_M {

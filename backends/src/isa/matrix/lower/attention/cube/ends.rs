@@ -8,7 +8,7 @@ use super::plan::STRIP;
 use super::products::{at, ub_to_l1};
 use super::vector::{BITS, LOW, OUT_AT, Q_AT, TO_F32, each_query};
 use super::{DONE, GO, Side, flag};
-use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, dense, strided};
+use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, Strided, dense, strided};
 use crate::isa::matrix::lower::vector::{ROWS, behind};
 use crate::isa::matrix::program::addr::Queue;
 use crate::isa::matrix::program::inst::{Count, CrossMode, FixPath, Order};
@@ -111,6 +111,22 @@ impl Side<'_> {
             e.after(Queue::Mte3, Queue::Fix);
             e.after(Queue::M, Queue::Fix);
         }
+        self.result_scales(e);
+        for (column, lanes) in self.columns() {
+            self.take_results(e, [out, high], column / 4, lanes);
+            let low = strided(out + column, 1, pitch / 8);
+            self.total(e, [low, strided(high, 1, lanes / 8), dense(carried)], lanes);
+            self.free_sums(e);
+            e.vec(VecOp::Mul, F32, low, low, Second::Vector(each_query(ub.blocks)), queries, lanes);
+        }
+        e.after(Queue::V, Queue::Mte3);
+        self.store_rows(e, out);
+        e.set(Queue::Mte3, Queue::V, flag::STORED);
+    }
+
+    /// What sums of codes are multiplied by, in a block of each query, from the largest weights and the sums of exponentials.
+    pub fn result_scales(&self, e: &mut Emit) {
+        let (ub, queries) = (&self.set.placed.ub, self.queries());
         e.each(VecOp::Div, F32, ub.a, ub.a, Second::f32(f32::from(WEIGHT_MAX)), queries);
         for first in (0..queries).step_by(ROWS) {
             let (lo, rows) = (ub.sums + 32 * first, (queries - first).min(ROWS));
@@ -118,22 +134,17 @@ impl Side<'_> {
             e.each2(VecOp::Div, ub.a + 4 * first, ub.a + 4 * first, l, rows);
         }
         e.spread(ub.blocks, ub.a, queries);
-        for (column, lanes) in self.columns() {
-            self.take_results(e, [out, high], column / 4, lanes);
-            let (low, high, carried) =
-                (strided(out + column, 1, pitch / 8), strided(high, 1, lanes / 8), dense(carried));
-            e.vec(VecOp::Shr, S32, carried, low, BITS, queries, lanes);
-            e.vec(VecOp::And, S32, low, low, LOW, queries, lanes);
-            e.vec(VecOp::Add, S32, high, high, Second::Vector(carried), queries, lanes);
-            e.vec(VecOp::Cast, TO_F32, low, low, Second::None, queries, lanes);
-            e.vec(VecOp::Cast, TO_F32, high, high, Second::None, queries, lanes);
-            e.vec(VecOp::Mla, F32, low, high, Second::f32(f32::from(PLANE)), queries, lanes);
-            self.free_sums(e);
-            e.vec(VecOp::Mul, F32, low, low, Second::Vector(each_query(ub.blocks)), queries, lanes);
-        }
-        e.after(Queue::V, Queue::Mte3);
-        self.store_rows(e, out);
-        e.set(Queue::Mte3, Queue::V, flag::STORED);
+    }
+
+    /// Sums of both planes as f32, in place of the low ones; the high ones and `carried` are lost.
+    pub fn total(&self, e: &mut Emit, [low, high, carried]: [Strided; 3], lanes: usize) {
+        let queries = self.queries();
+        e.vec(VecOp::Shr, S32, carried, low, BITS, queries, lanes);
+        e.vec(VecOp::And, S32, low, low, LOW, queries, lanes);
+        e.vec(VecOp::Add, S32, high, high, Second::Vector(carried), queries, lanes);
+        e.vec(VecOp::Cast, TO_F32, low, low, Second::None, queries, lanes);
+        e.vec(VecOp::Cast, TO_F32, high, high, Second::None, queries, lanes);
+        e.vec(VecOp::Mla, F32, low, high, Second::f32(f32::from(PLANE)), queries, lanes);
     }
 
     /// Sums of values in UB: with the first elements all of the low plane at `out`; `columns` elements of the high one.
@@ -160,7 +171,7 @@ impl Side<'_> {
         e.wait(sums, Queue::V, flag::SUMS);
     }
 
-    fn store_rows(&self, e: &mut Emit, out: usize) {
+    pub fn store_rows(&self, e: &mut Emit, out: usize) {
         let (tile, d, pitch) = (&self.set.placed.tile, self.a.cache.d, self.pitch());
         let row = 4 * self.a.heads * d;
         e.begin(Count::Reg(STORES));

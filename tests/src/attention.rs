@@ -1,11 +1,13 @@
 //! Programs of one attention on a matrix unit.
 
 use tcc_backends::isa::matrix::lower::attention::{Attention, Shared, attention, scratch_bytes};
+use tcc_backends::isa::matrix::lower::cores::CoreTable;
 use tcc_backends::isa::matrix::lower::emit::Emit;
+use tcc_backends::isa::matrix::lower::stage::{self, Step};
 use tcc_backends::isa::matrix::lower::vector::{Place, Tables};
 use tcc_backends::isa::matrix::machine::{Machine, OrganisationKind};
 use tcc_backends::isa::matrix::program::builder::ProgramBuilder;
-use tcc_backends::isa::matrix::program::{CoreKind, Program, SymbolKind};
+use tcc_backends::isa::matrix::program::{CoreKind, Program, Stream, SymbolKind};
 
 /// A program, and where its operands lie: queries, keys, values, result, position.
 pub struct AttentionProgram {
@@ -39,8 +41,20 @@ pub fn program(machine: &Machine, a: &Attention) -> Result<AttentionProgram, Str
     let streams = match shared {
         Shared::Cores((cores, start)) => vec![e.stream(kind, cores, start)],
         Shared::Groups(both) => both.into(),
+        Shared::Steps(steps) => joined(&mut builder, steps)?,
     };
     builder.stage("attention", streams);
     let program = builder.finish().map_err(|e| e.to_string())?;
     Ok(AttentionProgram { program, q, k, v, out, pos })
+}
+
+/// Steps as one stage, between which cores meet.
+fn joined(builder: &mut ProgramBuilder, steps: Vec<Vec<Stream>>) -> Result<Vec<Stream>, String> {
+    let (op, symbol) = (builder.op("attention"), builder.constant("cores", vec![], "u32"));
+    let steps: Vec<Step> =
+        steps.into_iter().map(|streams| Step { label: "attention".to_owned(), op, streams }).collect();
+    let mut table = CoreTable::default();
+    let streams = stage::join(&steps, &mut table, symbol).map_err(|e| format!("{e:?}"))?;
+    builder.set_last_constant(table.bytes());
+    Ok(streams)
 }

@@ -181,3 +181,43 @@ fn the_largest_heads_have_the_bits_of_the_definition() {
         }
     }
 }
+
+/// Few token rows over long caches: positions cut in pieces, of which some are empty, one core's or many cores', with units
+/// that only some rows see; heads of whole strips and others, and one KV head, whose heads may be ragged.
+#[test]
+fn pieces_have_the_bits_of_the_definition() {
+    // Five heads are hardly fewer than eight cores.
+    for (name, ctx) in [("ascend910b", 2048), ("ascend950pr", 2048), ("ascend310p", 8192)] {
+        for (m, pos) in [(1, 0), (1, 63), (1, 64), (1, 700), (1, 2015), (3, 62), (3, 126), (3, 1500), (8, 1020)] {
+            let shape = Shape { m, pos, heads: 10, kv_heads: 5, d: 32, ctx };
+            check(&pieces(name, shape), shape, Content::Random);
+        }
+        for (m, pos, heads, kv_heads, d, ctx) in [
+            (3, 255, 20, 5, 128, ctx - 9),
+            (1, 4000, 8, 2, 128, 16384),
+            (1, 1100, 6, 2, 72, 1111),
+            (2, 190, 9, 3, 40, 4000),
+        ] {
+            let shape = Shape { m, pos, heads, kv_heads, d, ctx };
+            check(&pieces(name, shape), shape, Content::Random);
+        }
+        for (m, pos, heads, d) in [(1, 200, 1, 5), (3, 1027, 3, 100), (2, 639, 20, 30), (1, 1038, 5, 16)] {
+            let shape = Shape { m, pos, heads, kv_heads: 1, d, ctx: 1041 };
+            for content in [Content::Largest, Content::Random] {
+                check(&pieces(name, shape), shape, content);
+            }
+        }
+    }
+}
+
+/// The machine, on which the positions of `shape` are cut.
+fn pieces(name: &str, shape: Shape) -> Machine {
+    let Shape { m, heads, kv_heads, d, ctx, .. } = shape;
+    let machine = machine(name);
+    let cache = CacheLayout { heads: kv_heads, ctx, d, dtype: DType::Q8 };
+    let of = attention::program(&machine, &Attention { m, heads, cache, scale: 0.1 });
+    // What cores that meet differ in is a constant.
+    let meets = of.expect("it fits").program.symbols.iter().any(|symbol| symbol.name == "cores");
+    assert!(meets, "{name}: {shape:?} is not cut");
+    machine
+}

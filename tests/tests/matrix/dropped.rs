@@ -16,7 +16,7 @@ use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::preset::{PRESETS, preset};
 use tcc_backends::isa::matrix::program::addr::Queue;
 use tcc_backends::isa::matrix::program::inst::{FlagId, Inst, Order};
-use tcc_backends::isa::matrix::program::{Program, Record, Stage, SymbolKind};
+use tcc_backends::isa::matrix::program::{Constant, Program, Record, Stage, SymbolKind};
 use tcc_backends::isa::matrix::sim::memory::Gm;
 use tcc_backends::isa::matrix::sim::{Options, SimError, run};
 use tcc_ir::cache::CacheLayout;
@@ -215,6 +215,30 @@ fn flags_of_long_attention_are_needed() {
         let (dropped, silent) = drop_some(&of.program, &machine, is_flag, (index % every, every));
         println!("{name}, a cache of {ctx}: {dropped} flags dropped");
         assert!(dropped > 50 && silent.is_empty(), "{}", silent.join("\n"));
+    }
+}
+
+/// Few token rows, whose positions are cut in pieces, two for some cores, none for others, one of them empty; values are turned
+/// with the scores, or step by step where a core has two pieces. By default a few of the flags, other ones of each, with
+/// `TCC_TEST_FULL=1` all.
+#[test]
+fn flags_of_attention_in_pieces_are_needed() {
+    let every = sample();
+    for (index, (name, cores, kv_heads, ctx)) in
+        [("ascend910b", 3, 1, 1024), ("ascend950pr", 3, 2, 2048), ("ascend310p", 3, 2, 2048)].into_iter().enumerate()
+    {
+        let mut machine = preset(name).expect("a preset").expect("it parses");
+        machine.org.cores.value = cores;
+        let cache = CacheLayout { heads: kv_heads, ctx, d: 32, dtype: DType::Q8 };
+        let attention = Attention { m: 3, heads: 2 * kv_heads, cache, scale: 0.1 };
+        let mut of = attention::program(&machine, &attention).expect("it fits");
+        // Timing takes inputs as zero.
+        of.program.symbols[usize::from(of.pos.0.0)].kind = SymbolKind::Constant;
+        let position = (ctx as u32 / 2 + 130).to_le_bytes();
+        of.program.constants.push(Constant { symbol: of.pos.0, bytes: [&position[..], &[0; 60]].concat() });
+        let (dropped, silent) = drop_some(&of.program, &machine, is_flag, (index % every, every));
+        println!("{name}, {kv_heads} heads in pieces: {dropped} flags dropped");
+        assert!(dropped > 30 && silent.is_empty(), "{}", silent.join("\n"));
     }
 }
 

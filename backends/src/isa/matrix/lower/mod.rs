@@ -1,7 +1,7 @@
 //! From kernels of a plan to streams of the matrix unit.
 
 pub mod attention;
-mod cores;
+pub mod cores;
 pub mod emit;
 pub mod matmul;
 pub mod model;

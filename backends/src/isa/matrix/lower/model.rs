@@ -166,6 +166,7 @@ fn lower_list(
         }
         match cx.attention(&mut streams.e, step)? {
             Some(attention::Shared::Groups(both)) => streams.push(&step.label, both.into()),
+            Some(attention::Shared::Steps(steps)) => steps.into_iter().for_each(|s| streams.push(&step.label, s)),
             Some(attention::Shared::Cores((cores, start))) => streams.end_step(&step.label, Shared { cores, start }),
             None => {
                 let shared = cx.step(&mut streams.e, step)?;

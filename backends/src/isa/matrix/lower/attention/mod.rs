@@ -47,6 +47,8 @@ pub enum Shared {
     Cores(Sharing),
     /// Cube cores and vector cores have a stream each.
     Groups([Stream; 2]),
+    /// Steps between which cores meet, each with a stream for each kind of its cores.
+    Steps(Vec<Vec<Stream>>),
 }
 
 /// Bytes of global memory that scores, and what passes between cores, wait in.
@@ -69,6 +71,9 @@ pub fn attention(
         let of = (ub_bytes(machine), machine.vector_units());
         return vector::attention(e, a, operands, tables, of).map(Shared::Cores);
     };
+    if plan.cut.is_some() {
+        return Ok(Shared::Steps(cube::pieces(e.op, a, &plan, operands, tables)));
+    }
     Ok(match machine.org.kind {
         OrganisationKind::Coupled => Shared::Cores(cube::coupled(e, a, &plan, operands, tables)),
         OrganisationKind::Split => Shared::Groups(cube::streams(e.op, a, &plan, operands, tables)),

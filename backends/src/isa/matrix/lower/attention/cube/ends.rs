@@ -8,7 +8,7 @@ use super::plan::STRIP;
 use super::products::{at, ub_to_l1};
 use super::vector::{BITS, LOW, OUT_AT, Q_AT, TO_F32, each_query};
 use super::{DONE, GO, Side, flag};
-use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, dense, strided};
+use crate::isa::matrix::lower::emit::{Emit, F32, S32, Second, Strided, dense, strided};
 use crate::isa::matrix::lower::vector::{ROWS, behind};
 use crate::isa::matrix::program::addr::Queue;
 use crate::isa::matrix::program::inst::{Count, CrossMode, FixPath, Order};
@@ -111,32 +111,21 @@ impl Side<'_> {
             e.after(Queue::Mte3, Queue::Fix);
             e.after(Queue::M, Queue::Fix);
         }
-        e.each(VecOp::Div, F32, ub.a, ub.a, Second::f32(f32::from(WEIGHT_MAX)), queries);
-        for first in (0..queries).step_by(ROWS) {
-            let (lo, rows) = (ub.sums + 32 * first, (queries - first).min(ROWS));
-            let l = e.reduce(lo, lo + 32 * queries, ub.transpose, ub.scratch, rows);
-            e.each2(VecOp::Div, ub.a + 4 * first, ub.a + 4 * first, l, rows);
-        }
-        e.spread(ub.blocks, ub.a, queries);
+        self.result_scales(e);
         if self.plan.cores.is_direct {
             self.await_cube(e);
         }
         for (column, lanes) in self.columns() {
             let is_last = column + 4 * lanes == 4 * pitch;
             let row = |base: usize| strided(base + column, 1, pitch / 8);
-            let (y, carried) = (row(out), dense(carried));
+            let y = row(out);
             let [low, high] = if self.plan.cores.is_direct {
                 [ub.cube_sums + 4 * queries * pitch, ub.cube_sums].map(row)
             } else {
                 self.take_results(e, [out, high], column / 4, lanes);
                 [y, strided(high, 1, lanes / 8)]
             };
-            e.vec(VecOp::Shr, S32, carried, low, BITS, queries, lanes);
-            e.vec(VecOp::And, S32, y, low, LOW, queries, lanes);
-            e.vec(VecOp::Add, S32, high, high, Second::Vector(carried), queries, lanes);
-            e.vec(VecOp::Cast, TO_F32, y, y, Second::None, queries, lanes);
-            e.vec(VecOp::Cast, TO_F32, high, high, Second::None, queries, lanes);
-            e.vec(VecOp::Mla, F32, y, high, Second::f32(f32::from(PLANE)), queries, lanes);
+            self.total(e, y, [low, high, dense(carried)], lanes);
             if is_last || !self.plan.cores.is_direct {
                 self.free_sums(e);
             }
@@ -145,6 +134,29 @@ impl Side<'_> {
         e.after(Queue::V, Queue::Mte3);
         self.store_rows(e, out);
         e.set(Queue::Mte3, Queue::V, flag::STORED);
+    }
+
+    /// What sums of codes are multiplied by, in a block of each query, from the largest weights and the sums of exponentials.
+    pub fn result_scales(&self, e: &mut Emit) {
+        let (ub, queries) = (&self.set.placed.ub, self.queries());
+        e.each(VecOp::Div, F32, ub.a, ub.a, Second::f32(f32::from(WEIGHT_MAX)), queries);
+        for first in (0..queries).step_by(ROWS) {
+            let (lo, rows) = (ub.sums + 32 * first, (queries - first).min(ROWS));
+            let l = e.reduce(lo, lo + 32 * queries, ub.transpose, ub.scratch, rows);
+            e.each2(VecOp::Div, ub.a + 4 * first, ub.a + 4 * first, l, rows);
+        }
+        e.spread(ub.blocks, ub.a, queries);
+    }
+
+    /// `y` becomes the sums of both planes as f32; it may lie where the low ones do. The high ones and `carried` are lost.
+    pub fn total(&self, e: &mut Emit, y: Strided, [low, high, carried]: [Strided; 3], lanes: usize) {
+        let queries = self.queries();
+        e.vec(VecOp::Shr, S32, carried, low, BITS, queries, lanes);
+        e.vec(VecOp::And, S32, y, low, LOW, queries, lanes);
+        e.vec(VecOp::Add, S32, high, high, Second::Vector(carried), queries, lanes);
+        e.vec(VecOp::Cast, TO_F32, y, y, Second::None, queries, lanes);
+        e.vec(VecOp::Cast, TO_F32, high, high, Second::None, queries, lanes);
+        e.vec(VecOp::Mla, F32, y, high, Second::f32(f32::from(PLANE)), queries, lanes);
     }
 
     /// Brings sums of values to UB: with the first elements all of the low plane at `out`; `columns` elements of the high one.
@@ -171,7 +183,7 @@ impl Side<'_> {
         e.wait(sums, Queue::V, flag::SUMS);
     }
 
-    fn store_rows(&self, e: &mut Emit, out: usize) {
+    pub fn store_rows(&self, e: &mut Emit, out: usize) {
         let (tile, d, pitch) = (&self.set.placed.tile, self.a.cache.d, self.pitch());
         let row = 4 * self.a.heads * d;
         e.begin(Count::Reg(STORES));

@@ -1,6 +1,7 @@
 //! Which tiles a core works on, and its way over their positions: the same for both sides of a group, so that they meet.
 
 use super::super::Attention;
+use super::cut::Cut;
 use super::plan::{POSITIONS, Plan, Set, Tile};
 use crate::isa::matrix::lower::cores::reg;
 use crate::isa::matrix::lower::emit::Emit;
@@ -20,6 +21,10 @@ pub const SCRATCH: Reg = reg(6);
 pub const GROUP: Reg = reg(7);
 pub const SUB: Reg = reg(8);
 const COUNTS: [Reg; 2] = [reg(9), reg(10)];
+/// In the place of a second set's: the first unit of the group's pieces.
+const START: Reg = COUNTS[1];
+/// And which rows of a tile the core ends.
+pub const ENDED: Reg = START;
 // What the group works on, how far the next is from it, and how many are left in the set.
 const PAIR: Reg = reg(11);
 const STRIDE: Reg = reg(12);
@@ -33,6 +38,8 @@ pub const STORES: Reg = reg(16);
 const LONG: Reg = reg(17);
 const SHORT: Reg = reg(18);
 pub const AT: Reg = reg(19);
+/// In the place of the one that says so of results: 1 more than the tile whose exponentials the core adds up, 0 if none.
+pub const ADDED: Reg = STORES;
 /// 1 if another tile follows in the set.
 const HAS_NEXT: Reg = reg(20);
 /// Free for the sides.
@@ -87,6 +94,13 @@ impl Plan {
         }
     }
 
+    /// Runs `body` once for each tile of the first set.
+    pub fn each(&self, e: &mut Emit, body: impl Fn(&mut Emit)) {
+        e.begin(Count::Reg(COUNTS[0]));
+        body(e);
+        e.end(&[]);
+    }
+
     /// Runs `body` once where a tile is left in the set: [`PAIR`] is its.
     pub fn first(&self, e: &mut Emit, body: impl Fn(&mut Emit)) {
         e.scalar(ScalarOp::Min, HAS_NEXT, LEFT, imm(1));
@@ -105,6 +119,10 @@ impl Plan {
 
     /// Sets [`HEADS`], [`FIRST`] and [`STORES`] to those of a tile of the pair.
     pub fn tile(&self, e: &mut Emit, set: &Set, sub: ScalarOperand) {
+        if let Some((cut, _)) = &self.cut {
+            e.scalar(ScalarOp::Div, HEADS, PAIR, imm(cut.groups));
+            return e.add(FIRST, Reg::ZERO, 0);
+        }
         let items = set.along * self.parts;
         e.add(ITEM, PAIR, -(set.dealt as i64));
         e.scalar(ScalarOp::Mul, ITEM, ITEM, imm(self.apart));
@@ -139,6 +157,9 @@ impl Plan {
     /// The steps of a pass over the positions that the group's tiles see.
     pub fn steps(&self, e: &mut Emit, set: &Set) {
         let tile = &set.placed.tile;
+        if let Some((cut, _)) = &self.cut {
+            return cut.steps(e, tile);
+        }
         // The last tile is the one that sees least.
         self.tile(e, set, imm(self.apart - 1));
         e.scalar(ScalarOp::Add, LONG, FIRST, ScalarOperand::Reg(POS));
@@ -196,5 +217,78 @@ impl Plan {
     /// [`HEADS`] becomes the KV head.
     pub fn kv_head(&self, e: &mut Emit, a: &Attention) {
         e.scalar(ScalarOp::Div, HEADS, HEADS, imm(self.parts / a.cache.heads));
+    }
+}
+
+/// Two registers that are free behind passes.
+pub const UNITS: [Reg; 2] = [LONG, SHORT];
+
+impl Cut {
+    /// `reg` becomes the number of units that the rows of a tile see.
+    pub fn units(e: &mut Emit, reg: Reg, tile: &Tile) {
+        e.add(reg, POS, (tile.rows + POSITIONS - 1) as i64);
+        e.scalar(ScalarOp::Div, reg, reg, imm(POSITIONS));
+    }
+
+    /// The steps of a pass over the pieces of a group, each core's.
+    fn steps(&self, e: &mut Emit, tile: &Tile) {
+        let (per, all) = (self.per as i64, LONG);
+        Cut::units(e, all, tile);
+        e.add(SHORT, all, self.pieces() as i64 - 1);
+        e.scalar(ScalarOp::Div, SHORT, SHORT, imm(self.pieces()));
+        e.scalar(ScalarOp::Mul, SHORT, SHORT, ScalarOperand::Imm(per));
+        e.scalar(ScalarOp::Rem, START, PAIR, imm(self.groups));
+        e.scalar(ScalarOp::Mul, START, START, ScalarOperand::Reg(SHORT));
+        // The group's, then each core's.
+        e.scalar(ScalarOp::Sub, all, all, ScalarOperand::Reg(START));
+        e.scalar(ScalarOp::Max, all, all, imm(0));
+        e.scalar(ScalarOp::Min, SHORT, SHORT, ScalarOperand::Reg(all));
+        e.add(SHORT, SHORT, per - 1);
+        e.scalar(ScalarOp::Div, SHORT, SHORT, ScalarOperand::Imm(per));
+        // Those of the last core that every row sees.
+        e.scalar(ScalarOp::Div, LONG, POS, imm(POSITIONS));
+        e.scalar(ScalarOp::Mul, AT, SHORT, ScalarOperand::Imm(per - 1));
+        e.scalar(ScalarOp::Add, AT, AT, ScalarOperand::Reg(START));
+        e.scalar(ScalarOp::Sub, LONG, LONG, ScalarOperand::Reg(AT));
+        e.scalar(ScalarOp::Max, LONG, LONG, imm(0));
+        e.scalar(ScalarOp::Min, LONG, LONG, ScalarOperand::Reg(SHORT));
+        e.scalar(ScalarOp::Div, LONG, LONG, imm(tile.units));
+        e.scalar(ScalarOp::Mul, AT, LONG, imm(tile.units));
+        e.scalar(ScalarOp::Sub, SHORT, SHORT, ScalarOperand::Reg(AT));
+    }
+
+    /// `reg` becomes the first unit of the piece of core `sub` of the group, behind [`Plan::steps`].
+    pub fn first_unit(&self, e: &mut Emit, reg: Reg, tile: &Tile, sub: ScalarOperand) {
+        e.scalar(ScalarOp::Mul, reg, LONG, imm(tile.units));
+        e.scalar(ScalarOp::Add, reg, reg, ScalarOperand::Reg(SHORT));
+        e.scalar(ScalarOp::Mul, reg, reg, sub);
+        e.scalar(ScalarOp::Add, reg, reg, ScalarOperand::Reg(START));
+    }
+
+    /// `reg` becomes the address of what the cores of the tile share, whose first is at `shared`; [`AT`] is lost.
+    pub fn tile_at(&self, e: &mut Emit, reg: Reg, shared: Place) {
+        e.scalar(ScalarOp::Div, reg, PAIR, imm(self.groups));
+        e.point(AT, shared);
+        e.index(reg, AT, reg, self.tile_bytes);
+    }
+
+    /// `reg` becomes the address of the piece of core `sub` of the group, `offset` behind where the tile's begins, where each
+    /// piece has `bytes`; [`AT`] is lost.
+    pub fn piece_at(&self, e: &mut Emit, reg: Reg, sub: ScalarOperand, (offset, bytes): (usize, usize), shared: Place) {
+        self.tile_at(e, reg, shared);
+        e.add(reg, reg, offset as i64);
+        e.scalar(ScalarOp::Rem, AT, PAIR, imm(self.groups));
+        e.scalar(ScalarOp::Mul, AT, AT, imm(self.per));
+        e.scalar(ScalarOp::Add, AT, AT, sub);
+        e.index(AT, reg, AT, bytes);
+        e.add(reg, AT, 0);
+    }
+
+    /// The core ends rows of a tile: which ones of which, its number says. [`ENDED`] is for the rows.
+    pub fn rows_of_tile(&self, e: &mut Emit) {
+        e.scalar(ScalarOp::Rem, ENDED, GROUP, imm(self.ends()));
+        e.scalar(ScalarOp::Div, PAIR, GROUP, imm(self.ends()));
+        e.scalar(ScalarOp::Mul, PAIR, PAIR, imm(self.groups));
+        e.add(STORES, Reg::ZERO, 1);
     }
 }

@@ -11,18 +11,21 @@
 //! through global memory, which L2 holds. Signals of the group's mode order it: GO, codes of queries or of weights may be
 //! read; DONE, sums may; READ and TAKEN, a slot of sums or of codes of weights may be written again.
 
+mod cut;
 mod ends;
 mod items;
+mod pieces;
 mod plan;
 mod products;
 mod vector;
 
+pub use self::pieces::pieces;
 pub use self::plan::Plan;
 use self::plan::Set;
 use super::{Attention, Operands};
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::vector::cache::pitch;
-use crate::isa::matrix::lower::vector::{Sharing, Tables};
+use crate::isa::matrix::lower::vector::{Place, Sharing, Tables};
 use crate::isa::matrix::program::inst::{ScalarOp, ScalarOperand};
 use crate::isa::matrix::program::{CoreKind, Stream};
 
@@ -52,6 +55,8 @@ struct Side<'a> {
     plan: &'a Plan,
     set: &'a Set,
     tables: &'a Tables,
+    /// All scratch in global memory.
+    scratch: Place,
     is_split: bool,
 }
 
@@ -67,7 +72,7 @@ pub fn coupled(e: &mut Emit, a: &Attention, plan: &Plan, operands: Operands, tab
     let starts = plan.starts(e, 1);
     begin(e, operands);
     own_scratch(e, plan, 1);
-    let side = |set| Side { a, plan, set, tables, is_split: false };
+    let side = |set| Side { a, plan, set, tables, scratch: operands[5], is_split: false };
     products::begin(e, plan, tables, false);
     products::presets(e, false, true);
     vector::presets(e, &plan.cores, true);
@@ -106,7 +111,7 @@ pub fn coupled(e: &mut Emit, a: &Attention, plan: &Plan, operands: Operands, tab
 
 /// The two streams of the op on a split machine.
 pub fn streams(op: u16, a: &Attention, plan: &Plan, operands: Operands, tables: &Tables) -> [Stream; 2] {
-    let side = |set| Side { a, plan, set, tables, is_split: true };
+    let side = |set| Side { a, plan, set, tables, scratch: operands[5], is_split: true };
     [cube_stream(op, plan, operands, tables, side), vector_stream(op, plan, operands, side)]
 }
 

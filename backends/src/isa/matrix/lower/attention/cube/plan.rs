@@ -1,9 +1,11 @@
 //! How attention over an int8 cache is cut, and where its parts lie.
 
 use super::super::Attention;
+use super::cut::Cut;
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::matmul::tile::Memories;
 use crate::isa::matrix::lower::model::memories;
+use crate::isa::matrix::lower::stage;
 use crate::isa::matrix::lower::vector::cache::pitch;
 use crate::isa::matrix::lower::vector::{MASK_ZEROS, ROWS, Space, UbTooSmall};
 use crate::isa::matrix::machine::{Machine, OrganisationKind};
@@ -24,6 +26,9 @@ pub const IDENTITY: usize = STRIP * STRIP;
 const MOST_UNITS: usize = 3;
 const MOST_REPEATS: usize = 128;
 
+/// The same where a core has a piece of a tile's positions.
+const MOST_PIECE_UNITS: usize = 6;
+
 /// Bytes of the sums of a strip of turned values: `s32[32 elements, 64 positions]`.
 pub const TURNED_STRIP: usize = 4 * STRIP * POSITIONS;
 
@@ -40,6 +45,8 @@ pub struct Cores {
     pub per: Option<usize>,
     /// Sums go from L0C straight to UB of those vector cores, which have one slot of them.
     pub is_direct: bool,
+    /// They can meet within a stage.
+    pub meet: bool,
 }
 
 impl Cores {
@@ -57,7 +64,8 @@ impl Cores {
         let has_cube = machine.cube_mode(CubeType::S8).is_some();
         let cubes = machine.cube_cores() as usize;
         let is_direct = per.is_some() && path.l0c_ub.is_some();
-        (has_ways && has_cube).then(|| Cores { memories: memories(machine), cubes, per, is_direct })
+        let meet = stage::can_meet(machine);
+        (has_ways && has_cube).then(|| Cores { memories: memories(machine), cubes, per, is_direct, meet })
     }
 
     /// Slots of sums of scores between a cube and its vector cores.
@@ -207,7 +215,7 @@ pub struct Ub {
 }
 
 impl Ub {
-    fn take(cores: &Cores, a: &Attention, tile: &Tile) -> Result<Ub, UbTooSmall> {
+    fn take(cores: &Cores, a: &Attention, tile: &Tile, cut: Option<&Cut>) -> Result<Ub, UbTooSmall> {
         let (mut space, is_split) = (Space::new(cores.memories.ub), cores.per.is_some());
         let (pitch, queries, units) = (pitch(&a.cache), tile.queries(), tile.units);
         let q = 4 * queries * pitch;
@@ -215,6 +223,7 @@ impl Ub {
         let turned = if is_split { 0 } else { POSITIONS * units * pitch };
         let codes = q + (q / 2).max(4 * tile.pairs());
         let bytes = (4 * tile.array()).max(3 * tile.array() + turned).max(codes + turned).max(2 * tile.array() + q);
+        let bytes = bytes.max(cut.map_or(0, |cut| cut.ub_bytes(tile, pitch)));
         let big = space.take(bytes)?;
         let blocks = |space: &mut Space| space.floats(8 * queries);
         let (q_scales, blocks_at, largest) = (blocks(&mut space)?, blocks(&mut space)?, blocks(&mut space)?);
@@ -289,10 +298,11 @@ pub struct Placed {
 
 impl Placed {
     /// `None` if it does not fit.
-    fn of(a: &Attention, cores: &Cores, tile: Tile) -> Option<Placed> {
+    fn of(a: &Attention, cores: &Cores, tile: Tile, cut: Option<&Cut>) -> Option<Placed> {
         let (mem, together) = (&cores.memories, cores.together());
         let (pitch, both) = (pitch(&a.cache), 2 * tile.padded());
-        let ahead = L1::of(a, &tile, together, a.cache.ctx.div_ceil(POSITIONS));
+        let units = a.cache.ctx.div_ceil(POSITIONS).div_ceil(cut.map_or(1, Cut::pieces));
+        let ahead = L1::of(a, &tile, together, units);
         let turns_ahead = cores.per.is_some() && ahead.end <= mem.l1;
         let l1 = if turns_ahead { ahead } else { L1::of(a, &tile, together, tile.units) };
         let scores = 4 * both * POSITIONS;
@@ -306,8 +316,9 @@ impl Placed {
             && IDENTITY + in_l0a <= mem.l0a
             && POSITIONS * pitch * (SLOTS + tile.units) <= mem.l0b
             // Masks say of so many positions that a row is ahead of.
-            && POSITIONS * tile.units + 2 * tile.rows <= MASK_ZEROS;
-        let ub = Ub::take(cores, a, &tile).ok()?;
+            && (cut.is_some() || POSITIONS * tile.units + 2 * tile.rows <= MASK_ZEROS)
+            && 2 * POSITIONS + tile.rows <= MASK_ZEROS;
+        let ub = Ub::take(cores, a, &tile, cut).ok()?;
         let scratch = Scratch::of(a, &tile, cores.per.is_some());
         fits.then_some(Placed { tile, ub, l1, l0c: L0c { slots, sums, turned, strips }, scratch, turns_ahead })
     }
@@ -316,7 +327,7 @@ impl Placed {
     fn of_rows(a: &Attention, cores: &Cores, rows: usize) -> Option<Placed> {
         let tile = |units| Tile { rows, heads: a.heads_together(), units };
         let most = (MOST_REPEATS / tile(1).queries()).clamp(1, MOST_UNITS);
-        (1..=most).rev().find_map(|units| Placed::of(a, cores, tile(units)))
+        (1..=most).rev().find_map(|units| Placed::of(a, cores, tile(units), None))
     }
 }
 
@@ -343,14 +354,20 @@ pub struct Plan {
     /// Tiles of different vector cores of a group; the others' results are not stored.
     pub apart: usize,
     pub sets: Vec<Set>,
+    /// How the positions of each tile are cut for several cores, and the tile of the rows that a core ends; of one set then.
+    pub cut: Option<(Cut, Set)>,
 }
 
 impl Plan {
     /// The cheapest tiles by estimate; `None` if none fits, or the cache has no codes.
     pub fn of(a: &Attention, machine: &Machine) -> Option<Plan> {
         let cores = Cores::of(machine).filter(|_| a.cache.has_scales())?;
-        let plans = (1..=a.m).filter_map(|rows| Plan::of_rows(a, &cores, rows));
-        plans.min_by_key(|plan| plan.estimate(a))
+        let whole = (1..=a.m).filter_map(|rows| Plan::of_rows(a, &cores, rows));
+        let cut = Cut::all(a, &cores).into_iter().filter_map(|cut| Plan::of_pieces(a, &cores, cut));
+        // Of cuts that are as good, the one with the shortest pieces of a whole cache.
+        let units =
+            |plan: &Plan| plan.cut.as_ref().map_or(0, |(cut, _)| a.cache.ctx.div_ceil(POSITIONS * cut.pieces()));
+        whole.chain(cut).min_by_key(|plan| (plan.estimate(a), units(plan)))
     }
 
     fn of_rows(a: &Attention, cores: &Cores, rows: usize) -> Option<Plan> {
@@ -369,7 +386,21 @@ impl Plan {
             }
         }
         let groups = if is_shared { cores.cubes.min(dealt) } else { 1 };
-        Some(Plan { cores: *cores, groups, parts: a.parts(), apart, sets })
+        Some(Plan { cores: *cores, groups, parts: a.parts(), apart, sets, cut: None })
+    }
+
+    /// All token rows in one tile for each part of the query heads, whose positions are cut.
+    fn of_pieces(a: &Attention, cores: &Cores, cut: Cut) -> Option<Plan> {
+        let (groups, apart, pairs) = (cores.cubes, cores.together(), a.parts() * cut.groups);
+        let plan = |units| {
+            let tile = Tile { rows: a.m, heads: a.heads_together(), units };
+            let placed = Placed::of(a, cores, tile, Some(&cut))?;
+            let sets = vec![Set { placed, first_row: 0, along: 1, dealt: 0, pairs }];
+            let placed = Placed::of(a, cores, Tile { rows: cut.ended, ..tile }, Some(&cut))?;
+            let ends = Set { placed, ..sets[0] };
+            Some(Plan { cores: *cores, groups, parts: a.parts(), apart, sets, cut: Some((cut, ends)) })
+        };
+        (1..=MOST_PIECE_UNITS).filter_map(plan).min_by_key(|plan| plan.estimate(a))
     }
 
     /// The set of pair `pair`.
@@ -394,30 +425,50 @@ impl Plan {
         const UNIT: usize = 14;
         const QUERY_UNIT: usize = 55;
         const QUERY: usize = 50;
+        const PIECE_QUERY: usize = 90;
         // What a tile waits for when it begins and ends.
         let wait = if self.cores.per.is_some() { 9000 } else { 3000 };
         let pos = (a.cache.ctx - a.m.min(a.cache.ctx)) / 2;
+        let work = |tile: &Tile, units: usize| {
+            let steps = units / tile.units + units % tile.units;
+            // Queries that fill no eight take instructions of their own to add up weights.
+            let eights = if tile.queries().is_multiple_of(8) { 0 } else { POSITIONS / 8 };
+            HEAD * (STEP * steps + (UNIT + eights) * units) + (QUERY_UNIT * units + QUERY) * tile.queries()
+        };
+        if let (Some((cut, _)), [set, ..]) = (&self.cut, &self.sets[..]) {
+            let units = (pos + a.m).div_ceil(POSITIONS).div_ceil(cut.pieces());
+            // What begins and ends all steps, and those of a piece.
+            let (all, piece) = if self.cores.per.is_some() { (8000, 3500) } else { (4000, 2500) };
+            let queries = PIECE_QUERY * set.placed.tile.queries();
+            return all + set.pairs.div_ceil(self.groups) * (piece + queries + work(&set.placed.tile, units));
+        }
         let of = |pair: usize| {
             let Some(set) = self.set_of(pair) else { return 0 };
             let tile = &set.placed.tile;
             let row = set.along - 1 - (pair - set.dealt) * self.apart / self.parts;
             let first = pos + set.first_row + row * tile.rows;
-            let units = (first + tile.rows).div_ceil(POSITIONS);
-            let steps = units / tile.units + units % tile.units;
-            // Queries that fill no eight take instructions of their own to add up weights.
-            let eights = if tile.queries().is_multiple_of(8) { 0 } else { POSITIONS / 8 };
-            wait + HEAD * (STEP * steps + (UNIT + eights) * units) + (QUERY_UNIT * units + QUERY) * tile.queries()
+            wait + work(tile, (first + tile.rows).div_ceil(POSITIONS))
         };
         (0..self.groups).map(|group| self.dealt(group).map(of).sum()).max().unwrap_or(0)
     }
 
     /// Bytes of a vector core's scratch.
     pub fn core_bytes(&self) -> usize {
+        if self.cut.is_some() {
+            // Scores lie with what the cores of a tile share.
+            return self.sets.iter().map(|set| set.placed.scratch.scores).max().unwrap_or(0);
+        }
         self.sets.iter().map(|set| set.placed.scratch.bytes).max().unwrap_or(0)
     }
 
     /// Bytes of global memory that all cores need.
     pub fn scratch_bytes(&self) -> usize {
+        let shared = self.cut.as_ref().map_or(0, |(cut, _)| self.parts * cut.tile_bytes);
+        self.cores_bytes() + shared
+    }
+
+    /// Those that are each core's own, in front.
+    pub fn cores_bytes(&self) -> usize {
         self.groups * self.cores.together() * self.core_bytes()
     }
 }

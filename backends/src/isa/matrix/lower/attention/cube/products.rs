@@ -164,7 +164,7 @@ pub fn begin(e: &mut Emit, plan: &Plan, tables: &Tables, is_split: bool) {
 
 impl Side<'_> {
     /// Tiles that are multiplied at the same time.
-    fn tiles(&self) -> std::ops::Range<usize> {
+    pub fn tiles(&self) -> std::ops::Range<usize> {
         0..self.plan.cores.together()
     }
 
@@ -224,21 +224,27 @@ impl Side<'_> {
         let of = |(sub, reg)| {
             self.plan.tile(e, self.set, ScalarOperand::Imm(sub as i64));
             self.plan.kv_head(e, self.a);
-            self.rows_of(e, cache, reg)
+            self.rows_of(e, cache, reg, sub)
         };
         self.tiles().zip(ROWS_AT).map(of).collect()
     }
 
     /// A coupled core's first row of `cache`.
     pub fn own_rows(&self, e: &mut Emit, cache: Reg) -> (Reg, i32) {
-        self.rows_of(e, cache, ROWS_AT[0])
+        self.rows_of(e, cache, ROWS_AT[0], 0)
     }
 
-    /// Points `reg` at the first row of the KV head of `cache`; says how far it advances for each unit.
-    fn rows_of(&self, e: &mut Emit, cache: Reg, reg: Reg) -> (Reg, i32) {
+    /// Points `reg` at the first row of the KV head of `cache` that tile `sub` has; says how far it advances for each unit.
+    fn rows_of(&self, e: &mut Emit, cache: Reg, reg: Reg, sub: usize) -> (Reg, i32) {
+        let unit = POSITIONS * self.a.cache.row_bytes();
         e.index(reg, cache, HEADS, self.a.cache.head_bytes());
+        if let Some((cut, _)) = &self.plan.cut {
+            cut.first_unit(e, AT, &self.set.placed.tile, ScalarOperand::Imm(sub as i64));
+            e.index(AT, reg, AT, unit);
+            e.add(reg, AT, 0);
+        }
         // A unit's rows.
-        (reg, (POSITIONS * self.a.cache.row_bytes()) as i32)
+        (reg, unit as i32)
     }
 
     /// Brings the rows of a unit of tile `sub` to a slot of L0B, as columns.
@@ -336,16 +342,30 @@ impl Side<'_> {
                 self.add_step(e, step);
             });
         }
+        self.turn_ahead(e);
+        self.add_turned(e);
+    }
+
+    /// How far turned values advance for each unit.
+    fn turned_by(&self) -> (Reg, i32) {
+        (TURNED, (POSITIONS * self.pitch()) as i32)
+    }
+
+    /// A cube core's values of all positions, turned.
+    pub fn turn_ahead(&self, e: &mut Emit) {
         // The tiles before are through with turned values.
         e.after(Queue::Mte1, Queue::Fix);
         e.add(TURNED, Reg::ZERO, 0);
-        let by = (TURNED, (POSITIONS * self.pitch()) as i32);
         let rows = self.rows_from(e, V);
-        let registers: Vec<_> = rows.into_iter().chain([by]).collect();
+        let registers: Vec<_> = rows.into_iter().chain([self.turned_by()]).collect();
         pass(e, &self.set.placed.tile, &registers, |_| (), |e, step| self.turn_step(e, step));
+    }
+
+    /// All turned values times the codes of weights.
+    pub fn add_turned(&self, e: &mut Emit) {
         e.after(Queue::Fix, Queue::Mte1);
         e.add(TURNED, Reg::ZERO, 0);
-        pass(e, &self.set.placed.tile, &[by], |_| (), |e, step| self.add_step(e, step));
+        pass(e, &self.set.placed.tile, &[self.turned_by()], |_| (), |e, step| self.add_step(e, step));
     }
 
     /// Brings the values of a step to their place in L1, turned.
@@ -484,22 +504,28 @@ impl Side<'_> {
 
     /// The sums of values of all tiles, for the vector cores: where they are cores of their own, all at once.
     pub fn results(&self, e: &mut Emit) {
-        let (placed, pitch) = (&self.set.placed, self.pitch());
+        let placed = &self.set.placed;
         e.after(Queue::M, Queue::Fix);
         if self.plan.cores.is_direct {
             e.push(Order::XWait { queue: Queue::Fix, mode: CrossMode::Group, id: READ });
         }
         for (sub, core) in self.tiles().zip(CORE_AT) {
-            for plane in 0..2 {
-                let behind_first = 4 * plane * placed.tile.queries() * pitch;
-                let (path, to) = match self.plan.cores.is_direct {
-                    true => (FixPath::UBS[sub], at(placed.ub.cube_sums + behind_first)),
-                    false => (FixPath::Gm, behind(core, placed.scratch.result + behind_first)),
-                };
-                self.plane_out(e, (path, to, 4 * pitch), (sub, plane), (0, pitch));
+            if self.plan.cores.is_direct {
+                self.planes_out(e, sub, (FixPath::UBS[sub], at(placed.ub.cube_sums)));
+            } else {
+                self.planes_out(e, sub, (FixPath::Gm, behind(core, placed.scratch.result)));
             }
         }
         e.push(Order::XSet { queue: Queue::Fix, mode: CrossMode::Group, id: DONE });
+    }
+
+    /// The sums of both planes of tile `sub` by a path, one behind the other.
+    pub fn planes_out(&self, e: &mut Emit, sub: usize, (path, to): (FixPath, Addr)) {
+        let (queries, pitch) = (self.queries(), self.pitch());
+        for plane in 0..2 {
+            let to = Addr { offset: to.offset + (4 * plane * queries * pitch) as i32, ..to };
+            self.plane_out(e, (path, to, 4 * pitch), (sub, plane), (0, pitch));
+        }
     }
 
     /// Sums of a plane of tile `sub` out of L0C, `columns` elements of each query from `first` on.

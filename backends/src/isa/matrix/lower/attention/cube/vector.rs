@@ -26,7 +26,7 @@ pub const Q_AT: Reg = reg(FREE + 2);
 pub const OUT_AT: Reg = reg(FREE + 3);
 // Scales of positions, scores, how far the tile's first row is ahead of them.
 const SCALES_AT: Reg = reg(FREE + 4);
-const SCORES_AT: Reg = reg(FREE + 5);
+pub const SCORES_AT: Reg = reg(FREE + 5);
 const AHEAD: Reg = reg(FREE + 6);
 // On split machines, in place of the cube's: which slots are next.
 const RING: Reg = reg(FREE);
@@ -97,17 +97,31 @@ impl Side<'_> {
 
     /// Before the tiles of a set: what stays in UB, and the codes of the first queries.
     pub fn begin_vector(&self, e: &mut Emit) {
-        let ub = &self.set.placed.ub;
         e.computed();
         e.stored();
-        e.point(AT, self.tables.transpose);
-        e.load(ub.transpose, behind(AT, 0), 1, 32 * ROWS, 0, 0);
+        self.load_transpose(e);
         e.loaded();
-        e.fill(ub.zeros, 0, 8);
+        self.begin_passes(e);
+        self.begin_codes(e);
+    }
+
+    /// Codes of the queries of the first tile.
+    pub fn begin_codes(&self, e: &mut Emit) {
         self.plan.first(e, |e| {
             self.addresses(e);
             self.code_queries(e);
         });
+    }
+
+    /// Loads what ends sums.
+    pub fn load_transpose(&self, e: &mut Emit) {
+        e.point(AT, self.tables.transpose);
+        e.load(self.set.placed.ub.transpose, behind(AT, 0), 1, 32 * ROWS, 0, 0);
+    }
+
+    /// What passes need in UB.
+    pub fn begin_passes(&self, e: &mut Emit) {
+        e.fill(self.set.placed.ub.zeros, 0, 8);
     }
 
     /// Codes of the queries of the tile that follows, while the cube ends the one at hand.
@@ -135,12 +149,13 @@ impl Side<'_> {
     /// A pass over the tile's positions, with the scales of `cache`.
     pub fn pass(&self, e: &mut Emit, cache: Reg, body: impl Fn(&mut Emit, Step)) {
         let registers = self.positions(e, cache);
-        pass(e, &self.set.placed.tile, &registers, |e| Side::await_last(e, cache), body);
+        pass(e, &self.set.placed.tile, &registers, |e| self.await_last(e, cache), body);
     }
 
     /// Before the last step of values' passes: what the pass before stored last is there. V and STORED see to the others.
-    fn await_last(e: &mut Emit, cache: Reg) {
-        if cache == V {
+    /// Where tiles are cut, cores have met.
+    fn await_last(&self, e: &mut Emit, cache: Reg) {
+        if cache == V && self.plan.cut.is_none() {
             e.wait(Queue::Mte3, Queue::Mte2, flag::LAST);
         }
     }
@@ -148,7 +163,7 @@ impl Side<'_> {
     /// A coupled core's pass, with the rows of `cache` for the cube.
     pub fn pass_with_rows(&self, e: &mut Emit, cache: Reg, body: impl Fn(&mut Emit, Step)) {
         let registers: Vec<_> = self.positions(e, cache).into_iter().chain([self.own_rows(e, cache)]).collect();
-        pass(e, &self.set.placed.tile, &registers, |e| Side::await_last(e, cache), body);
+        pass(e, &self.set.placed.tile, &registers, |e| self.await_last(e, cache), body);
     }
 
     /// Points at the first positions; says how far registers advance for each unit.
@@ -156,10 +171,24 @@ impl Side<'_> {
         let layout = &self.a.cache;
         e.index(AT, cache, HEADS, 4 * layout.positions());
         e.add(SCALES_AT, AT, layout.scales_offset_bytes() as i64);
-        e.add(SCORES_AT, SCRATCH, self.set.placed.scratch.scores as i64);
-        e.add(AHEAD, FIRST, 0);
         // A unit's.
         let scores = 4 * self.set.placed.tile.pairs() as i32;
+        match &self.plan.cut {
+            Some((cut, _)) => {
+                cut.tile_at(e, SCORES_AT, self.shared());
+                cut.first_unit(e, AHEAD, &self.set.placed.tile, ScalarOperand::Reg(SUB));
+                for (reg, bytes) in [(SCALES_AT, 4 * POSITIONS as i64), (SCORES_AT, i64::from(scores))] {
+                    e.scalar(ScalarOp::Mul, AT, AHEAD, ScalarOperand::Imm(bytes));
+                    e.scalar(ScalarOp::Add, reg, reg, ScalarOperand::Reg(AT));
+                }
+                e.scalar(ScalarOp::Mul, AHEAD, AHEAD, ScalarOperand::Imm(-(POSITIONS as i64)));
+                e.scalar(ScalarOp::Add, AHEAD, AHEAD, ScalarOperand::Reg(FIRST));
+            }
+            None => {
+                e.add(SCORES_AT, SCRATCH, self.set.placed.scratch.scores as i64);
+                e.add(AHEAD, FIRST, 0);
+            }
+        }
         [(SCALES_AT, 4 * POSITIONS as i32), (SCORES_AT, scores), (AHEAD, -(POSITIONS as i32))]
     }
 
@@ -191,7 +220,13 @@ impl Side<'_> {
     fn load_mask(&self, e: &mut Emit, rows: Range<usize>) {
         let ub = &self.set.placed.ub;
         e.point(MASK, self.tables.mask);
-        e.scalar(ScalarOp::Mul, AT, AHEAD, ScalarOperand::Imm(-4));
+        let mut ahead = AHEAD;
+        if self.plan.cut.is_some() {
+            // A piece's last units may be far behind the rows: no position is hidden.
+            e.scalar(ScalarOp::Min, AT, AHEAD, ScalarOperand::Imm(POSITIONS as i64));
+            ahead = AT;
+        }
+        e.scalar(ScalarOp::Mul, AT, ahead, ScalarOperand::Imm(-4));
         e.scalar(ScalarOp::Add, AT, AT, ScalarOperand::Reg(MASK));
         for row in rows {
             let from = behind(AT, 4 * (MASK_ZEROS - 1 - row));
@@ -290,7 +325,7 @@ impl Side<'_> {
             e.set(Queue::V, Queue::Mte2, flag::SCALES);
         }
         self.keep_largest(e, s, step);
-        self.store_pairs(e, s, count);
+        self.store_pairs(e, &[(0, s)], count);
     }
 
     /// The largest so far of each query, with those of a step at `x`.
@@ -302,11 +337,13 @@ impl Side<'_> {
         }
     }
 
-    /// Stores what belongs to the pairs of a step.
-    fn store_pairs(&self, e: &mut Emit, from: usize, count: usize) {
+    /// Stores what belongs to the pairs of a step, so many bytes behind scores.
+    fn store_pairs(&self, e: &mut Emit, arrays: &[(usize, usize)], count: usize) {
         e.set(Queue::V, Queue::Mte3, flag::STORED);
         e.wait(Queue::V, Queue::Mte3, flag::STORED);
-        e.store(behind(SCORES_AT, 0), from, 1, 4 * count, 0, 0);
+        for (to, from) in arrays {
+            e.store(behind(SCORES_AT, *to), *from, 1, 4 * count, 0, 0);
+        }
         e.set(Queue::Mte3, Queue::V, flag::STORED);
     }
 
@@ -355,15 +392,23 @@ impl Side<'_> {
         e.set(Queue::V, Queue::Mte2, flag::LOADED);
         e.exp_scaled(p, n, count);
         e.select(p, block(ub.zeros), ub.bits, count);
-        self.add_weights(e, p, step);
+        let (w, arrays) = match &self.plan.cut {
+            // A core adds up those of all pieces, in their order.
+            Some((cut, _)) => (x + 4 * tile.array(), &[(0, x + 4 * tile.array()), (cut.exps, p)][..]),
+            None => {
+                self.add_weights(e, p, step);
+                (p, &[(0, p)][..])
+            }
+        };
         self.scales(e, step, tile.rows - 1..tile.rows);
         for index in 0..step.units {
-            let (x, scales) = (dense(p + unit * index), Second::Vector(shared(ub.scales + 4 * POSITIONS * index)));
-            e.vec(VecOp::Mul, F32, x, x, scales, queries, ROWS);
+            let (w, p) = (dense(w + unit * index), dense(p + unit * index));
+            let scales = Second::Vector(shared(ub.scales + 4 * POSITIONS * index));
+            e.vec(VecOp::Mul, F32, w, p, scales, queries, ROWS);
         }
         e.set(Queue::V, Queue::Mte2, flag::SCALES);
-        self.keep_largest(e, p, step);
-        self.store_pairs(e, p, count);
+        self.keep_largest(e, w, step);
+        self.store_pairs(e, arrays, count);
     }
 
     /// Adds the exponentials of a step at `x` to the partial sums of their positions.
@@ -388,7 +433,12 @@ impl Side<'_> {
         let (ub, queries) = (&self.set.placed.ub, self.queries());
         Side::turn_over(e);
         e.block_max(ub.a, ub.largest, 8 * queries);
-        self.over(e, f32::from(WEIGHT_MAX), ub.a);
+        self.weight_factors(e);
+    }
+
+    /// What makes codes of weights, from the largest ones.
+    pub fn weight_factors(&self, e: &mut Emit) {
+        self.over(e, f32::from(WEIGHT_MAX), self.set.placed.ub.a);
     }
 
     /// Codes of the weights of a step in two planes, on their way to the cube.

@@ -119,7 +119,7 @@ const GATES: [(&str, &str, usize, u32, DType, f64); 30] = [
     ("ascend950pr", "measured", 512, 0, DType::Q8, 0.23),
     ("ascend950pr", "documented", 512, 0, DType::Q8, 0.36),
     ("ascend950pr", "measured", 512, 3584, DType::Q8, 0.18),
-    ("ascend950pr", "measured", 1, 512, DType::Q8, 6.6),
+    ("ascend950pr", "measured", 1, 512, DType::Q8, 6.5),
     ("ascend950pr", "measured", 1, 4000, DType::Q8, 1.6),
 ];
 

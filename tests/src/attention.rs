@@ -55,6 +55,6 @@ fn joined(builder: &mut ProgramBuilder, steps: Vec<Vec<Stream>>) -> Result<Vec<S
         steps.into_iter().map(|streams| Step { label: "attention".to_owned(), op, streams }).collect();
     let mut table = CoreTable::default();
     let streams = stage::join(&steps, &mut table, symbol).map_err(|e| format!("{e:?}"))?;
-    builder.set_last_constant(table.bytes());
+    builder.set_constant(symbol, table.bytes());
     Ok(streams)
 }

@@ -4,12 +4,12 @@ use cranelift_codegen::ir::types::{F32, I32};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value};
 use tcc_ir::attention_codes::{PLANE, PLANE_BITS, QUERY_MAX, QueryCodes, WEIGHT_MAX, WeightCodes};
 use tcc_ir::cache::{BLOCK, GROUP};
-use tcc_ir::numerics::{ABSMAX_FLOOR, LANES, ROUND_MAGIC};
+use tcc_ir::numerics::{ABSMAX_FLOOR, LANES};
 
 use super::attention_parts::{SCORE_LANES, VALUE_LANES, addresses, for_queries, for_sums};
 use super::func::FunctionCx;
 use super::lanes::{Lanes, Shape};
-use super::math::rounded;
+use super::quantize::{self, code};
 use super::rows::for_count;
 
 pub(super) fn query_codes(f: &mut FunctionCx) {
@@ -55,8 +55,7 @@ fn query_code(f: &mut FunctionCx, from: Value, to: Value, [d, padded]: [Value; 2
 fn largest_magnitude(f: &mut FunctionCx, x: Value, n: Value) -> Value {
     let magnitude = |f: &mut FunctionCx, shape: Shape, i: Value| {
         let x = f.index(x, i, 4);
-        let kept = Lanes::int_constant(f, shape, i32::MAX);
-        Lanes::load_int(f, shape, x).and(f, &kept)
+        quantize::magnitude(f, shape, x)
     };
     let lanes = i64::try_from(LANES).expect("sixteen");
     let (first, whole) = (f.i64(0), f.ins().band_imm_s(n, -lanes));
@@ -70,14 +69,6 @@ fn largest_magnitude(f: &mut FunctionCx, x: Value, n: Value) -> Value {
         vec![f.ins().smax(x, largest[0])]
     });
     f.ins().bitcast(F32, MemFlagsData::new(), largest[0])
-}
-
-/// `rne(x · inv_scale)` of the elements at `from`, as integers.
-fn code(f: &mut FunctionCx, shape: Shape, from: Value, inv_scale: Value) -> Lanes {
-    let inv_scale = Lanes::splat(f, shape, inv_scale);
-    let scaled = Lanes::load(f, shape, from).mul(f, &inv_scale);
-    let bias = Lanes::int_constant(f, shape, ROUND_MAGIC.to_bits().cast_signed());
-    rounded(f, &scaled).bits(f).int_sub(f, &bias)
 }
 
 /// Stores codes as two planes and as they are, each from an element of a base on.

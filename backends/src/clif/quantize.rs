@@ -98,9 +98,7 @@ fn largest_magnitude(f: &mut FunctionCx, k: usize, x: Value) -> Value {
     let zero = Lanes::int_constant(f, block, 0);
     let largest = fold(f, k, vec![zero], |f, shape, i, partials| {
         let x = f.index(x, i, 4);
-        let bits = Lanes::load_int(f, shape, x);
-        let magnitude = Lanes::int_constant(f, shape, i32::MAX);
-        vec![bits.and(f, &magnitude).int_max(f, &partials[0])]
+        vec![magnitude(f, shape, x).int_max(f, &partials[0])]
     });
     largest[0].int_largest(f)
 }
@@ -118,17 +116,26 @@ pub(super) fn quantize_run(f: &mut FunctionCx, k: usize, inv_scale: Value, x: Va
     let zero = Lanes::int_constant(f, block, 0);
     let sums = fold(f, k, vec![zero], |f, shape, i, partials| {
         let x = f.index(x, i, 4);
-        let x = Lanes::load(f, shape, x);
-        let inv_scale = Lanes::splat(f, shape, inv_scale);
-        let scaled = x.mul(f, &inv_scale);
-        let biased = rounded(f, &scaled).bits(f);
-        let bias = Lanes::int_constant(f, shape, ROUND_MAGIC.to_bits().cast_signed());
-        let q = biased.int_sub(f, &bias);
+        let q = code(f, shape, x, inv_scale);
         let to = f.index(codes, i, 1);
         q.store_i8(f, to);
         vec![partials[0].int_add(f, &q)]
     });
     sums[0].int_sum(f)
+}
+
+/// The bits but for their sign of the elements at `x`.
+pub(super) fn magnitude(f: &mut FunctionCx, shape: Shape, x: Value) -> Lanes {
+    let kept = Lanes::int_constant(f, shape, i32::MAX);
+    Lanes::load_int(f, shape, x).and(f, &kept)
+}
+
+/// `rne(x · inv_scale)` of the elements at `x`, as integers.
+pub(super) fn code(f: &mut FunctionCx, shape: Shape, x: Value, inv_scale: Value) -> Lanes {
+    let inv_scale = Lanes::splat(f, shape, inv_scale);
+    let scaled = Lanes::load(f, shape, x).mul(f, &inv_scale);
+    let bias = Lanes::int_constant(f, shape, ROUND_MAGIC.to_bits().cast_signed());
+    rounded(f, &scaled).bits(f).int_sub(f, &bias)
 }
 
 /// Zeros bytes `from..to` behind the 64-byte aligned `base`.

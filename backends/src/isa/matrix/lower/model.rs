@@ -129,27 +129,27 @@ pub fn lower(
     }
     // Symbols are the same in every program, so all share one table.
     let mut table = CoreTable::default();
-    let builders: Vec<ProgramBuilder> = lists
+    let builders: Vec<(ProgramBuilder, Option<SymbolId>)> = lists
         .iter()
         .map(|(list, mode)| lower_list(plan, (list, *mode), machine, choose, &mut table))
         .collect::<Result<_, _>>()?;
-    let finish = |mut builder: ProgramBuilder| {
-        if meets(machine) {
-            builder.set_last_constant(table.bytes());
+    let finish = |(mut builder, cores): (ProgramBuilder, Option<SymbolId>)| {
+        if let Some(cores) = cores {
+            builder.set_constant(cores, table.bytes());
         }
         builder.finish().map_err(LowerError::from)
     };
     builders.into_iter().map(finish).collect()
 }
 
-/// The program of one list but for the bytes of `table`.
+/// The program of one list but for the bytes of `table`, and the symbol that they belong to.
 fn lower_list(
     plan: &Plan,
     (list, mode): (&StepList, Mode),
     machine: &Machine,
     choose: &Choose,
     table: &mut CoreTable,
-) -> Result<ProgramBuilder, LowerError> {
+) -> Result<(ProgramBuilder, Option<SymbolId>), LowerError> {
     let mut builder = ProgramBuilder::new(&list.name, machine);
     let map = symbols(&mut builder, plan, machine);
     let cx = Cx { plan, machine, memories: memories(machine), map, mode, choose };
@@ -175,7 +175,7 @@ fn lower_list(
         }
     }
     streams.finish(&mut builder, &list.name, map.cores.map(|symbol| (table, symbol)))?;
-    Ok(builder)
+    Ok((builder, map.cores))
 }
 
 /// The label of steps that are worked on together: `L07.q+k+v`.

@@ -46,11 +46,12 @@ impl ProgramBuilder {
         symbol
     }
 
-    /// Gives the constant that was declared last other bytes.
-    pub fn set_last_constant(&mut self, bytes: Vec<u8>) {
-        if let (Some(symbol), Some(constant)) = (self.program.symbols.last_mut(), self.program.constants.last_mut()) {
+    /// Gives the constant `symbol`, which was declared last, other bytes: none that follows would move.
+    pub fn set_constant(&mut self, symbol: SymbolId, bytes: Vec<u8>) {
+        debug_assert_eq!(usize::from(symbol.0) + 1, self.program.symbols.len(), "symbols behind it would move");
+        if let Some(constant) = self.program.constants.iter_mut().find(|constant| constant.symbol == symbol) {
             // Lossless on every host that can hold the bytes.
-            symbol.bytes = bytes.len() as u64;
+            self.program.symbols[usize::from(symbol.0)].bytes = bytes.len() as u64;
             constant.bytes = bytes;
         }
     }

@@ -8,7 +8,7 @@
 
 use tcc_ir::kernel::ScaleKind;
 
-use super::{DONE, FREE, GO, NR, Part, Plan, Product, READ, SLOTS, Via, all_rows, row_bytes};
+use super::{DONE, FREE, GO, NR, Part, Plan, Product, READ, SLOTS, SUMS_IN_UB, Via, all_rows, row_bytes};
 use crate::isa::matrix::lower::cores::reg;
 use crate::isa::matrix::lower::emit::{Emit, F32, Second, Strided, U16, dense, strided};
 use crate::isa::matrix::lower::matmul::tile::Mode;
@@ -112,6 +112,7 @@ pub(super) fn place(machine: &Machine, plan: &Plan) -> Result<At, UbTooSmall> {
     let slice = plan.slice_rows() * plan.columns();
     // They are first, which the cube core knows.
     let sums = space.floats(if plan.is_direct { plan.each(plan.tile.block_m) * plan.columns() } else { slice })?;
+    debug_assert_eq!(sums, SUMS_IN_UB, "nothing lies in front of them");
     let slot = RUNS * plan.own() * row_bytes(PANEL.kp) / PANEL.parts;
     let unpacked_slot = if plan.tile.via == Via::L1 { PANEL.parts * slot } else { slot };
     let (packed, unpacked) = (space.take(SLOTS * slot)?, space.take(SLOTS * unpacked_slot)?);

@@ -2,14 +2,14 @@
 
 use tcc_backends::isa::matrix::lower::split::choice::Choice;
 use tcc_backends::isa::matrix::lower::split::search::Shape;
-use tcc_backends::isa::matrix::lower::split::{self, Product};
+use tcc_backends::isa::matrix::lower::split::{self, Product, Up};
 use tcc_backends::isa::matrix::lower::vector::ternary::PANEL;
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::program::builder::ProgramBuilder;
 use tcc_backends::isa::matrix::program::{Program, SymbolKind};
 use tcc_ir::encoding::Encoding;
 use tcc_ir::kernel::ScaleKind;
-use tcc_ir::ops::Op;
+use tcc_ir::ops::{Act, Op};
 use tcc_ir::tensor::Tensor;
 use tcc_ir::ty::{DType, ValueType};
 
@@ -40,7 +40,22 @@ pub struct Together {
 }
 
 /// The products with random operands; `None` if they do not fit.
-pub fn together(machine: &Machine, (m, k): (usize, usize), parts: &[Shape], choice: Choice) -> Option<Together> {
+pub fn together(machine: &Machine, of: (usize, usize), parts: &[Shape], choice: Choice) -> Option<Together> {
+    program(machine, of, parts, choice, false)
+}
+
+/// A product that gates another of `shape`, with random operands; `None` if it does not fit.
+pub fn gated(machine: &Machine, shape: Shape, choice: Choice) -> Option<Together> {
+    program(machine, (shape.m, shape.k), &[shape; 2], choice, true)
+}
+
+fn program(
+    machine: &Machine,
+    (m, k): (usize, usize),
+    parts: &[Shape],
+    choice: Choice,
+    is_gate: bool,
+) -> Option<Together> {
     let mut builder = ProgramBuilder::new("products", machine);
     let mut rng = Rng::named(&format!("{} {parts:?}", machine.name));
     let mut tensor = |dtype, shape: &[usize]| rng.tensor(&ValueType::new(dtype, shape));
@@ -65,15 +80,20 @@ pub fn together(machine: &Machine, (m, k): (usize, usize), parts: &[Shape], choi
         let mut operands = vec![&codes, &act_scale, &w, &scales];
         operands.extend(bias.then_some(&b));
         operands.extend(residual.then_some(&r));
-        outs.push(f32_bytes(&Op::TernaryLinear { bias, residual }.eval(&operands)[0]));
+        outs.extend(Op::TernaryLinear { bias, residual }.eval(&operands));
         let packed = Encoding::W2Nz(PANEL).pack(w.as_i8(), n, k);
         let mut operand = |name: &str, bytes| input(&mut builder, format!("{name}{i}"), bytes);
         let (w, scales) = (operand("w", packed), operand("scale", f32_bytes(&scales)));
         let bias = bias.then(|| operand("bias", f32_bytes(&b)));
         let residual = residual.then(|| operand("residual", f32_bytes(&r)));
         let out = (builder.symbol(&format!("out{i}"), SymbolKind::Output, 4 * (m * n) as u64, "f32"), 0);
-        products.push(Product { m, n, k, scale, q, act, w, scales, bias, residual, out, expanded, sums });
+        products.push(Product { m, n, k, scale, q, act, w, scales, bias, residual, up: None, out, expanded, sums });
     }
+    if let (true, [gate, up]) = (is_gate, &products[..]) {
+        products = vec![Product { up: Some(Up { w: up.w, scales: up.scales }), ..*gate }];
+        outs = Op::Glu { act: Act::Relu2 }.eval(&[&outs[0], &outs[1]]);
+    }
+    let outs = outs.iter().map(f32_bytes).collect();
     let op = builder.op("products");
     let streams = match choice {
         Choice::Blocks(tile) => split::streams(machine, &products, tile, op),

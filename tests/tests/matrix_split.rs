@@ -15,7 +15,7 @@ use tcc_ir::encoding::Encoding;
 use tcc_ir::kernel::ScaleKind;
 use tcc_ir::ops::Op;
 use tcc_ir::ty::{DType, ValueType};
-use tcc_tests::products::{Together, f32_bytes, strips, together};
+use tcc_tests::products::{Together, f32_bytes, gated, strips, together};
 use tcc_tests::random::Rng;
 
 const MACHINES: [&str; 2] = ["ascend910b", "ascend950pr"];
@@ -161,6 +161,43 @@ fn products_together_have_the_bits_of_the_definition() {
             check_together(&machine, &products, &format!("{name} {cores} {text}"));
         }
     }
+}
+
+/// A product that gates another: one tile size and two, one pair of panels at a time and two, blocks of token rows that are no
+/// whole slices, resident activations and passing ones; refused where a gate has no form.
+#[test]
+fn gated_products_have_the_bits_of_the_definition() {
+    let shape = |m, n, k| Shape { m, n, k, scale: ScaleKind::PerTensor, bias: false, residual: false };
+    let ways = ["m32 p2 l1", "m48 p2 pass l1", "m16 p4 l1", "m250 p2 l1", "m176 p4 pass l1"];
+    for cores in [2, 5, 32] {
+        let mut machine = machine("ascend950pr");
+        machine.org.cores.value = cores;
+        let mut ran = 0;
+        for (shape, text) in [shape(70, 320, 1080), shape(250, 1216, 700), shape(17, 64, 200)]
+            .into_iter()
+            .flat_map(|shape| ways.map(|text| (shape, text)))
+        {
+            if let Some(product) = gated(&machine, shape, choice(text)) {
+                check_together(&machine, &product, &format!("{cores} {shape:?} {text}"));
+                ran += 1;
+            }
+        }
+        assert!(ran >= 10, "{cores}: {ran} fit");
+    }
+    let machine = machine("ascend950pr");
+    let fits = shape(70, 320, 1080);
+    for shape in [
+        Shape { n: 328, ..fits },
+        Shape { scale: ScaleKind::PerRow, ..fits },
+        Shape { bias: true, ..fits },
+        Shape { residual: true, ..fits },
+    ] {
+        assert!(gated(&machine, shape, choice("m32 p2 l1")).is_none(), "{shape:?}");
+    }
+    for text in ["m32 p1 l1", "m32 p3 l1", "m32 p2", "stream i8 r16"] {
+        assert!(gated(&machine, fits, choice(text)).is_none(), "{text}");
+    }
+    assert!(gated(&self::machine("ascend910b"), fits, choice("m32 p2")).is_none());
 }
 
 /// Weights through a ring: all cores and few, shares that differ, ragged panels and columns, several token rows and the
@@ -327,6 +364,27 @@ const TOGETHER: &[(&str, [usize; 2], &[usize], f64)] = &[
     ("ascend950pr", [512, 2560], &[6912, 6912], 91.0),
     ("ascend950pr", [512, 4096], &[14336, 14336], 98.5),
 ];
+
+/// The same for a product that gates another, by itself: what its gate costs beside both without one.
+const GATED: &[([usize; 3], f64)] = &[([512, 6912, 2560], 105.0), ([512, 14336, 4096], 101.0)];
+
+#[test]
+fn gates_cost_products_little() {
+    let machine = machine("ascend950pr");
+    for ([m, n, k], most) in GATED {
+        let shape = Shape { m: *m, n: *n, k: *k, scale: ScaleKind::PerTensor, bias: false, residual: false };
+        let of_each = search::choose(&shape, &machine);
+        let apart = search::choose_together(&[(shape, of_each); 2], &machine).expect("they are faster together");
+        let choice = search::choose_gated((&shape, of_each), Some(apart), &machine).expect("it is faster");
+        let cycles = |program: Option<Program>| search::cycles(&program?, &machine, true);
+        let products = together(&machine, (*m, *k), &[shape; 2], apart).map(|products| products.program);
+        let [gated, products] =
+            [search::gated(&shape, choice, &machine), products].map(|p| cycles(p).expect("it runs"));
+        let percent = 100.0 * gated / products;
+        println!("{m}x{n}x{k} {choice}: {gated:.0} cycles, {products:.0} with {apart} and no gate, {percent:.1} %");
+        assert!(percent < *most, "{m}x{n}x{k}: {percent:.1} %");
+    }
+}
 
 #[test]
 fn products_are_faster_together() {

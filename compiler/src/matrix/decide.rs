@@ -20,11 +20,14 @@ pub struct Decider<'a> {
     found: RefCell<Vec<(Product, Option<Decision>)>>,
     /// About products of the same activations.
     together: RefCell<Vec<(Vec<Shape>, Option<SplitChoice>)>>,
+    /// About products that gate others.
+    gated: RefCell<Vec<(Shape, Option<SplitChoice>)>>,
 }
 
 impl<'a> Decider<'a> {
     pub fn new(machine: &'a Machine, forced: &'a [Forced]) -> Decider<'a> {
-        Decider { machine, forced, found: RefCell::default(), together: RefCell::default() }
+        let (found, together, gated) = (RefCell::default(), RefCell::default(), RefCell::default());
+        Decider { machine, forced, found, together, gated }
     }
 
     /// What is decided about `product`; `None` where nothing fits.
@@ -54,6 +57,19 @@ impl<'a> Decider<'a> {
             let choices: Option<Vec<_>> = shapes.iter().map(|shape| Some((*shape, self.split(shape)?))).collect();
             let choice = choices.and_then(|choices| split::search::choose_together(&choices, self.machine));
             self.together.borrow_mut().push((shapes.to_vec(), choice));
+            choice
+        })
+    }
+
+    /// The choice of a product that gates one of the same shape; `None` where the gate belongs to the step behind.
+    pub fn gated(&self, shape: &Shape) -> Option<SplitChoice> {
+        let known = self.gated.borrow().iter().find(|(known, _)| known == shape).map(|(_, choice)| *choice);
+        known.unwrap_or_else(|| {
+            let choice = self.split(shape).and_then(|choice| {
+                let apart = self.together(&[*shape; 2]);
+                split::search::choose_gated((shape, choice), apart, self.machine)
+            });
+            self.gated.borrow_mut().push((*shape, choice));
             choice
         })
     }

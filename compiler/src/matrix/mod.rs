@@ -117,6 +117,7 @@ pub fn build(front: &Front, machine: &Machine, options: &MatrixOptions) -> Resul
         },
         split: &|shape| decider.split(shape),
         together: &|shapes| decider.together(shapes),
+        gated: &|shape| decider.gated(shape),
     };
     let with_modes: Vec<(&StepList, Mode)> = lists.iter().copied().zip(modes).collect();
     let programs = model::lower(&plan, &with_modes, machine, &choose)?;

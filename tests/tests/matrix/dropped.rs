@@ -25,7 +25,7 @@ use tcc_ir::kernel::ScaleKind;
 use tcc_ir::ty::DType;
 use tcc_tests::attention;
 use tcc_tests::oracle::fixture;
-use tcc_tests::products::together;
+use tcc_tests::products::{gated, together};
 
 /// The first step of each kind of `program`, alone, with the cores that have a part in it: what other steps leave in
 /// global memory is taken as defined.
@@ -320,6 +320,20 @@ fn every_flag_of_streamed_products_together_is_needed() {
             println!("{name} {form}: {count} flags dropped");
             assert!(silent.is_empty(), "{}", silent.join("\n"));
         }
+    }
+}
+
+/// Products that gate others on two groups, in several blocks of token rows.
+#[test]
+fn every_flag_of_gated_products_is_needed() {
+    let mut machine = preset("ascend950pr").expect("a preset").expect("it parses");
+    machine.org.cores.value = 2;
+    for form in ["m16 p2 l1", "m48 p2 pass l1", "m32 p4 l1"] {
+        let shape = Shape { m: 70, n: 448, k: 640, scale: ScaleKind::PerTensor, bias: false, residual: false };
+        let product = gated(&machine, shape, form.parse().expect("a choice")).expect("it fits");
+        let (count, silent) = drop_each(&product.program, &machine, is_flag);
+        println!("{form}: {count} flags dropped");
+        assert!(silent.is_empty(), "{}", silent.join("\n"));
     }
 }
 

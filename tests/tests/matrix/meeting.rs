@@ -124,7 +124,8 @@ fn products_together_do_not_depend_on_each_other() {
     {
         let machine = machine(name);
         let compiled = compile(&front(&model, 32), &machine, vec![]);
-        let choose = Choose { coupled: &|_| None, split: &|_| text.parse().ok(), together: &|_| text.parse().ok() };
+        let choice = || text.parse().ok();
+        let choose = Choose { coupled: &|_| None, split: &|_| choice(), together: &|_| choice(), gated: &|_| None };
         let lowered = |plan: &Plan| {
             let list = plan.bodies.iter().find(|list| list.m == m).expect("a body");
             model::lower(plan, &[(list, Mode::I8)], &machine, &choose).expect("it lowers").remove(0)
@@ -199,4 +200,21 @@ fn cores_without_a_part_take_part_in_signals_among_all() {
         let broken = without(program, CoreKind::Cube, at, 1);
         assert!(!findings(&broken, &machine).is_empty(), "nothing fires without record {at}");
     }
+}
+
+/// A product that gates the one beside it leaves what norms and quantizes next: the example's prompt in blocks of token rows.
+#[test]
+fn a_gate_within_a_product_gives_the_interpreters_logits() {
+    let model = open();
+    let machine = machine("ascend950pr");
+    let front = front(&model, 40);
+    let tokens: Vec<u32> = (0..60).map(|i| i * 37 % 4096).collect();
+    let want = golden::interpret(&front, &tokens).expect("the interpreter runs");
+    let forced = forced(&compile(&front, &machine, vec![]), 40, "m16 p2 l1");
+    let compiled = compile(&front, &machine, forced);
+    let program = &compiled.model.bodies.last().expect("a body").program;
+    assert!(program.ops.iter().any(|op| op == "L00.ffn_gate*ffn_up"), "{:?}", program.ops);
+    let weights = compiled.weights(&front).expect("weights");
+    let (logits, _) = matrix::run::logits(&compiled.model, &weights, &tokens, true).expect("the checker finds nothing");
+    assert_eq!(golden::hex(&golden::hash(&logits)), golden::hex(&golden::hash(&want)));
 }

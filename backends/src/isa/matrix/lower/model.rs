@@ -94,6 +94,8 @@ pub struct Choose<'a> {
     pub split: &'a dyn Fn(&split::search::Shape) -> Option<Choice>,
     /// The choice of products that are worked on together; `None` where each is worked on by itself.
     pub together: &'a dyn Fn(&[split::search::Shape]) -> Option<Choice>,
+    /// That of a product that gates one of the same shape; `None` where the gate belongs to the step behind.
+    pub gated: &'a dyn Fn(&split::search::Shape) -> Option<Choice>,
 }
 
 /// What streams may use of the local memories and queues.
@@ -156,9 +158,19 @@ fn lower_list(
     let mut streams = Streams::new(machine);
     let mut rest = &list.steps[..];
     while let [step, ..] = rest {
+        if let (Some(choice), [_, _, act, behind @ ..]) = (cx.gated(rest), rest) {
+            let label = label_of(&rest[..2], "*");
+            streams.e.op = builder.op(&label);
+            streams.push(&label, cx.gate(&rest[..2], choice, streams.e.op)?.into());
+            streams.e.op = builder.op(&act.label);
+            let shared = cx.vector(&mut streams.e, act, true).map_err(|source| source.of(act))?;
+            streams.end_step(&act.label, shared);
+            rest = behind;
+            continue;
+        }
         let (steps, behind) = rest.split_at(cx.together(rest));
         rest = behind;
-        let label = label_of(steps);
+        let label = label_of(steps, "+");
         streams.e.op = builder.op(&label);
         if let Some(both) = cx.split(steps, streams.e.op)? {
             streams.push(&label, both.into());
@@ -178,13 +190,13 @@ fn lower_list(
     Ok((builder, map.cores))
 }
 
-/// The label of steps that are worked on together: `L07.q+k+v`.
-fn label_of(steps: &[Step]) -> String {
+/// The label of steps that are worked on together: `L07.q+k+v`, or of a product that gates another: `L07.ffn_gate*ffn_up`.
+fn label_of(steps: &[Step], between: &str) -> String {
     let kind = |(index, step): (usize, &Step)| match step.label.split_once('.') {
         Some((_, kind)) if index > 0 => kind.to_owned(),
         Some(_) | None => step.label.clone(),
     };
-    steps.iter().enumerate().map(kind).collect::<Vec<String>>().join("+")
+    steps.iter().enumerate().map(kind).collect::<Vec<String>>().join(between)
 }
 
 /// True if cores of `machine` meet between steps.
@@ -391,10 +403,7 @@ impl Cx<'_> {
         if let (KernelSpec::TernaryMatmul { .. }, Some(shape)) = (spec, product(spec, self.machine, self.mode)) {
             return self.cube(e, step, shape);
         }
-        self.vector(e, step).map_err(|source| match source {
-            VectorError::Ub(source) => LowerError::Ub { label: step.label.clone(), source },
-            VectorError::Unsupported(what) => LowerError::Unsupported { label: step.label.clone(), what },
-        })
+        self.vector(e, step, false).map_err(|source| source.of(step))
     }
 
     /// Attention, if the step is one.
@@ -468,7 +477,8 @@ impl Cx<'_> {
         Ok(Shared { cores: shape.share(cores), start })
     }
 
-    fn vector(&self, e: &mut Emit, step: &Step) -> Result<Shared, VectorError> {
+    /// A step on the vector unit; if it is gated already, its first operand is what the gate left.
+    fn vector(&self, e: &mut Emit, step: &Step, is_gated: bool) -> Result<Shared, VectorError> {
         let args: Vec<Place> = step.args.iter().map(|a| self.place(*a)).collect();
         let (ub, tables, mode) = (self.memories.ub, &self.map.tables, self.mode);
         let pos = (self.map.input, 0);
@@ -493,11 +503,12 @@ impl Cx<'_> {
             KernelSpec::Glu { m, k, act } => rows::pairs(e, ub, Some(*act), m * k, [args[0], args[1], args[2]], cores),
             KernelSpec::Add { m, k } => rows::pairs(e, ub, None, m * k, [args[0], args[1], args[2]], cores),
             KernelSpec::GluQuant { m, act, layout } => {
-                let before = Before::Glu { act: *act, u: args[1] };
+                let before = if is_gated { Before::Nothing } else { Before::Glu { act: *act, u: args[1] } };
                 quantized(e, (*m, layout.k), before, [args[0], args[2], args[3]])
             }
             KernelSpec::GluNormQuant { m, act, eps, layout } => {
-                let before = Before::GluNorm { act: *act, u: args[1], eps: *eps, w: args[2] };
+                let (act, u, eps, w) = (*act, args[1], *eps, args[2]);
+                let before = if is_gated { Before::Norm { eps, w } } else { Before::GluNorm { act, u, eps, w } };
                 quantized(e, (*m, layout.k), before, [args[0], args[3], args[4]])
             }
             KernelSpec::Rope { m, heads, d } => {
@@ -538,4 +549,14 @@ impl Cx<'_> {
 enum VectorError {
     Ub(UbTooSmall),
     Unsupported(String),
+}
+
+impl VectorError {
+    fn of(self, step: &Step) -> LowerError {
+        let label = step.label.clone();
+        match self {
+            VectorError::Ub(source) => LowerError::Ub { label, source },
+            VectorError::Unsupported(what) => LowerError::Unsupported { label, what },
+        }
+    }
 }

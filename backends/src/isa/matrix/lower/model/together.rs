@@ -1,10 +1,12 @@
 //! Products of split machines: which of them cube and vector cores work on together, and the scratch that it takes.
 
+use tcc_ir::kernel::KernelSpec;
+use tcc_ir::ops::Act;
 use tcc_ir::plan::{Plan, Step};
 
 use super::{Cx, LowerError, packed, split_product};
 use crate::isa::matrix::lower::split::choice::Choice;
-use crate::isa::matrix::lower::split::{self, search};
+use crate::isa::matrix::lower::split::{self, Up, search};
 use crate::isa::matrix::lower::vector::Place;
 use crate::isa::matrix::lower::vector::ternary::PANEL;
 use crate::isa::matrix::machine::Machine;
@@ -41,6 +43,35 @@ impl Cx<'_> {
         let count = 1 + steps[1..].iter().take_while(|step| step.joined && kind(step).as_ref() == Some(&first)).count();
         let shapes: Vec<search::Shape> = steps[..count].iter().filter_map(|step| Some(self.choice(step)?.0)).collect();
         (2..=count).rev().find(|count| (self.choose.together)(&shapes[..*count]).is_some()).unwrap_or(1)
+    }
+
+    /// What is decided about the first of `steps` if it gates the second as it is scaled: products of one shape and of the same
+    /// activations, which the third step gates with relu² and quantizes.
+    pub(super) fn gated(&self, steps: &[Step]) -> Option<Choice> {
+        let [gate, up, act, ..] = steps else { return None };
+        let (shape, of_up) = (self.choice(gate)?.0, self.choice(up)?.0);
+        let [KernelSpec::GluQuant { act: kind, .. } | KernelSpec::GluNormQuant { act: kind, .. }] =
+            [self.plan.kernel(act.kernel)]
+        else {
+            return None;
+        };
+        let is_theirs =
+            gate.args[..2] == up.args[..2] && act.args[0] == *gate.args.last()? && act.args[1] == *up.args.last()?;
+        let is_gate = up.joined && shape == of_up && *kind == Act::Relu2 && is_theirs;
+        if is_gate { (self.choose.gated)(&shape) } else { None }
+    }
+
+    /// The streams of a product that gates another.
+    pub(super) fn gate(&self, steps: &[Step], choice: Choice, op: u16) -> Result<[Stream; 2], LowerError> {
+        let forced = || LowerError::Forced { label: steps[0].label.clone(), choice: choice.to_string() };
+        let shapes = steps.iter().map(|step| Some(self.choice(step)?.0));
+        let products = shapes.zip(steps).map(|(shape, step)| Some(self.product(step, &shape?, self.map.expanded?)));
+        let products: Option<Vec<split::Product>> = products.collect();
+        let (Some([gate, up]), Choice::Blocks(tile)) = (products.as_deref(), choice) else { return Err(forced()) };
+        let product = split::Product { up: Some(Up { w: up.w, scales: up.scales }), ..*gate };
+        let streams = split::streams(self.machine, &[product], tile, op);
+        let streams = streams.map_err(|source| LowerError::Ub { label: steps[0].label.clone(), source })?;
+        streams.ok_or_else(forced)
     }
 
     /// The product that a step is on cube and vector cores, and what is decided about it.
@@ -85,6 +116,7 @@ impl Cx<'_> {
             scales: args[3],
             bias: bias.then(|| args[4]),
             residual: residual.then(|| args[4 + usize::from(bias)]),
+            up: None,
             out: args[args.len() - 1],
             expanded: (expanded, 0),
             sums: (self.map.sums, 0),

@@ -163,8 +163,9 @@ impl Gen<'_> {
         // Within one array.
         self.e.point(AT, (place.0, place.1 + bytes as i64));
         self.e.index(SUMS, AT, FIRST, 4 * NR);
-        for (count, columns) in [(WHOLE, self.plan.columns()), (SINGLE, NR), (RAGGED, part.ragged_columns())] {
-            if columns > 0 && (count != SINGLE || self.plan.tile.panels > 1) {
+        let single = self.plan.matrices() * NR;
+        for (count, columns) in [(WHOLE, self.plan.columns()), (SINGLE, single), (RAGGED, part.ragged_columns())] {
+            if columns > 0 && (count != SINGLE || self.plan.out_panels() > 1) {
                 self.e.begin(Count::Reg(count));
                 self.tile(index, (first, rows), columns);
                 self.e.end(&[]);

@@ -18,6 +18,9 @@
 //! the next ones may come.
 //! A few token rows have a form of their own (`stream`).
 //!
+//! Where sums go straight to UB, a product may be [`Up`]'s gate: then a tile has as many panels of either matrix, and what
+//! leaves UB is gated.
+//!
 //! Products of the same activations that do not depend on each other are one list of panels, or of streamed tiles
 //! ([`Part`]): groups share what all of them take, and no ring runs empty between two.
 
@@ -117,10 +120,20 @@ pub struct Product {
     pub scales: Place,
     pub bias: Option<Place>,
     pub residual: Option<Place>,
+    /// What the product gates.
+    pub up: Option<Up>,
     pub out: Place,
     /// Scratch: [`scratch_bytes`] and [`sums_bytes`].
     pub expanded: Place,
     pub sums: Place,
+}
+
+/// A second matrix of the same shape and activations: the output is `relu²` of the product times the product with it. Scales
+/// are per tensor, nothing is added.
+#[derive(Clone, Copy, Debug)]
+pub struct Up {
+    pub w: Place,
+    pub scales: Place,
 }
 
 /// Bytes of scratch for unpacked weights of an `[n, k]` matrix, however it is multiplied.
@@ -194,9 +207,19 @@ impl Plan {
         self.p.k.next_multiple_of(KR)
     }
 
-    /// Output rows of a whole tile.
+    /// Columns of the sums of a whole tile.
     fn columns(&self) -> usize {
         self.tile.panels * NR
+    }
+
+    /// Panels of weights for each of the output.
+    fn matrices(&self) -> usize {
+        1 + usize::from(self.p.up.is_some())
+    }
+
+    /// Panels of the output that a tile has.
+    fn out_panels(&self) -> usize {
+        self.tile.panels / self.matrices()
     }
 
     /// Token rows of a slice of sums.
@@ -215,7 +238,15 @@ impl Plan {
     fn goes_on(&self, accumulators: usize) -> bool {
         let is_ragged = self.parts.iter().any(|part| part.ragged_columns() > 0);
         // Beside the slot of sums in UB.
-        self.tile.panels - 1 + usize::from(is_ragged) + self.ahead() <= accumulators
+        self.out_panels() - 1 + usize::from(is_ragged) + self.ahead() <= accumulators
+    }
+
+    /// True if a product may be gated as its sums are scaled: one of whole panels, in tiles of pairs.
+    fn can_gate(&self) -> bool {
+        let p = &self.p;
+        let is_plain = p.scale == ScaleKind::PerTensor && p.bias.is_none() && p.residual.is_none();
+        let is_whole = p.n.is_multiple_of(NR) && self.tile.panels.is_multiple_of(self.matrices());
+        self.is_direct && is_plain && is_whole && self.parts.len() == 1
     }
 
     /// Output rows that a vector core unpacks of each panel.
@@ -330,6 +361,9 @@ pub fn streams(
     let has_way = tile.via == Via::L1 && machine.path.l0c_ub.is_some() && per <= FixPath::UBS.len();
     plan.is_direct = has_way && plan.goes_on(steps.accumulators);
     plan.is_direct = plan.is_direct && vector::place(machine, &plan).is_ok();
+    if products.iter().any(|p| p.up.is_some()) && !plan.can_gate() {
+        return Ok(None);
+    }
     let (mut cube, mut vector) = (Emit::default(), Emit::default());
     (cube.op, vector.op) = (op, op);
     let cube_start = cube::emit(&mut cube, machine, &plan, steps);
@@ -379,8 +413,8 @@ impl Emit {
         self.scalar(ScalarOp::Sub, whole, whole, ScalarOperand::Reg(first));
         self.scalar(ScalarOp::Min, ragged, ragged, ScalarOperand::Reg(whole));
         self.scalar(ScalarOp::Sub, whole, whole, ScalarOperand::Reg(ragged));
-        self.scalar(ScalarOp::Rem, single, whole, imm(plan.tile.panels));
-        self.scalar(ScalarOp::Div, whole, whole, imm(plan.tile.panels));
+        self.scalar(ScalarOp::Rem, single, whole, imm(plan.out_panels()));
+        self.scalar(ScalarOp::Div, whole, whole, imm(plan.out_panels()));
     }
 
     /// A number of panels in all blocks becomes one of the product's panels.

@@ -4,14 +4,15 @@ use tcc_ir::kernel::ScaleKind;
 
 use super::choice::Choice;
 use super::stream::{self, Streamed};
-use super::{Product, Tile, Via, scratch_bytes, streams, sums_bytes};
+use super::{Product, Tile, Up, Via, scratch_bytes, streams, sums_bytes};
 use crate::isa::matrix::lower::emit::Emit;
 use crate::isa::matrix::lower::matmul::tile::Mode;
 use crate::isa::matrix::lower::model::memories;
 use crate::isa::matrix::lower::vector::ternary::{self, Activations, PANEL, Ternary};
-use crate::isa::matrix::lower::vector::{Place, Tables};
+use crate::isa::matrix::lower::vector::{Place, ROWS, Tables};
 use crate::isa::matrix::machine::Machine;
 use crate::isa::matrix::program::builder::ProgramBuilder;
+use crate::isa::matrix::program::vec::CostClass;
 use crate::isa::matrix::program::{CoreKind, Program, Stream, SymbolKind};
 use crate::isa::matrix::sim::memory::Gm;
 use crate::isa::matrix::sim::{self, Options};
@@ -45,14 +46,7 @@ fn candidates(shape: &Shape, machine: &Machine) -> Vec<(Choice, Program)> {
     if machine.cube_mode(Mode::I8.cube()).is_some() {
         let ways = Via::ALL.into_iter().flat_map(|via| [(via, false), (via, true)]);
         for ((via, pass), panels) in ways.flat_map(|way| [(way, 2), (way, 1)]) {
-            let block = |blocks: usize| shape.m.div_ceil(blocks).next_multiple_of(16).min(shape.m);
-            let mut tiles: Vec<Tile> =
-                (1..=MOST_BLOCKS).map(|blocks| Tile { block_m: block(blocks), panels, via, pass }).collect();
-            tiles.dedup();
-            let fitting = tiles.into_iter().filter_map(|tile| fitting(Choice::Blocks(tile)).map(|found| (tile, found)));
-            // Every block is code of its own: small ones have to be few.
-            let worth = fitting.enumerate().take_while(|(i, (tile, _))| *i < 2 || tile.block_m >= LEAST_ROWS);
-            all.extend(worth.take(MOST_TILES).map(|(_, (_, found))| found));
+            all.extend(blocks(shape.m, (via, pass, panels), fitting));
         }
     }
     if shape.m <= stream::MOST_M {
@@ -62,6 +56,22 @@ fn candidates(shape: &Shape, machine: &Machine) -> Vec<(Choice, Program)> {
         all.extend(forms.map(Choice::Streamed).filter_map(fitting));
     }
     all
+}
+
+/// The tiles of a way and a number of panels that fit, of the fewest blocks of `m` rows.
+fn blocks(
+    m: usize,
+    (via, pass, panels): (Via, bool, usize),
+    fitting: impl Fn(Choice) -> Option<(Choice, Program)>,
+) -> Vec<(Choice, Program)> {
+    let block = |blocks: usize| m.div_ceil(blocks).next_multiple_of(16).min(m);
+    let mut tiles: Vec<Tile> =
+        (1..=MOST_BLOCKS).map(|blocks| Tile { block_m: block(blocks), panels, via, pass }).collect();
+    tiles.dedup();
+    let fitting = tiles.into_iter().filter_map(|tile| fitting(Choice::Blocks(tile)).map(|found| (tile, found)));
+    // Every block is code of its own: small ones have to be few.
+    let worth = fitting.enumerate().take_while(|(i, (tile, _))| *i < 2 || tile.block_m >= LEAST_ROWS);
+    worth.take(MOST_TILES).map(|(_, (_, found))| found).collect()
 }
 
 /// Symbols of products of the same activations, or of one alone; names of the second end in 1, of the third in 2.
@@ -82,7 +92,7 @@ fn products(builder: &mut ProgramBuilder, shapes: &[Shape], machine: &Machine) -
         let residual = residual.then(|| own("residual", SymbolKind::Input, 4 * m * n));
         let out = own("out", SymbolKind::Output, 4 * m * n);
         // Scratch comes behind them.
-        all.push(Product { m, n, k, scale, q, act, w, scales, bias, residual, out, expanded: q, sums: q });
+        all.push(Product { m, n, k, scale, q, act, w, scales, bias, residual, up: None, out, expanded: q, sums: q });
     }
     let rows = shapes.iter().map(|shape| shape.n.next_multiple_of(PANEL.nr)).sum();
     let expanded = symbol("expanded", SymbolKind::Scratch, scratch_bytes(machine, rows, k));
@@ -110,6 +120,17 @@ fn together(shapes: &[Shape], choice: Choice, machine: &Machine) -> Option<Progr
         }
     };
     builder.stage("product", streams);
+    builder.finish().ok()
+}
+
+/// A program of a product that gates one of the same shape; `None` if it does not fit.
+pub fn gated(shape: &Shape, choice: Choice, machine: &Machine) -> Option<Program> {
+    let Choice::Blocks(tile) = choice else { return None };
+    let mut builder = ProgramBuilder::new("product", machine);
+    let [gate, up] = products(&mut builder, &[*shape; 2], machine).try_into().ok()?;
+    let op = builder.op("product");
+    let product = Product { up: Some(Up { w: up.w, scales: up.scales }), ..gate };
+    builder.stage("product", Vec::from(streams(machine, &[product], tile, op).ok()??));
     builder.finish().ok()
 }
 
@@ -173,4 +194,31 @@ pub fn choose_together(all: &[(Shape, Choice)], machine: &Machine) -> Option<Cho
     });
     let best = timed.min_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 < apart).then_some(best.1)
+}
+
+/// The fastest choice of a product that gates one of the same shape; `None` if two products and their gate are faster, which
+/// have the choice `apart` together, or `choice` each.
+pub fn choose_gated((shape, choice): (&Shape, Choice), apart: Option<Choice>, machine: &Machine) -> Option<Choice> {
+    if !matches!(choice, Choice::Blocks(_)) || !Via::L1.is_on(machine) {
+        return None;
+    }
+    let cycles = |program: &Program| cycles(program, machine, true);
+    let apart = match apart {
+        Some(choice) => cycles(&together(&[*shape; 2], choice, machine)?)?,
+        None => 2.0 * cycles(&alone(shape, choice, machine)?)?,
+    };
+    let ways = [(false, 2), (true, 2), (false, 4), (true, 4)];
+    let fitting = |choice: Choice| Some((choice, gated(shape, choice, machine)?));
+    let programs = ways.into_iter().flat_map(|(pass, panels)| blocks(shape.m, (Via::L1, pass, panels), fitting));
+    let timed = programs.filter_map(|(choice, program)| Some((cycles(&program)?, choice)));
+    let best = timed.min_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best.0 < apart + gate_cycles(shape, machine)).then_some(best.1)
+}
+
+/// Cycles of a gate's three instructions for all elements on all vector cores, which a product saves at least.
+fn gate_cycles(shape: &Shape, machine: &Machine) -> f64 {
+    // The larger of the gate and zero, its square, the product.
+    let classes = [CostClass::Scalar, CostClass::Add, CostClass::Add];
+    let repeats = (shape.m * shape.n).div_ceil(ROWS) as f64;
+    repeats * classes.iter().map(|class| machine.vector_slope(*class)).sum::<f64>() / machine.vector_units() as f64
 }

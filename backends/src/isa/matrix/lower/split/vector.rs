@@ -45,6 +45,9 @@ const OUT: Reg = reg(16);
 const RESIDUAL: Reg = reg(17);
 const SCALE_BITS: Reg = reg(18);
 const AT: Reg = reg(19);
+// In the place of the residual, which gated products have none of: the second matrix, as the first one's.
+const UP_W: Reg = RESIDUAL;
+const UP_SCALE_BITS: Reg = RESIDUAL_AT;
 // Slices of the core's rows, and 1 if the ragged one is among them.
 const SLICES: Reg = reg(20);
 const LAST_SLICE: Reg = reg(21);
@@ -196,6 +199,11 @@ impl Gen<'_> {
             for reg in [W, EXPANDED] {
                 self.e.scalar(ScalarOp::Add, reg, reg, ScalarOperand::Reg(ROWS_AT));
             }
+            if let Some(up) = part.p.up {
+                self.e.point(AT, up.w);
+                self.e.index(UP_W, AT, FIRST, PANEL.codes_bytes(self.plan.p.k));
+                self.e.scalar(ScalarOp::Add, UP_W, UP_W, ScalarOperand::Reg(ROWS_AT));
+            }
         }
         let panels = self.plan.tile.panels;
         self.guarded(EARLY, |this| this.go(unpacks, panels));
@@ -206,8 +214,8 @@ impl Gen<'_> {
             this.go(unpacks, panels);
             this.scale(&item, this.plan.columns());
         });
-        if panels > 1 {
-            self.guarded(SINGLE, |this| this.go(unpacks, 1));
+        if self.plan.out_panels() > 1 {
+            self.guarded(SINGLE, |this| this.go(unpacks, this.plan.matrices()));
         }
         if part.ragged_columns() > 0 {
             self.guarded(RAGGED, |this| this.go(unpacks, 1));
@@ -236,8 +244,8 @@ impl Gen<'_> {
     /// Scales an item's tiles that were unpacked ahead, and those behind them.
     fn scale_last(&mut self, [early, single, ragged]: [Reg; 3], item: Item) {
         self.guarded(early, |this| this.scale(&item, this.plan.columns()));
-        if self.plan.tile.panels > 1 {
-            self.guarded(single, |this| this.scale(&item, NR));
+        if self.plan.out_panels() > 1 {
+            self.guarded(single, |this| this.scale(&item, this.plan.matrices() * NR));
         }
         if item.part.ragged_columns() > 0 {
             self.guarded(ragged, |this| this.scale(&item, item.part.ragged_columns()));
@@ -284,7 +292,11 @@ impl Gen<'_> {
             }
         }
         // Within one array.
-        self.e.add(W, W, (panels * PANEL.codes_bytes(self.plan.p.k)) as i64);
+        let bytes = panels / self.plan.matrices() * PANEL.codes_bytes(self.plan.p.k);
+        self.e.add(W, W, bytes as i64);
+        if self.plan.p.up.is_some() {
+            self.e.add(UP_W, UP_W, bytes as i64);
+        }
         if via == Via::L2 {
             self.e.add(EXPANDED, EXPANDED, (panels * self.plan.expanded_panel()) as i64);
         }
@@ -312,8 +324,11 @@ impl Gen<'_> {
         self.packed += 1;
         self.e.wait(Queue::V, Queue::Mte2, id);
         for (i, (panel, first)) in runs.iter().enumerate() {
-            let from = panel * PANEL.codes_bytes(self.plan.p.k) + NR * first / PANEL.parts;
-            self.e.load(packed + i * bytes, behind(W, from), strips, own, pitch, own);
+            // All panels of one matrix, then those of the other.
+            let each = panels / self.plan.matrices();
+            let w = if *panel < each { W } else { UP_W };
+            let from = panel % each * PANEL.codes_bytes(self.plan.p.k) + NR * first / PANEL.parts;
+            self.e.load(packed + i * bytes, behind(w, from), strips, own, pitch, own);
         }
         self.e.set(Queue::Mte2, Queue::V, id);
         self.e.wait(Queue::Mte2, Queue::V, id);
@@ -394,9 +409,12 @@ impl Gen<'_> {
             self.e.index(reg, AT, CORE, each * pitch);
         }
         let is_new = item.block == 0 || self.plan.parts.len() > 1;
-        if is_new && p.scale == ScaleKind::PerTensor {
-            self.e.point(AT, p.scales);
-            self.e.scalar_load(SCALE_BITS, behind(AT, 0));
+        let scales = [(SCALE_BITS, Some(p.scales)), (UP_SCALE_BITS, p.up.map(|up| up.scales))];
+        for (reg, place) in scales.into_iter().filter_map(|(reg, place)| Some((reg, place?))) {
+            if is_new && p.scale == ScaleKind::PerTensor {
+                self.e.point(AT, place);
+                self.e.scalar_load(reg, behind(AT, 0));
+            }
         }
         if part.panels_before == 0 {
             self.block_rows(first, rows, each);
@@ -446,7 +464,8 @@ impl Gen<'_> {
         if !by_column.is_empty() {
             self.e.loaded();
         }
-        for (reg, base) in [(SUMS_AT, SUMS), (OUT_AT, OUT), (RESIDUAL_AT, RESIDUAL)] {
+        let residual = p.residual.map(|_| (RESIDUAL_AT, RESIDUAL));
+        for (reg, base) in [(SUMS_AT, SUMS), (OUT_AT, OUT)].into_iter().chain(residual) {
             self.e.scalar(ScalarOp::Add, reg, base, ScalarOperand::Reg(COLUMN));
         }
         if is_direct {
@@ -464,7 +483,7 @@ impl Gen<'_> {
         if is_direct {
             self.e.signal(Queue::Mte3, READ);
         }
-        self.e.add(COLUMN, COLUMN, 4 * columns as i64);
+        self.e.add(COLUMN, COLUMN, (4 * columns / self.plan.matrices()) as i64);
     }
 
     /// One slice of `rows` rows.
@@ -487,8 +506,13 @@ impl Gen<'_> {
             self.e.set(Queue::Mte2, Queue::V, SLICE);
             self.e.wait(Queue::Mte2, Queue::V, SLICE);
         }
+        let stored = columns / self.plan.matrices();
         for first in (0..columns).step_by(LANES) {
-            self.arithmetic(&part.p, rows, first, (columns - first).min(LANES));
+            let of_tensor = if first < stored { SCALE_BITS } else { UP_SCALE_BITS };
+            self.arithmetic(&part.p, rows, (first, (columns - first).min(LANES)), of_tensor);
+        }
+        if part.p.up.is_some() {
+            (0..stored).step_by(LANES).for_each(|first| self.gate(rows, [first, stored + first]));
         }
         if is_direct {
             if has_residual {
@@ -499,10 +523,11 @@ impl Gen<'_> {
         self.e.set(Queue::V, Queue::Mte3, SLICE);
         self.e.wait(Queue::V, Queue::Mte3, SLICE);
         let ends = (behind(OUT_AT, 0), self.sums_at().at);
-        self.e.copy(CopyPath::UbToGm, ends, (rows, 4 * columns), (pitch, stride));
+        self.e.copy(CopyPath::UbToGm, ends, (rows, 4 * stored), (pitch, stride));
         self.e.set(Queue::Mte3, if is_direct { Queue::V } else { Queue::Mte2 }, SLICE);
         let sums_stride = if is_direct { pitch } else { sums_stride };
-        for (reg, stride) in [(SUMS_AT, sums_stride), (OUT_AT, stride), (RESIDUAL_AT, stride)] {
+        let residual = has_residual.then_some((RESIDUAL_AT, stride));
+        for (reg, stride) in [(SUMS_AT, sums_stride), (OUT_AT, stride)].into_iter().chain(residual) {
             // Within one array.
             self.e.add(reg, reg, (rows * stride) as i64);
         }
@@ -515,8 +540,17 @@ impl Gen<'_> {
         if self.plan.is_direct { strided(0, 1, row).behind(SUMS_AT) } else { strided(self.at.sums, 1, row) }
     }
 
-    /// The arithmetic on `lanes` columns from `first` on, a row per repeat.
-    fn arithmetic(&mut self, p: &Product, rows: usize, first: usize, lanes: usize) {
+    /// `relu²` of the columns from `gate` on, times those from `up` on, in place of the first.
+    fn gate(&mut self, rows: usize, [gate, up]: [usize; 2]) {
+        let [y, up] = [gate, up].map(|first| self.sums_at().plus(4 * first));
+        self.e.vec(VecOp::Max, F32, y, y, Second::f32(0.0), rows, LANES);
+        for by in [y, up] {
+            self.e.vec(VecOp::Mul, F32, y, y, Second::Vector(by), rows, LANES);
+        }
+    }
+
+    /// The arithmetic on `lanes` columns from `first` on, a row per repeat, with the scale of a tensor in a register.
+    fn arithmetic(&mut self, p: &Product, rows: usize, (first, lanes): (usize, usize), of_tensor: Reg) {
         let y = self.sums_at().plus(4 * first);
         let of = |base: usize, repeat: usize| Second::Vector(strided(base + 4 * first, 1, repeat));
         let (scale, bias, residual) =
@@ -525,7 +559,7 @@ impl Gen<'_> {
         op(VecOp::Cast, (ElemType::F32, ElemType::S32), Second::None);
         op(VecOp::Mul, F32, Second::Vector(strided(0, 0, 1).behind(ACT_AT)));
         match p.scale {
-            ScaleKind::PerTensor => op(VecOp::Mul, F32, Second::Reg(SCALE_BITS)),
+            ScaleKind::PerTensor => op(VecOp::Mul, F32, Second::Reg(of_tensor)),
             ScaleKind::PerRow => op(VecOp::Mul, F32, scale),
             ScaleKind::PerGroup { .. } => unreachable!("grouped products run on the vector unit"),
         }

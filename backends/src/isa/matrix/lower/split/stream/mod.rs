@@ -241,7 +241,7 @@ impl Plan {
 }
 
 /// The two streams of products of the same activations, none of which touches what another writes, or `None` if they do
-/// not fit the machine, or a last tile is not whole. Scratch is for the output rows of all.
+/// not fit the machine, a last tile is not whole, or one gates another. Scratch is for the output rows of all.
 pub fn streams(
     machine: &Machine,
     products: &[Product],
@@ -254,7 +254,7 @@ pub fn streams(
     let has_signals = tile.mode == Mode::I8 || machine.has_cross_core(CrossMode::All);
     let has_mode = machine.cube_mode(tile.mode.cube()).is_some() && has_signals;
     let fits = cube_rows(tile.mode, p.m) <= MOST_M && NR.is_multiple_of(tile.rows);
-    let is_whole = products.iter().all(|p| p.n.is_multiple_of(tile.rows));
+    let is_whole = products.iter().all(|p| p.n.is_multiple_of(tile.rows) && p.up.is_none());
     if !has_group || !has_mode || !fits || !tile.via.is_on(machine) || !is_whole {
         return Ok(None);
     }

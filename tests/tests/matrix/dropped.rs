@@ -224,8 +224,14 @@ fn flags_of_long_attention_are_needed() {
 #[test]
 fn flags_of_attention_in_pieces_are_needed() {
     let every = sample();
-    for (index, (name, cores, kv_heads, ctx)) in
-        [("ascend910b", 3, 1, 1024), ("ascend950pr", 3, 2, 2048), ("ascend310p", 3, 2, 2048)].into_iter().enumerate()
+    for (index, (name, cores, kv_heads, ctx)) in [
+        ("ascend910b", 3, 1, 1024),
+        ("ascend950pr", 3, 1, 1024),
+        ("ascend950pr", 3, 2, 2048),
+        ("ascend310p", 3, 2, 2048),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let mut machine = preset(name).expect("a preset").expect("it parses");
         machine.org.cores.value = cores;

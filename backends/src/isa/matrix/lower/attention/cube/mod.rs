@@ -9,7 +9,10 @@
 //! On a coupled core both sides are one stream. On split machines a cube core and its vector cores are a group, in which each
 //! vector core has a tile of its own and the cube core multiplies for all of them; sums, planes of codes and results pass
 //! through global memory, which L2 holds. Signals of the group's mode order it: GO, codes of queries or of weights may be
-//! read; DONE, sums may; READ and TAKEN, a slot of sums or of codes of weights may be written again.
+//! read; DONE, sums may; READ and TAKEN, a slot of sums or of codes of weights may be written again. Where a path leads from
+//! L0C to UB of the vector cores, sums and results take it instead, through one slot.
+//!
+//! Positions of few tiles are cut into pieces for cores that would have none (`cut.rs`, `pieces.rs`).
 
 mod cut;
 mod ends;

@@ -6,6 +6,7 @@ use tcc::driver;
 use tcc::golden;
 use tcc::load::{self, LoadOptions};
 use tcc::matrix::{self, MatrixOptions};
+use tcc::model::Model;
 use tcc_backends::isa::matrix::lower::attention::Attention;
 use tcc_backends::isa::matrix::machine::Machine;
 use tcc_backends::isa::matrix::machine::preset::preset;
@@ -33,15 +34,7 @@ fn long_prompts_give_the_interpreters_logits() {
         let model = load::open(&fixture(name), &LoadOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
         for kv in [DType::F32, DType::F16, DType::Q8] {
             let options = BuildOptions { ctx: Some(ROWS + 3), prefill: ROWS, kv, ..BuildOptions::default() };
-            let front = driver::front(&model, &options, None, |_, _| {}).expect("it builds");
-            let want = golden::interpret(&front, &tokens).expect("the interpreter runs");
-            let compiled = matrix::build(&front, &machine_called(machine), &MatrixOptions::default());
-            let compiled = compiled.unwrap_or_else(|e| panic!("{name}: {e}"));
-            let weights = compiled.weights(&front).expect("weights");
-            let run = matrix::run::logits(&compiled.model, &weights, &tokens, true);
-            let (logits, _) = run.unwrap_or_else(|e| panic!("{name} on {machine}, {kv}: {e}"));
-            let [got, want] = [&logits, &want].map(|logits| golden::hex(&golden::hash(logits)));
-            assert_eq!(got, want, "{name} on {machine}, a cache of {kv}");
+            gives_the_interpreters_logits((name, &model), machine, &options, &tokens);
         }
     }
 }
@@ -56,16 +49,21 @@ fn few_tokens_in_long_caches_give_the_interpreters_logits() {
         let mut model = load::open(&fixture(name), &LoadOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
         model.config.max_position = CTX;
         let options = BuildOptions { ctx: Some(CTX), prefill: 34, kv: DType::Q8, ..BuildOptions::default() };
-        let front = driver::front(&model, &options, None, |_, _| {}).expect("it builds");
-        let want = golden::interpret(&front, &tokens).expect("the interpreter runs");
-        let compiled = matrix::build(&front, &machine_called(machine), &MatrixOptions::default());
-        let compiled = compiled.unwrap_or_else(|e| panic!("{name}: {e}"));
-        let weights = compiled.weights(&front).expect("weights");
-        let run = matrix::run::logits(&compiled.model, &weights, &tokens, true);
-        let (logits, _) = run.unwrap_or_else(|e| panic!("{name} on {machine}: {e}"));
-        let [got, want] = [&logits, &want].map(|logits| golden::hex(&golden::hash(logits)));
-        assert_eq!(got, want, "{name} on {machine}");
+        gives_the_interpreters_logits((name, &model), machine, &options, &tokens);
     }
+}
+
+fn gives_the_interpreters_logits((name, model): (&str, &Model), machine: &str, options: &BuildOptions, tokens: &[u32]) {
+    let what = format!("{name} on {machine}, a cache of {}", options.kv);
+    let front = driver::front(model, options, None, |_, _| {}).expect("it builds");
+    let want = golden::interpret(&front, tokens).expect("the interpreter runs");
+    let compiled = matrix::build(&front, &machine_called(machine), &MatrixOptions::default());
+    let compiled = compiled.unwrap_or_else(|e| panic!("{what}: {e}"));
+    let weights = compiled.weights(&front).expect("weights");
+    let run = matrix::run::logits(&compiled.model, &weights, tokens, true);
+    let (logits, _) = run.unwrap_or_else(|e| panic!("{what}: {e}"));
+    let [got, want] = [&logits, &want].map(|logits| golden::hex(&golden::hash(logits)));
+    assert_eq!(got, want, "{what}");
 }
 
 fn machine_called(name: &str) -> Machine {

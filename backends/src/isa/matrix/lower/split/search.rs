@@ -215,7 +215,7 @@ pub fn choose_gated((shape, choice): (&Shape, Choice), apart: Option<Choice>, ma
     (best.0 < apart + gate_cycles(shape, machine)).then_some(best.1)
 }
 
-/// Cycles of a gate's three instructions for all elements on all vector cores, which a product saves at least.
+/// Cycles of a gate's three instructions for all elements on all vector cores: about what the step behind is spared.
 fn gate_cycles(shape: &Shape, machine: &Machine) -> f64 {
     // The larger of the gate and zero, its square, the product.
     let classes = [CostClass::Scalar, CostClass::Add, CostClass::Add];
